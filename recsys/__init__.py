@@ -1,0 +1,1 @@
+"""Two-stage recommender: two-tower retrieval through FAISS, cross-encoder re-ranking over text."""

@@ -1,0 +1,105 @@
+"""Time-ordered histories as flat arrays with offsets (CSR), and their padding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from recsys.data.vocabulary import Vocabulary
+from recsys.schema import ITEM_ID, TIMESTAMP, USER_ID, HistoryBatch
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The events of all users, flat: row ``u`` owns ``[offsets[u], offsets[u + 1])``, oldest first.
+
+    offsets: int64 [U + 2]; row 0 is the padding user and empty. item_idx: int64 [N].
+    timestamps: int64 [N], unix seconds. Events with equal timestamps keep their file order.
+    """
+
+    offsets: NDArray[np.int64]
+    item_idx: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+
+    @classmethod
+    def from_indices(
+        cls,
+        user_idx: NDArray[np.int64],
+        item_idx: NDArray[np.int64],
+        timestamps: NDArray[np.int64],
+        num_users: int,
+    ) -> "Histories":
+        """Build from parallel arrays [N] in any order; ``user_idx`` lies in 1..num_users."""
+        order = np.lexsort((np.arange(len(user_idx)), timestamps, user_idx))
+        counts = np.bincount(user_idx, minlength=num_users + 1)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(offsets, item_idx[order], timestamps[order])
+
+    @classmethod
+    def from_frame(
+        cls, interactions: pd.DataFrame, users: Vocabulary, items: Vocabulary
+    ) -> "Histories":
+        """Encode a frame of interactions.
+
+        Raises:
+            ValueError: when the frame holds a user or an item that the vocabularies lack.
+        """
+        user_idx = users.encode(interactions[USER_ID])
+        item_idx = items.encode(interactions[ITEM_ID])
+        if (user_idx == 0).any() or (item_idx == 0).any():
+            raise ValueError("interactions hold ids that the vocabulary lacks; filter them first")
+        timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
+        return cls.from_indices(user_idx, item_idx, timestamps, len(users))
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 2
+
+    def __len__(self) -> int:
+        """Number of events."""
+        return len(self.item_idx)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Events per user, int64 [U + 1]; entry 0 (padding) is 0."""
+        return np.diff(self.offsets)
+
+    @property
+    def user_idx(self) -> NDArray[np.int64]:
+        """The user of each event, int64 [N]."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
+
+    def item_counts(self, num_items: int) -> NDArray[np.int64]:
+        """Events per item, int64 [num_items + 1]; entry 0 is 0."""
+        return np.bincount(self.item_idx, minlength=num_items + 1)
+
+    def select(self, keep: NDArray[np.bool_]) -> "Histories":
+        """The events where ``keep`` [N] is True, same users."""
+        counts = np.bincount(self.user_idx[keep], minlength=self.num_users + 1)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Histories(offsets, self.item_idx[keep], self.timestamps[keep])
+
+    def pad(self, user_idx: NDArray[np.int64], max_length: int | None = None) -> HistoryBatch:
+        """The latest ``max_length`` events of each user, oldest first and left-aligned: [B, L].
+
+        L is the longest history in the batch, at least 1.
+        """
+        ends = self.offsets[user_idx + 1]
+        lengths = ends - self.offsets[user_idx]
+        if max_length is not None:
+            lengths = np.minimum(lengths, max_length)
+        width = max(int(lengths.max(initial=0)), 1)
+        positions = np.arange(width)
+        mask = positions < lengths[:, None]
+        source = np.where(mask, (ends - lengths)[:, None] + positions, 0)
+        if len(self) == 0:
+            zeros = np.zeros_like(source)
+            item_idx, timestamps = zeros, zeros
+        else:
+            item_idx = np.where(mask, self.item_idx[source], 0)
+            timestamps = np.where(mask, self.timestamps[source], 0)
+        return HistoryBatch(
+            torch.from_numpy(item_idx), torch.from_numpy(timestamps), torch.from_numpy(mask)
+        )

@@ -1,0 +1,39 @@
+"""The one rule that turns scores into an order: descending score, ties by a seeded hash."""
+
+import torch
+from torch import Tensor
+
+_ODD_MULTIPLIERS = (0x9E3779B1, 0x85EBCA77)
+_MASK_32 = 0xFFFFFFFF
+
+
+def tie_hash(item_idx: Tensor, seed: int = 0) -> Tensor:
+    """A pseudo-random key in [0, 2**32) for each index: int64, the shape of ``item_idx``.
+
+    It makes the order of equal scores independent of ids and row order, which on MovieLens would
+    otherwise leak (its test file is sorted by item). Multiply-xorshift as in MurmurHash3.
+    """
+    key = (item_idx.to(torch.int64) + seed * _ODD_MULTIPLIERS[0]) & _MASK_32
+    for multiplier in _ODD_MULTIPLIERS:
+        key = ((key ^ (key >> 16)) * multiplier) & _MASK_32
+    return key ^ (key >> 15)
+
+
+def top_k(scores: Tensor, item_idx: Tensor, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The ``k`` best columns of each row, best first.
+
+    Args:
+        scores: float [B, N]; -inf marks an entry that must not be returned.
+        item_idx: int64 [B, N] (or [N], the same for every row).
+        k: number of columns returned; capped at N.
+
+    Returns:
+        scores float [B, k] and item_idx int64 [B, k]; entries with score -inf have index 0.
+    """
+    item_idx = item_idx.expand_as(scores)
+    by_hash = tie_hash(item_idx, seed).argsort(dim=1)
+    shuffled = scores.gather(1, by_hash)
+    by_score = shuffled.argsort(dim=1, descending=True, stable=True)[:, :k]
+    best_scores = shuffled.gather(1, by_score)
+    best_items = item_idx.gather(1, by_hash.gather(1, by_score))
+    return best_scores, best_items.masked_fill(best_scores == -torch.inf, 0)

@@ -1,0 +1,99 @@
+"""Column names, the padding index, and the types that cross module boundaries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+PAD_IDX = 0
+"""Index 0 is padding in every table, tensor and FAISS index; real items and users start at 1."""
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+RATING = "rating"
+TITLE = "title"
+DESCRIPTION = "description"
+GENRES = "genres"
+YEAR = "year"
+
+GENRE_SEPARATOR = "|"
+
+ExternalId = int | str
+"""A user's own identifier of a user or an item."""
+
+Source = Literal["reranked", "retrieved", "popular"]
+"""Which part of the system ordered a list: stage 2, stage 1, or the popularity fallback."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Validated raw frames, in the user's own ids.
+
+    interactions: ``user_id, item_id`` (int64 or str), ``timestamp`` (int64, unix seconds), optional
+        ``rating`` (float64); one row per (user, item); a RangeIndex in file order.
+    items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
+        joined by ``|``, may be empty) and ``year`` (Int64, may be missing); one row per item.
+    users: optional frame with ``user_id`` and any attributes.
+    """
+
+    name: str
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out interactions of one data set, and what the split means.
+
+    ``protocol`` is a sentence that goes to ``metrics.json`` and the report.
+    """
+
+    name: str
+    protocol: str
+    train: pd.DataFrame
+    test: pd.DataFrame
+
+
+class HistoryBatch(NamedTuple):
+    """Padded, time-ordered histories; real events are left-aligned.
+
+    item_idx: int64 [B, L], 0 where padded. timestamps: int64 [B, L], unix seconds, 0 where padded.
+    mask: bool [B, L], True = real.
+    """
+
+    item_idx: Tensor
+    timestamps: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request for a ranked list.
+
+    Either ``user_id`` (whose stored history is used) or ``history`` (item ids, oldest first; wins
+    when given). Items of the history and of ``exclude`` are never returned.
+    """
+
+    top_k: int
+    user_id: ExternalId | None = None
+    history: Sequence[ExternalId] | None = None
+    exclude: Sequence[ExternalId] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """The answer to one request, best first; it may hold fewer than ``top_k`` items.
+
+    scores: float32 [K], non-increasing; comparable within this list only.
+    """
+
+    user_id: ExternalId | None
+    item_ids: list[ExternalId]
+    scores: NDArray[np.float32]
+    source: Source
