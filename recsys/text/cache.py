@@ -3,21 +3,25 @@
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from recsys.text.encoder import TextEncoder
+if TYPE_CHECKING:  # torch takes seconds to import, and reading vectors needs none of it
+    from recsys.text.encoder import TextEncoder
+
 
 log = logging.getLogger(__name__)
 
-_TEXTS_PER_FILE = 1024
+_TEXTS_PER_FILE = 256
 """Texts embedded between two writes: what an interrupted run loses at most."""
 
 
@@ -34,7 +38,7 @@ class EmbeddingCache:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
-    def encode(self, encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, encoder: "TextEncoder", texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors float32 [n, dim] of n texts; only texts not cached (and each once) are embedded.
 
         A cache that cannot be written is a warning, not an error: the vectors are still right.
@@ -49,14 +53,18 @@ class EmbeddingCache:
         keys = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, 32)
         missing = np.flatnonzero(~_read(folder, keys, vectors))
         log.info("text vectors: %d cached, %d to embed", len(rows) - len(missing), len(missing))
-        # Texts of like length share a file and so a call, which leaves little padding.
-        missing = missing[
-            np.argsort([-len(distinct[row]) for row in missing.tolist()], kind="stable")
-        ]
-        for start in range(0, len(missing), _TEXTS_PER_FILE):
-            part = missing[start : start + _TEXTS_PER_FILE]
-            vectors[part] = encoder.encode([distinct[row] for row in part.tolist()])
-            _write(folder, keys[part], vectors[part])
+        # Texts of like length share a call, which leaves little padding.
+        by_length = np.argsort([-len(distinct[row]) for row in missing.tolist()], kind="stable")
+        missing = missing[by_length]
+        with _progress() as progress:
+            task = progress.add_task("Embedding texts", total=len(missing))
+            for start in range(0, len(missing), _TEXTS_PER_FILE):
+                part = missing[start : start + _TEXTS_PER_FILE]
+                vectors[part] = encoder.encode([distinct[row] for row in part.tolist()])
+                _write(folder, keys[part], vectors[part])
+                progress.advance(task, len(part))
+        if len(rows) == len(texts):
+            return vectors
         return vectors[np.array(row_of_text, dtype=np.int64)]
 
 
@@ -130,3 +138,14 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("text cache: cannot remove %s: %s", path, error)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    )

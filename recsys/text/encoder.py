@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -56,7 +54,7 @@ class HuggingFaceEncoder:
     Args:
         model: a local folder or a name on the hub.
         pooling: ``mean``, ``cls`` (first token) or ``last_token`` (decoders).
-        template: what the model reads; ``{text}`` stands for the text.
+        template: what the model reads; ``{text}`` stands for the text, ``\\n`` for a line break.
         max_length: tokens read of each text, special tokens included; the rest is cut.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as the weights are stored).
         normalize: scale each vector to length 1.
@@ -81,6 +79,7 @@ class HuggingFaceEncoder:
         device: str = "auto",
         revision: str | None = None,
     ) -> None:
+        template = template.replace("\\n", "\n")  # Hydra keeps the two characters as they are typed
         _require_one_of("text.pooling", pooling, POOLINGS)
         _require_one_of("text.dtype", dtype, _DTYPES)
         _require_one_of("text.device", device, ("auto", "cpu", "cuda"))
@@ -138,13 +137,11 @@ class HuggingFaceEncoder:
         # Texts of like length share a batch, so little is computed on padding; the longest go
         # first, so that too large a batch fails at once.
         order = np.argsort(-lengths, kind="stable")
-        with _progress() as progress, torch.inference_mode():
-            task = progress.add_task("Embedding texts", total=len(texts))
+        with torch.inference_mode():
             for start in range(0, len(texts), self._batch_size):
                 rows = order[start : start + self._batch_size]
                 batch = {key: [values[row] for row in rows] for key, values in tokens.items()}
                 vectors[rows] = self._forward(batch).cpu().numpy()
-                progress.advance(task, len(rows))
         if not np.isfinite(vectors).all():
             raise InputError(
                 "finite text vectors",
@@ -278,14 +275,3 @@ def _transformers_silent() -> Iterator[None]:
 def _require_one_of(name: str, value: str, allowed: Sequence[str] | dict[str, Any]) -> None:
     if value not in allowed:
         raise InputError(f"{name} to be one of {', '.join(allowed)}", repr(value), "correct it")
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        transient=True,
-        disable=not sys.stdout.isatty(),
-    )

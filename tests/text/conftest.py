@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 WORDS = [
     "a",
@@ -30,7 +30,10 @@ WORDS = [
 
 @pytest.fixture(scope="session")
 def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen3 of 2 layers, 32-d, random weights; its tokenizer has an end token and no padding."""
+    """A Qwen3 of 2 layers, 32-d, random weights; its tokenizer has an end token and no padding.
+
+    Saved with its language-model head, as decoders are published.
+    """
     folder = tmp_path_factory.mktemp("tiny-decoder")
     tokenizer = Tokenizer(
         models.WordLevel(
@@ -52,5 +55,5 @@ def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head_dim=8,
         max_position_embeddings=256,
     )
-    Qwen3Model(config).save_pretrained(folder)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder

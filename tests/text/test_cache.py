@@ -1,6 +1,7 @@
 import hashlib
 import logging
 import multiprocessing
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -141,6 +142,34 @@ class TestDamage:
         found = EmbeddingCache(tmp_path / "file").encode(CountingEncoder(), TEXTS)
         np.testing.assert_array_equal(found, CountingEncoder().encode(TEXTS))
         assert "cannot write" in caplog.text
+
+
+class SlowEncoder(CountingEncoder):
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        time.sleep(0.02)
+        return super().encode(texts)
+
+
+def _fill_one_text_per_file(folder: Path) -> None:
+    cache_module._TEXTS_PER_FILE = 1
+    EmbeddingCache(folder).encode(SlowEncoder(), TEXTS)
+
+
+def test_a_killed_writer_leaves_only_whole_files(tmp_path, caplog):
+    writer = multiprocessing.get_context("spawn").Process(
+        target=_fill_one_text_per_file, args=(tmp_path,)
+    )
+    writer.start()
+    while len(files(tmp_path)) < 3:
+        assert writer.is_alive()
+        time.sleep(0.005)
+    writer.kill()
+    writer.join()
+    rest = CountingEncoder()
+    found = EmbeddingCache(tmp_path).encode(rest, TEXTS)
+    np.testing.assert_array_equal(found, CountingEncoder().encode(TEXTS))
+    assert len(rest.embedded) <= len(TEXTS) - 3
+    assert "corrupt" not in caplog.text
 
 
 def _fill(folder: Path, start: int) -> None:

@@ -62,7 +62,7 @@ def test_text_beyond_max_length_is_cut(tiny_decoder):
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "auto"])
 def test_other_precisions_come_close_and_are_returned_as_float32(tiny_decoder, dtype):
     found = decoder(tiny_decoder, dtype=dtype).encode(TEXTS)
     assert found.dtype == np.float32
