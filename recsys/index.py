@@ -1,0 +1,330 @@
+"""Maximum-inner-product search over candidate embeddings: FAISS behind one contract.
+
+FAISS counts vectors from 0 and the rest of the package counts items from 1 (0 is padding), so the
+vector at FAISS position ``p`` is the item with index ``p + 1``; padding is never stored.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.errors import InputError
+from recsys.ranking import top_k
+from recsys.schema import PAD_IDX
+
+log = logging.getLogger(__name__)
+
+Embeddings = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+# FAISS scores batches of queries by BLAS, whose sums depend on a row's place in the batch. Its
+# other path scores each (query, item) pair alone: a list then never depends on who else is in the
+# batch, and equal embeddings have equal scores. For the widths in use it is no slower.
+faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
+
+_POINTS_PER_CENTROID = 39
+"""FAISS's own minimum for k-means; below it centroids follow noise."""
+_MIN_CODE_BITS, _MAX_CODE_BITS = 4, 8
+
+
+class CandidateIndex:
+    """Searches item embeddings by inner product; wraps a flat, HNSW or IVF-PQ FAISS index."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def __len__(self) -> int:
+        """Number of items N, padding not counted."""
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return int(self._index.d)
+
+    @property
+    def exact(self) -> bool:
+        """Whether search returns the true top items (flat), or nearly so (HNSW, IVF-PQ)."""
+        return isinstance(self._index, faiss.IndexFlat)
+
+    def search(
+        self, queries: Embeddings, k: int, exclude: Indices | None = None, seed: int = 0
+    ) -> tuple[Embeddings, Indices]:
+        """The ``k`` items of highest inner product with each query, best first.
+
+        Fetches more than ``k``, then drops what is excluded. A row that comes out short, or whose
+        ``k``-th score ties with items not fetched, is searched again twice as wide; so a list holds
+        fewer than ``k`` items only where the catalogue does.
+
+        Args:
+            queries: float32 [B, D], finite.
+            k: at least 1; may exceed the number of items.
+            exclude: int64 [B, E], items not to return, padded with 0.
+            seed: orders equal scores (see ``recsys.ranking``).
+
+        Returns:
+            scores float32 [B, k] and item_idx int64 [B, k]; empty places hold -inf and 0.
+
+        Raises:
+            ValueError: when shapes do not fit, ``k`` < 1 or a query is not finite.
+        """
+        queries = self._checked(queries, k)
+        num_queries = len(queries)
+        excluded = np.zeros((num_queries, 0), np.int64) if exclude is None else exclude
+        if excluded.ndim != 2 or len(excluded) != num_queries:
+            raise ValueError(f"exclude must be [{num_queries}, E]; found {excluded.shape}")
+        num_excluded = (excluded != PAD_IDX).sum(1)
+        # Fewest items that must come back; repeated entries of ``exclude`` only lower it.
+        wanted = np.clip(len(self) - num_excluded, 0, k)
+
+        scores = np.full((num_queries, k), -np.inf, np.float32)
+        item_idx = np.full((num_queries, k), PAD_IDX, np.int64)
+        rows = np.arange(num_queries)
+        fetch, effort = k + int(num_excluded.max(initial=0)), 1
+        while len(rows) and len(self):
+            fetch = min(fetch, len(self))
+            found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
+            last = found_scores[:, -1].copy()
+            dropped = (found == PAD_IDX) | _is_excluded(found, excluded[rows])
+            found_scores[dropped] = -np.inf
+            best_scores, best = top_k(
+                torch.from_numpy(found_scores), torch.from_numpy(found), k, seed
+            )
+            width = best.shape[1]
+            scores[rows, :width] = best_scores.numpy()
+            item_idx[rows, :width] = best.numpy()
+            if complete:
+                break
+            short = (item_idx[rows] != PAD_IDX).sum(1) < wanted[rows]
+            cut_tie = (scores[rows, -1] == last) & (last > -np.inf) & self.exact
+            rows = rows[short | cut_tie]
+            fetch, effort = 2 * fetch, 2 * effort
+        return scores, item_idx
+
+    def _checked(self, queries: Embeddings, k: int) -> Embeddings:
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ValueError(f"queries must be [B, {self.dim}]; found {queries.shape}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1; found {k}")
+        if not np.isfinite(queries).all():
+            raise ValueError("queries must be finite; found NaN or infinity")
+        return np.ascontiguousarray(queries, np.float32)
+
+    def _fetch(
+        self, queries: Embeddings, fetch: int, effort: int
+    ) -> tuple[Embeddings, Indices, bool]:
+        """``fetch`` items per query, and whether no wider search can find more.
+
+        Empty places (FAISS's -1) come back as index 0.
+        """
+        index, parameters = self._index, None
+        complete = fetch == len(self)
+        if isinstance(index, faiss.IndexHNSW):
+            if 4 * fetch >= len(self):
+                # A walk over most of the graph costs more than a scan, and misses nodes that no
+                # edge leads to.
+                index = faiss.downcast_index(index.storage)
+            else:
+                width = effort * max(index.hnsw.efSearch, fetch)
+                parameters = _parameters("HNSW", efSearch=width)
+        elif isinstance(index, faiss.IndexIVF):
+            num_probes = min(effort * index.nprobe, index.nlist)
+            parameters = _parameters("IVF", nprobe=num_probes)
+            complete = complete and num_probes == index.nlist
+        scores, positions = index.search(queries, fetch, params=parameters)
+        return scores, positions + 1, complete
+
+    def save(self, path: Path) -> None:
+        """Write one file that ``load`` reads."""
+        faiss.write_index(self._index, str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> "CandidateIndex":
+        """Read an index from a file.
+
+        Raises:
+            InputError: when the file is missing, truncated, or no inner-product index of ours.
+        """
+        expected, remedy = f"a FAISS index in {path}", "write the bundle again"
+        if not path.is_file():
+            raise InputError(expected, "no such file", remedy)
+        try:
+            index = faiss.read_index(str(path))
+        except (RuntimeError, MemoryError) as error:
+            # FAISS puts the reason last, after its own source location.
+            reason = str(error).rsplit("failed: ", 1)[-1].splitlines()[0]
+            raise InputError(expected, f"a file that it cannot read ({reason})", remedy) from error
+        known = isinstance(index, (faiss.IndexFlat, faiss.IndexHNSW, faiss.IndexIVFPQ))
+        if not known or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            found = f"{type(index).__name__} with metric {index.metric_type}"
+            raise InputError(f"an inner-product index in {path}", found, remedy)
+        return cls(index)
+
+
+class IndexBuilder(Protocol):
+    """What ``configs/index/*.yaml`` builds."""
+
+    def build(self, embeddings: Embeddings) -> CandidateIndex:
+        """Index embeddings float32 [N + 1, D]; row 0 (padding) is left out."""
+
+
+@dataclass(frozen=True)
+class FlatIndexBuilder:
+    """Exact search: every query is compared with every item."""
+
+    def build(self, embeddings: Embeddings) -> CandidateIndex:
+        """Index embeddings float32 [N + 1, D].
+
+        Raises:
+            InputError: when an embedding is not finite.
+        """
+        vectors = _stored_vectors(embeddings)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        return CandidateIndex(index)
+
+
+@dataclass(frozen=True)
+class HnswIndexBuilder:
+    """Graph search (Malkov & Yashunin, 2018): fast, nearly exact, keeps the vectors whole.
+
+    num_neighbors: edges per node, M. build_width: efConstruction. search_width: efSearch, raised to
+    the number of items fetched where that is larger.
+    """
+
+    num_neighbors: int = 32
+    build_width: int = 200
+    search_width: int = 128
+
+    def build(self, embeddings: Embeddings) -> CandidateIndex:
+        """Index embeddings float32 [N + 1, D]; the same input gives the same graph.
+
+        Raises:
+            InputError: when an embedding is not finite.
+        """
+        vectors = _stored_vectors(embeddings)
+        index = faiss.IndexHNSWFlat(
+            vectors.shape[1], self.num_neighbors, faiss.METRIC_INNER_PRODUCT
+        )
+        index.hnsw.efConstruction = self.build_width
+        index.hnsw.efSearch = self.search_width
+        with _one_thread():  # With several, the graph depends on which of them is first.
+            index.add(vectors)
+        return CandidateIndex(index)
+
+
+@dataclass(frozen=True)
+class IvfPqIndexBuilder:
+    """Inverted lists of product-quantised vectors (Jégou et al., 2011): small, approximate scores.
+
+    The number of lists and the bits per code are lowered, with a line in the log, to what the
+    catalogue can train (39 vectors per centroid); under 624 items not even 4 bits are.
+
+    num_lists: coarse clusters; None = 4 sqrt(N). num_subvectors: bytes per item at 8 bits; divides
+    the width. code_bits: 4 to 8. num_probes: lists visited per query.
+    """
+
+    num_lists: int | None = None
+    num_subvectors: int = 32
+    code_bits: int = 8
+    num_probes: int = 16
+
+    def build(self, embeddings: Embeddings) -> CandidateIndex:
+        """Train on and index embeddings float32 [N + 1, D].
+
+        Raises:
+            InputError: when an embedding is not finite, the catalogue is too small, or a parameter
+                does not fit.
+        """
+        vectors = _stored_vectors(embeddings)
+        num_items, dim = vectors.shape
+        num_lists, code_bits = self._fitting(num_items, dim)
+        quantizer = faiss.IndexFlatIP(dim)
+        index = faiss.IndexIVFPQ(
+            quantizer, dim, num_lists, self.num_subvectors, code_bits, faiss.METRIC_INNER_PRODUCT
+        )
+        index.nprobe = min(self.num_probes, num_lists)
+        index.train(vectors)
+        index.add(vectors)
+        return CandidateIndex(index)
+
+    def _fitting(self, num_items: int, dim: int) -> tuple[int, int]:
+        """Lists and bits that ``num_items`` vectors can train."""
+        if dim % self.num_subvectors:
+            divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+            raise InputError(
+                f"index.num_subvectors to divide the embedding width {dim}",
+                str(self.num_subvectors),
+                f"set index.num_subvectors to one of {divisors}",
+            )
+        if not _MIN_CODE_BITS <= self.code_bits <= _MAX_CODE_BITS:
+            raise InputError(
+                f"index.code_bits in {_MIN_CODE_BITS}..{_MAX_CODE_BITS}",
+                str(self.code_bits),
+                f"set index.code_bits={_MAX_CODE_BITS}",
+            )
+        trainable_bits = (num_items // _POINTS_PER_CENTROID).bit_length() - 1
+        if trainable_bits < _MIN_CODE_BITS:
+            fewest = _POINTS_PER_CENTROID * 2**_MIN_CODE_BITS
+            raise InputError(
+                f"at least {fewest} items for an ivfpq index",
+                f"{num_items} items",
+                "set index=flat, which is exact and fast at this size",
+            )
+        wanted_lists = self.num_lists or int(4 * num_items**0.5)
+        num_lists = min(wanted_lists, num_items // _POINTS_PER_CENTROID)
+        code_bits = min(self.code_bits, trainable_bits)
+        if (num_lists, code_bits) != (wanted_lists, self.code_bits):
+            log.info(
+                "ivfpq: %d items train %d lists (not %d) and %d-bit codes (configured: %d)",
+                *(num_items, num_lists, wanted_lists, code_bits, self.code_bits),
+            )
+        return num_lists, code_bits
+
+
+def _stored_vectors(embeddings: Embeddings) -> Embeddings:
+    """Rows 1..N, contiguous and checked."""
+    vectors = np.ascontiguousarray(embeddings[1:], np.float32)
+    broken = ~np.isfinite(vectors).all(1)
+    if broken.any():
+        raise InputError(
+            "finite candidate embeddings",
+            f"{broken.sum()} of {len(vectors)} with NaN or infinity",
+            "training diverged: lower the learning rate",
+        )
+    return vectors
+
+
+def _is_excluded(found: Indices, excluded: Indices) -> NDArray[np.bool_]:
+    """Whether found [B, F] is in the same row of excluded [B, E]: bool [B, F].
+
+    (row, item) pairs become one number each, so that one sorted look-up serves the whole batch.
+    """
+    if excluded.size == 0:
+        return np.zeros(found.shape, bool)
+    stride = max(int(found.max(initial=0)), int(excluded.max(initial=0))) + 1
+    row_starts = stride * np.arange(len(found))[:, None]
+    return np.isin(found + row_starts, excluded + row_starts)
+
+
+def _parameters(kind: str, **settings: int) -> Any:
+    """Parameters of one search, so that no search changes the index; FAISS's stubs lack them."""
+    return getattr(faiss, f"SearchParameters{kind}")(**settings)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    num_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(num_threads)

@@ -1,0 +1,236 @@
+import logging
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from recsys.errors import InputError
+from recsys.index import (
+    CandidateIndex,
+    FlatIndexBuilder,
+    HnswIndexBuilder,
+    IndexBuilder,
+    IvfPqIndexBuilder,
+)
+from recsys.ranking import top_k
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "index"
+BUILDERS = [FlatIndexBuilder(), HnswIndexBuilder(), IvfPqIndexBuilder(num_subvectors=8)]
+
+
+def clustered(num_items: int, dim: int = 32, seed: int = 0) -> np.ndarray:
+    """Embeddings [N + 1, D] around 20 centres, row 0 zeros."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(20, dim))
+    noise = rng.normal(scale=0.5, size=(num_items, dim))
+    vectors = centres[rng.integers(20, size=num_items)] + noise
+    return np.vstack([np.zeros(dim), vectors]).astype(np.float32)
+
+
+def exact_search(embeddings, queries, k, exclude, seed=0):
+    """The reference: all scores in torch, excluded and padding at -inf, one top-k."""
+    scores = torch.from_numpy(queries) @ torch.from_numpy(embeddings).T
+    scores[:, 0] = -torch.inf
+    scores.scatter_(1, torch.from_numpy(exclude), -torch.inf)
+    best, items = top_k(scores, torch.arange(len(embeddings)), k, seed)
+    missing = k - best.shape[1]
+    pad = torch.nn.functional.pad
+    return pad(best, (0, missing), value=-torch.inf).numpy(), pad(items, (0, missing)).numpy()
+
+
+def recall(found: np.ndarray, true: np.ndarray) -> float:
+    return float(
+        np.mean([len(np.intersect1d(f, t)) / len(t) for f, t in zip(found, true, strict=True)])
+    )
+
+
+@st.composite
+def searches(draw):
+    """Small-integer embeddings, exact in float32 and so rich in ties, with random exclusions."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_items, num_queries = draw(st.integers(1, 40)), draw(st.integers(1, 30))
+    dim, num_values = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    embeddings = rng.integers(-num_values, num_values + 1, (num_items + 1, dim)).astype(np.float32)
+    queries = rng.integers(-num_values, num_values + 1, (num_queries, dim)).astype(np.float32)
+    exclude = rng.integers(0, num_items + 1, (num_queries, draw(st.integers(0, 45))))
+    k = draw(st.integers(1, 50))
+    return embeddings, queries, k, exclude, draw(st.integers(0, 5))
+
+
+@given(searches())
+@settings(max_examples=200, deadline=None)
+def test_flat_equals_exact_search_with_ties_and_exclusions(search):
+    embeddings, queries, k, exclude, seed = search
+    scores, item_idx = FlatIndexBuilder().build(embeddings).search(queries, k, exclude, seed)
+    true_scores, true_items = exact_search(embeddings, queries, k, exclude, seed)
+    np.testing.assert_array_equal(item_idx, true_items)
+    np.testing.assert_array_equal(scores, true_scores)
+    assert scores.dtype == np.float32
+    assert item_idx.dtype == np.int64
+
+
+@given(searches())
+@settings(max_examples=50, deadline=None)
+def test_hnsw_never_returns_excluded_items_nor_a_short_list(search):
+    embeddings, queries, k, exclude, seed = search
+    _, item_idx = HnswIndexBuilder().build(embeddings).search(queries, k, exclude, seed)
+    _, true_items = exact_search(embeddings, queries, k, exclude, seed)
+    np.testing.assert_array_equal((item_idx > 0).sum(1), (true_items > 0).sum(1))
+    for row, left_out in zip(item_idx, exclude, strict=True):
+        real = row[row > 0]
+        assert len(np.unique(real)) == len(real)
+        assert not np.isin(real, left_out).any()
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
+    embeddings = clustered(1000)
+    index = builder.build(embeddings)
+    queries = embeddings[1:9]
+    exclude = np.argsort(-queries @ embeddings.T, axis=1)[:, :700].astype(np.int64)
+    scores, item_idx = index.search(queries, 250, exclude)
+    assert (item_idx > 0).all()
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert not any(np.isin(item_idx[row], exclude[row]).any() for row in range(8))
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_k_beyond_the_catalogue_returns_every_item_once(builder: IndexBuilder):
+    index = builder.build(clustered(700))
+    scores, item_idx = index.search(clustered(3, seed=1)[1:], 900)
+    assert (np.sort(item_idx, axis=1)[:, 200:] == np.arange(1, 701)).all()
+    assert (item_idx[:, 700:] == 0).all()
+    assert (scores[:, 700:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_list_does_not_depend_on_its_batch(builder: IndexBuilder):
+    embeddings = clustered(1000)
+    index = builder.build(embeddings)
+    queries = clustered(64, seed=2)[1:]
+    scores, item_idx = index.search(queries, 20)
+    alone = [index.search(query[None], 20) for query in queries]
+    np.testing.assert_array_equal(item_idx, np.vstack([items for _, items in alone]))
+    np.testing.assert_array_equal(scores, np.vstack([score for score, _ in alone]))
+
+
+def test_equal_embeddings_tie_and_are_ordered_by_the_seeded_hash():
+    embeddings = np.repeat(clustered(1, dim=33)[1:], 501, axis=0)
+    index = FlatIndexBuilder().build(embeddings)
+    firsts = {int(index.search(embeddings[:1], 1, seed=seed)[1][0, 0]) for seed in range(20)}
+    assert len(firsts) > 10
+
+
+def test_hnsw_finds_what_flat_finds():
+    embeddings, queries = clustered(5000), clustered(200, seed=0)[1:]
+    _, true_items = FlatIndexBuilder().build(embeddings).search(queries, 100)
+    index = HnswIndexBuilder().build(embeddings)
+    assert not index.exact
+    assert recall(index.search(queries, 100)[1], true_items) >= 0.95
+
+
+def test_ivfpq_finds_most_of_what_flat_finds():
+    embeddings, queries = clustered(5000), clustered(200, seed=0)[1:]
+    _, true_items = FlatIndexBuilder().build(embeddings).search(queries, 100)
+    index = IvfPqIndexBuilder(num_subvectors=16).build(embeddings)
+    assert recall(index.search(queries, 100)[1], true_items) >= 0.7
+
+
+def test_ivfpq_lowers_its_parameters_to_a_small_catalogue(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "recsys.index"):
+        index = IvfPqIndexBuilder(num_lists=500, num_subvectors=8).build(clustered(700))
+    assert "700 items train 17 lists (not 500) and 4-bit codes (configured: 8)" in caplog.text
+    assert len(index) == 700
+
+
+@pytest.mark.parametrize(
+    ("builder", "num_items", "message"),
+    [
+        (IvfPqIndexBuilder(num_subvectors=8), 623, "found 623 items; set index=flat"),
+        (IvfPqIndexBuilder(num_subvectors=5), 700, r"to one of \[1, 2, 4, 8, 16, 32\]"),
+        (IvfPqIndexBuilder(num_subvectors=8, code_bits=12), 700, "set index.code_bits=8"),
+    ],
+)
+def test_ivfpq_says_what_to_set(builder: IvfPqIndexBuilder, num_items: int, message: str):
+    with pytest.raises(InputError, match=message):
+        builder.build(clustered(num_items))
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_saved_index_answers_the_same(builder: IndexBuilder, tmp_path: Path):
+    index, queries = builder.build(clustered(1000)), clustered(30, seed=3)[1:]
+    index.save(tmp_path / "index.faiss")
+    loaded = CandidateIndex.load(tmp_path / "index.faiss")
+    assert (len(loaded), loaded.dim, loaded.exact) == (1000, 32, index.exact)
+    for before, after in zip(index.search(queries, 9), loaded.search(queries, 9), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_same_embeddings_give_the_same_file(builder: IndexBuilder, tmp_path: Path):
+    for name in "ab":
+        builder.build(clustered(1000)).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("kept", [0, 3, 100, 5000])
+def test_truncated_file_is_refused(builder: IndexBuilder, kept: int, tmp_path: Path):
+    path = tmp_path / "index.faiss"
+    builder.build(clustered(1000)).save(path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"expected a FAISS index in .*faiss; found a file"):
+        CandidateIndex.load(path)
+
+
+def test_index_of_another_similarity_is_refused(tmp_path: Path):
+    faiss.write_index(faiss.IndexFlatL2(4), str(tmp_path / "index.faiss"))
+    with pytest.raises(InputError, match="expected an inner-product index"):
+        CandidateIndex.load(tmp_path / "index.faiss")
+
+
+def test_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="found no such file"):
+        CandidateIndex.load(tmp_path / "index.faiss")
+
+
+def test_non_finite_embeddings_and_queries_are_refused():
+    embeddings = clustered(10)
+    index = FlatIndexBuilder().build(embeddings)
+    embeddings[4] = np.nan
+    with pytest.raises(InputError, match="found 1 of 10 with NaN"):
+        FlatIndexBuilder().build(embeddings)
+    with pytest.raises(ValueError, match="finite"):
+        index.search(embeddings[4:5], 3)
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "exclude"),
+    [
+        (np.zeros((2, 31), np.float32), 5, None),
+        (np.zeros((2, 32), np.float32), 0, None),
+        (np.zeros((2, 32), np.float32), 5, np.zeros((3, 1), np.int64)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(queries, k, exclude):
+    with pytest.raises(ValueError):
+        FlatIndexBuilder().build(clustered(10)).search(queries, k, exclude)
+
+
+def test_no_queries_and_no_items_are_fine():
+    index = FlatIndexBuilder().build(clustered(10))
+    assert index.search(np.zeros((0, 32), np.float32), 4)[1].shape == (0, 4)
+    empty = FlatIndexBuilder().build(clustered(0))
+    assert (empty.search(np.zeros((2, 32), np.float32), 4)[1] == 0).all()
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_builds_a_working_index(config: Path):
+    index = instantiate(OmegaConf.load(config)).build(clustered(1000))
+    assert index.search(clustered(3)[1:], 5)[1].shape == (3, 5)
