@@ -192,7 +192,8 @@ class HuggingFaceEncoder:
 
         config = _load(AutoConfig, self._folder, trust_remote_code=False)
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and self._max_length > limit:
+        # Models with relative positions say None, or -1 as XLNet does.
+        if limit is not None and 0 < limit < self._max_length:
             raise InputError(
                 f"text.max_length of at most {limit}, the positions of {self._folder.name}",
                 str(self._max_length),

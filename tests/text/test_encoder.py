@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, GPT2Config, T5Config, T5Model, XLNetConfig
 
 from recsys.errors import InputError
 from recsys.text.encoder import HuggingFaceEncoder
@@ -164,8 +164,6 @@ class TestRefusals:
 
 
 def test_an_encoder_decoder_model_uses_its_encoder(tiny_decoder, tmp_path):
-    from transformers import T5Config, T5Model
-
     copy = shutil.copytree(tiny_decoder, tmp_path / "t5")
     torch.manual_seed(0)
     T5Model(
@@ -175,3 +173,21 @@ def test_an_encoder_decoder_model_uses_its_encoder(tiny_decoder, tmp_path):
     together = encoder.encode(TEXTS)
     assert together.shape == (4, 16)
     np.testing.assert_allclose(together[:1], encoder.encode(TEXTS[:1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last_token"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=256),
+        XLNetConfig(vocab_size=32, d_model=16, n_layer=1, n_head=2, d_inner=16),
+    ],
+    ids=["absolute positions", "relative positions without a limit"],
+)
+def test_other_architectures_are_blind_to_padding_too(tiny_decoder, tmp_path, config, pooling):
+    copy = shutil.copytree(tiny_decoder, tmp_path / "copy")
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(copy)
+    encoder = decoder(copy, pooling=pooling)
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode(TEXTS), alone, atol=1e-5)
