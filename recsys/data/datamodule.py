@@ -1,0 +1,109 @@
+"""Wiring of histories into Lightning: batches of padded histories, nothing else."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from recsys.data.histories import Histories
+from recsys.schema import HistoryBatch
+
+
+class ValidationBatch(NamedTuple):
+    """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded."""
+
+    history: HistoryBatch
+    targets: Tensor
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of row numbers in an order that depends on (seed, epoch) alone.
+
+    A resumed run therefore sees the batches of the uninterrupted one. Lightning calls
+    ``set_epoch`` before each epoch.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_rows)
+        for start in range(0, self.num_rows, self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+
+class HistoryDataModule(pl.LightningDataModule):
+    """Users with at least two events for training; users with held-out events for validation.
+
+    Args:
+        train: the events that the model may see. held_out: validation events, or None to train
+            on everything without validation.
+        max_length: the latest events kept of a history.
+    """
+
+    def __init__(
+        self,
+        train: Histories,
+        held_out: Histories | None,
+        *,
+        batch_size: int,
+        max_length: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train_histories = train
+        self.held_out = held_out
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.seed = seed
+        # A single event can't be both seen and predicted.
+        self.train_users = np.flatnonzero(train.lengths >= 2)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train_users) // self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        def collate(rows: list[int]) -> HistoryBatch:
+            return self.train_histories.pad(np.asarray(rows), self.max_length)
+
+        sampler = ShuffledBatches(len(self.train_users), self.batch_size, self.seed)
+        return DataLoader(_UserIndex(self.train_users), batch_sampler=sampler, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[int] | list[DataLoader[int]]:
+        held_out = self.held_out
+        if held_out is None:
+            return []
+
+        def collate(rows: list[int]) -> ValidationBatch:
+            users = np.asarray(rows)
+            history = self.train_histories.pad(users, self.max_length)
+            return ValidationBatch(history, held_out.pad(users).item_idx)
+
+        users = np.flatnonzero(held_out.lengths)
+        return DataLoader(_UserIndex(users), batch_size=self.batch_size * 4, collate_fn=collate)
+
+
+class _UserIndex(torch.utils.data.Dataset[int]):
+    def __init__(self, user_idx: NDArray[np.int64]) -> None:
+        self.user_idx = user_idx
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    def __getitem__(self, row: int) -> int:
+        return int(self.user_idx[row])

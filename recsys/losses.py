@@ -1,0 +1,143 @@
+"""Retrieval losses and the list-wise ranking loss, as pure functions of tensors.
+
+The retrieval losses share one shape of input. ``query`` float [B, D] comes from the *visible*
+events of ``history`` int64 [B, L]; ``held_out`` bool [B, L] marks the events to predict.
+``candidates`` is a function from item_idx int64 [n] to candidate embeddings float [n, D], so that a
+loss encodes only the items it needs. ``item_counts`` int64 [N + 1] counts the training events.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CandidateFn = Callable[[Tensor], Tensor]
+
+
+def full_softmax(
+    query: Tensor,
+    candidates: CandidateFn,
+    history: Tensor,
+    visible: Tensor,
+    held_out: Tensor,
+    item_counts: Tensor,
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Cross-entropy of each held-out event against the whole catalogue.
+
+    Visible items are taken out of the softmax, as they are taken out of a served list. Every
+    held-out event weighs the same (multinomial likelihood, Liang et al. 2018).
+    """
+    item_idx = torch.arange(1, len(item_counts), device=query.device)
+    logits = query @ candidates(item_idx).T / temperature  # [B, N]
+    logits = mask_items(logits, history, visible)
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    target_log_probabilities = log_probabilities.gather(1, (history - 1).clamp(min=0))
+    return -masked_mean(target_log_probabilities, held_out)
+
+
+def sampled_softmax(
+    query: Tensor,
+    candidates: CandidateFn,
+    history: Tensor,
+    visible: Tensor,
+    held_out: Tensor,
+    item_counts: Tensor,
+    *,
+    num_negatives: int = 512,
+    temperature: float = 1.0,
+    exponent: float = 0.75,
+) -> Tensor:
+    """Cross-entropy of each held-out event against negatives shared by the batch.
+
+    Negatives are drawn from q(i) ~ (count(i) + 1) ** exponent; the 1 lets unseen items be drawn.
+    Each sampled logit is corrected by -log(expected count of i in the sample), which makes the
+    estimate consistent with the full softmax (Bengio & Senecal 2008; Yi et al. 2019); the target is
+    scored by its plain logit, since it is always present. Negatives that the user interacted with
+    are accidental hits and leave the denominator.
+    """
+    weights = (item_counts.float() + 1.0) ** exponent
+    weights[0] = 0.0
+    probabilities = weights / weights.sum()
+    negatives = torch.multinomial(probabilities, num_negatives, replacement=True)  # [S]
+    log_expected_count = (probabilities[negatives] * num_negatives).log()
+
+    targets = history.masked_fill(~held_out, 0)
+    needed, position = torch.unique(torch.cat([negatives, targets.flatten()]), return_inverse=True)
+    encoded = candidates(needed)
+    negative_embedding = encoded[position[:num_negatives]]  # [S, D]
+    target_position = position[num_negatives:].view_as(targets)
+
+    scores = query @ encoded.T / temperature  # [B, n], n bounded by S + distinct targets
+    target_logits = scores.gather(1, target_position)  # [B, L]
+    negative_logits = query @ negative_embedding.T / temperature - log_expected_count  # [B, S]
+    negative_logits = negative_logits.masked_fill(
+        accidental_hits(negatives, history, visible | held_out), -torch.inf
+    )
+    denominator = torch.logaddexp(
+        target_logits.float(), negative_logits.float().logsumexp(dim=1, keepdim=True)
+    )
+    return masked_mean(denominator - target_logits, held_out)
+
+
+def whole_matrix_squared(
+    query: Tensor,
+    candidates: CandidateFn,
+    history: Tensor,
+    visible: Tensor,
+    held_out: Tensor,
+    item_counts: Tensor,
+) -> Tensor:
+    """Squared error over the whole user-item matrix, 1 at every event and 0 elsewhere, per user.
+
+    sum_i (q.c_i - y_i)^2 = q' (C'C) q - 2 sum_{positives} q.c + #positives: with the Gramian C'C no
+    [B, N] matrix is formed (iALS, Hu et al. 2008; Krichene et al. 2019). Visible events are targets
+    too: with dropped inputs this is a denoising linear auto-encoder (Steck 2020).
+    """
+    item_idx = torch.arange(1, len(item_counts), device=query.device)
+    catalog = candidates(item_idx)
+    everywhere = ((query.T @ query) * (catalog.T @ catalog)).sum()
+    events = visible | held_out
+    # Sum of the positives' embeddings per user, then one dot product per user.
+    positions = (history - 1).clamp(min=0)
+    positives = F.embedding_bag(
+        positions, catalog, mode="sum", per_sample_weights=events.to(catalog.dtype)
+    )
+    at_events = (query * positives).sum()
+    return (everywhere - 2.0 * at_events + events.sum()) / len(query)
+
+
+def listwise_softmax(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
+    """ListNet's top-one cross-entropy (Cao et al. 2007) with binary relevance.
+
+    Args:
+        scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
+
+    Returns:
+        Mean over the relevant candidates of the batch; 0 when there is none.
+    """
+    log_probabilities = F.log_softmax(scores.float().masked_fill(~mask, -torch.inf), dim=1)
+    return -masked_mean(log_probabilities, relevance & mask)
+
+
+def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    """Set logits [B, N] (column j is item j + 1) of the masked history items to -inf."""
+    columns = history.masked_fill(~mask, 0)
+    padded = F.pad(logits, (1, 0))  # Column 0 takes the padding entries.
+    return padded.scatter(1, columns, -torch.inf)[:, 1:]
+
+
+def accidental_hits(negatives: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    """Which sampled items a user interacted with: int64 [S], [B, L], bool [B, L] -> bool [B, S]."""
+    events = history.masked_fill(~mask, 0)
+    user = torch.arange(len(history), device=history.device)[:, None]
+    stride = max(int(history.max()), int(negatives.max())) + 1
+    return torch.isin(user * stride + negatives[None, :], user * stride + events)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values where mask is True; 0 when it is nowhere True."""
+    # where, not multiplication: a masked value may be -inf.
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,138 @@
+"""The re-ranker: candidate tokens attend to the history's tokens, layer by layer.
+
+A candidate's token is its text vector and its signals; a history token is its text vector and its
+age. Signals between the two (co-occurrence in a session, similarity of text) enter as attention
+biases. The score starts as stage 1's and the network learns a correction.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.models.layers import ResidualMLP
+
+
+class RankingBatch(NamedTuple):
+    """What the cross-encoder reads of B requests with K candidates and L history events each.
+
+    candidates: int64 [B, K], 0 = none. signals: float32 [B, K, S]; the first is the stage-1 score.
+    history: int64 [B, L]. history_mask: bool [B, L], True = real. history_age: float32 [B, L], in
+    0..about 2, grows with the log of the time before the last event. pairs: float32 [B, K, L, P].
+    """
+
+    candidates: Tensor
+    signals: Tensor
+    history: Tensor
+    history_mask: Tensor
+    history_age: Tensor
+    pairs: Tensor
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of candidates to history, biased by their pair signals.
+
+    A learned null token lets a candidate attend to nothing, also when the history is empty.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_pairs: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.pair_bias = nn.Linear(num_pairs, num_heads, bias=False)
+        self.null = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, history: Tensor, mask: Tensor, pairs: Tensor) -> Tensor:
+        """x: [B, K, D]; history: [B, L, D]; mask: bool [B, L]; pairs: [B, K, L, P] -> [B, K, D]."""
+        batch, num_candidates, dim = x.shape
+        memory = torch.cat([self.null.expand(batch, 1, dim), history], dim=1)
+        bias = self.pair_bias(pairs).masked_fill(~mask[:, None, :, None], -torch.inf)
+        bias = F.pad(bias.permute(0, 3, 1, 2), (1, 0))  # [B, heads, K, 1 + L]
+
+        query = self._heads(self.query(self.norm(x)))
+        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=2))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
+        )
+        merged = attended.transpose(1, 2).reshape(batch, num_candidates, dim)
+        out: Tensor = x + F.dropout(self.out(merged), self.dropout, self.training)
+        return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, n, D] -> [B, heads, n, D / heads]"""
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class CrossEncoder(nn.Module):
+    """Scores candidates against a history.
+
+    Args:
+        text: float32 [N + 1, T], frozen text vectors; row 0 zeros. num_signals, num_pairs: widths
+            of the signals and the pair signals.
+        dim, num_heads, num_layers, dropout: of the transformer.
+    """
+
+    text: Tensor
+
+    def __init__(
+        self,
+        text: Tensor,
+        num_signals: int,
+        num_pairs: int,
+        *,
+        dim: int = 64,
+        num_heads: int = 4,
+        num_layers: int = 2,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("text", text)
+        self.candidate_text = nn.Linear(text.shape[1], dim, bias=False)
+        self.history_text = nn.Linear(text.shape[1], dim, bias=False)
+        self.history_age = nn.Linear(1, dim)
+        self.history_norm = nn.LayerNorm(dim)
+        self.signals = nn.Sequential(nn.Linear(num_signals, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.input_dropout = nn.Dropout(dropout)
+        self.attention = nn.ModuleList(
+            CrossAttention(dim, num_heads, num_pairs, dropout) for _ in range(num_layers)
+        )
+        self.feed_forward = nn.ModuleList(
+            ResidualMLP(dim, 2 * dim, dropout) for _ in range(num_layers)
+        )
+        self.head = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(dim, 1),
+        )
+        self.linear = nn.Linear(num_signals, 1, bias=False)
+        # At the start the score is stage 1's: the network can only learn to improve on it.
+        with torch.no_grad():
+            for parameter in (*self.head[-1].parameters(), self.linear.weight):
+                parameter.zero_()
+            self.linear.weight[0, 0] = 1.0
+
+    def forward(self, batch: RankingBatch) -> Tensor:
+        """Scores float [B, K]; -inf where there is no candidate."""
+        x = self._text(batch.candidates, self.candidate_text) + self.signals(batch.signals)
+        x = self.input_dropout(x)
+        history = self._text(batch.history, self.history_text)
+        history = self.history_norm(history + self.history_age(batch.history_age[:, :, None]))
+        for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
+            x = feed_forward(attention(x, history, batch.history_mask, batch.pairs))
+        scores = self.linear(batch.signals) + self.head(x)
+        masked: Tensor = scores.squeeze(2).masked_fill(batch.candidates == 0, -torch.inf)
+        return masked
+
+    def _text(self, item_idx: Tensor, projection: nn.Module) -> Tensor:
+        """Projected text int64 [B, n] -> [B, n, D]; each distinct item is projected once."""
+        distinct, position = torch.unique(item_idx, return_inverse=True)
+        # Unit vectors of 384 entries are small next to the signals: bring them to unit variance.
+        projected: Tensor = projection(self.text[distinct] * self.text.shape[1] ** 0.5)
+        return F.embedding(position, projected)

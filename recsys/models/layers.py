@@ -1,0 +1,71 @@
+"""Building blocks shared by the towers and the cross-encoder."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualMLP(nn.Module):
+    """Pre-norm residual feed-forward block: x + W2 dropout(gelu(W1 norm(x))).
+
+    Shape: float [..., dim] -> float [..., dim].
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class StandardizedLinear(nn.Module):
+    """A linear projection of frozen features, standardised by fixed statistics first.
+
+    Text vectors share a large common component; without centring it dominates the projection. The
+    statistics are buffers, so that an item added later is treated as the training items were.
+
+    Args:
+        mean: float [F]. scale: float [F], multiplies the centred features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor, out_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("scale", scale.clone())
+        self.linear = nn.Linear(len(mean), out_dim, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.linear((features - self.mean) * self.scale)
+        return out
+
+
+def weighted_sum_pool(table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    """Sum of table rows by weight: out[b] = sum_l weights[b, l] * table[positions[b, l]].
+
+    Args:
+        table: float [n, D]. positions: int64 [B, L], rows of the table.
+        weights: float [B, L]; 0 where padded.
+
+    Returns:
+        float [B, D], without a [B, L, D] intermediate.
+    """
+    return F.embedding_bag(positions, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+
+
+def drop_rows(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Zero whole rows of x [n, D] with the given probability in training, rescaling the others."""
+    if not training or probability == 0.0:
+        return x
+    keep = torch.rand(len(x), 1, device=x.device) >= probability
+    return x * keep / (1.0 - probability)

@@ -1,0 +1,195 @@
+"""The two-tower retriever: queries from histories, candidates from content plus an optional id.
+
+A ``TwoTower`` scores by one dot product. A ``TwoTowerEnsemble`` concatenates the embeddings of
+several towers, each scaled to unit score variance, so that the sum of their scores is again one dot
+product and one FAISS index serves them all.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recsys.models.layers import ResidualMLP, StandardizedLinear, drop_rows, weighted_sum_pool
+from recsys.schema import PAD_IDX
+
+
+class ItemEncoder(nn.Module):
+    """Item -> vector: an id embedding plus a projection of its frozen content features.
+
+    ``id_dropout`` drops whole id embeddings in training, so that the content alone learns to carry
+    an item: this is what makes a new item recommendable (cf. DropoutNet, Volkovs et al. 2017).
+
+    Args:
+        num_items: items are 1..num_items; row 0 is padding.
+        projection: content features -> dim; None for an encoder by id alone.
+    """
+
+    def __init__(
+        self, num_items: int, dim: int, projection: StandardizedLinear | None, id_dropout: float
+    ) -> None:
+        super().__init__()
+        self.id_embedding = nn.Embedding(num_items + 1, dim, padding_idx=PAD_IDX)
+        nn.init.normal_(self.id_embedding.weight, std=0.02)
+        with torch.no_grad():
+            self.id_embedding.weight[PAD_IDX] = 0.0
+        self.projection = projection
+        self.id_dropout = id_dropout
+
+    def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
+        """item_idx: int64 [n]; features: float [n, F], the same items' content -> float [n, D]."""
+        embedding: Tensor = self.id_embedding(item_idx)
+        embedding = drop_rows(embedding, self.id_dropout, self.training)
+        if self.projection is not None:
+            embedding = embedding + self.projection(features)
+        return embedding
+
+
+class QueryTower(nn.Module):
+    """History -> query embedding: a normalised sum of the items' vectors, then an optional MLP."""
+
+    def __init__(self, items: ItemEncoder, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.items = items
+        self.mlp = ResidualMLP(dim, hidden_dim, dropout) if hidden_dim else nn.Identity()
+
+    def forward(self, table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+        """table: float [n, D] from ``items``; positions: int64 [B, L]; weights: float [B, L]."""
+        pooled = weighted_sum_pool(table, positions, weights)
+        embedding: Tensor = self.mlp(pooled)
+        return embedding
+
+
+class CandidateTower(nn.Module):
+    """Item -> candidate embedding [D]; its bias travels as one more dimension."""
+
+    def __init__(self, items: ItemEncoder, num_items: int, use_bias: bool) -> None:
+        super().__init__()
+        self.items = items
+        self.bias = nn.Embedding(num_items + 1, 1) if use_bias else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias.weight)
+
+    def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
+        embedding: Tensor = self.items(item_idx, features)
+        if self.bias is not None:
+            embedding = torch.cat([embedding, self.bias(item_idx)], dim=1)
+        return embedding
+
+
+def history_weights(mask: Tensor) -> Tensor:
+    """1 / sqrt(number of events) at real events, 0 at padding: bool [B, L] -> float [B, L].
+
+    The square root keeps a long history louder than a short one, but not in proportion.
+    """
+    length = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return mask / length.sqrt()
+
+
+class TwoTower(nn.Module):
+    """A query tower and a candidate tower that meet in one dot product.
+
+    Args:
+        num_items: items are 1..num_items.
+        dim: width of both towers (plus one when ``use_bias``).
+        feature_mean, feature_scale: float [F], statistics of the content features.
+        use_content: whether content features enter the towers.
+        hidden_dim: width of the query tower's MLP; 0 for a linear query tower.
+        dropout: inside that MLP. id_dropout: see ``ItemEncoder``.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        dim: int,
+        feature_mean: Tensor,
+        feature_scale: Tensor,
+        *,
+        use_content: bool,
+        use_bias: bool,
+        hidden_dim: int,
+        dropout: float,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+
+        def encoder() -> ItemEncoder:
+            projection = StandardizedLinear(feature_mean, feature_scale, dim)
+            return ItemEncoder(num_items, dim, projection if use_content else None, id_dropout)
+
+        self.query_tower = QueryTower(encoder(), dim, hidden_dim, dropout)
+        self.candidate_tower = CandidateTower(encoder(), num_items, use_bias)
+        self.use_bias = use_bias
+        self.embedding_dim = dim + int(use_bias)
+
+    def encode_history(self, table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+        """Query embeddings float [B, embedding_dim]; arguments as in ``QueryTower.forward``."""
+        query: Tensor = self.query_tower(table, positions, weights)
+        if self.use_bias:
+            query = torch.cat([query, torch.ones_like(query[:, :1])], dim=1)
+        return query
+
+
+class TwoTowerEnsemble(nn.Module):
+    """Several two-towers served as one: embeddings concatenated, scores added.
+
+    Args:
+        towers: the members.
+        features: float [num_items + 1, F], content features of all items; row 0 zeros. Kept as a
+            buffer, since histories and candidates are given by index.
+    """
+
+    features: Tensor
+    scales: Tensor
+
+    def __init__(self, towers: Sequence[TwoTower], features: Tensor) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(towers)
+        self.register_buffer("features", features)
+        self.register_buffer("scales", torch.ones(len(towers)))
+
+    @property
+    def num_items(self) -> int:
+        return len(self.features) - 1
+
+    @property
+    def embedding_dims(self) -> list[int]:
+        """Width of each member's part of an embedding; their sum is the index's dimension."""
+        return [tower.embedding_dim for tower in self.members]
+
+    @property
+    def members(self) -> list[TwoTower]:
+        return [tower for tower in self.towers if isinstance(tower, TwoTower)]
+
+    def query(self, history: Tensor, history_mask: Tensor) -> Tensor:
+        """Query embeddings of histories: int64 [B, L], bool [B, L] -> float [B, D]."""
+        item_idx, positions = torch.unique(history, return_inverse=True)
+        weights = history_weights(history_mask)
+        parts = []
+        for tower in self.members:
+            table = tower.query_tower.items(item_idx, self.features[item_idx])
+            parts.append(tower.encode_history(table, positions, weights))
+        scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
+        return torch.cat(scaled, dim=1)
+
+    def candidates(self, item_idx: Tensor) -> Tensor:
+        """Candidate embeddings of items: int64 [n] -> float [n, D]."""
+        features = self.features[item_idx]
+        return torch.cat([t.candidate_tower(item_idx, features) for t in self.members], dim=1)
+
+    def all_candidates(self) -> Tensor:
+        """Candidate embeddings float [num_items + 1, D]; row 0 is padding, never search it."""
+        return self.candidates(torch.arange(self.num_items + 1, device=self.features.device))
+
+    @torch.no_grad()
+    def standardize(self, history: Tensor, history_mask: Tensor) -> None:
+        """Set the scales so that each member's scores have unit variance within a user's list.
+
+        The variance of q.c over the catalogue is q' Cov(c) q, so no [B, N] matrix is formed.
+        """
+        self.scales.fill_(1.0)
+        queries = torch.split(self.query(history, history_mask), self.embedding_dims, dim=1)
+        candidates = torch.split(self.all_candidates()[1:], self.embedding_dims, dim=1)
+        for i, (query, candidate) in enumerate(zip(queries, candidates, strict=True)):
+            variance = ((query @ candidate.T.cov()) * query).sum(dim=1).mean()
+            self.scales[i] = variance.clamp(min=1e-12).rsqrt()

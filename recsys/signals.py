@@ -1,0 +1,165 @@
+"""What stage 2 knows of a candidate besides its text: stage-1 scores, popularity, co-occurrence.
+
+Everything here is computed by one class for training and serving, from training events alone.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.histories import Histories
+from recsys.item_graph import ItemGraph
+from recsys.schema import HistoryBatch
+
+PAIR_NAMES = ("session", "co_occurrence", "text")
+# Scales that bring each pair signal to about unit spread on MovieLens-100K.
+_PAIR_SCALES = (20.0, 4.0, 4.0)
+_WINDOW_DAYS = (1, 7, 30)
+_SECONDS_PER_DAY = 86_400
+_TOP_MATCHES = 3
+
+
+def signal_names(num_towers: int) -> list[str]:
+    """Names of the signals, in the order of the last dimension of ``SignalExtractor.signals``."""
+    return [
+        "score",
+        *[f"score_{i}" for i in range(num_towers)],
+        "log_rank",
+        "log_popularity",
+        "relative_popularity",
+        "log_history_length",
+        *[f"{name}_{kind}" for name in PAIR_NAMES for kind in ("sum", "mean", "best")],
+        *[f"{kind}_{days}d" for days in _WINDOW_DAYS for kind in ("popularity", "trend")],
+    ]
+
+
+class SignalExtractor:
+    """Computes signals of (history, candidate) pairs from one set of training events.
+
+    Args:
+        histories: the training events. num_items: items are 1..num_items.
+        session, co_occurrence: item graphs of the same events.
+        text: float32 [N + 1, T], L2-normalised text vectors; row 0 zeros.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        num_items: int,
+        session: ItemGraph,
+        co_occurrence: ItemGraph,
+        text: Tensor,
+    ) -> None:
+        counts = torch.from_numpy(histories.item_counts(num_items)).float()
+        self.log_counts = counts.log1p()
+        self.share = counts / counts.sum().clamp(min=1)
+        self.session = session.lookup()
+        self.co_occurrence = co_occurrence.lookup()
+        self.text = text
+        self.windows = _WindowCounts(histories)
+
+    def pairs(self, candidates: Tensor, history: Tensor) -> Tensor:
+        """Signals between candidates int64 [B, K] and history items int64 [B, L]: [B, K, L, P]."""
+        rows, columns = candidates[:, :, None], history[:, None, :]
+        text = self.text[candidates] @ self.text[history].transpose(1, 2)
+        signals = (self.session(rows, columns), self.co_occurrence(rows, columns), text)
+        # log1p: session weights are heavy-tailed; for the two cosines it is close to linear.
+        scaled = [
+            (signal.clamp(min=0) * scale).log1p()
+            for signal, scale in zip(signals, _PAIR_SCALES, strict=True)
+        ]
+        return torch.stack(scaled, dim=3)
+
+    def signals(self, history: HistoryBatch, candidates: Tensor, tower_scores: Tensor) -> Tensor:
+        """Signals of each candidate, standardised within its list where only the order matters.
+
+        Args:
+            history: the complete history, [B, L]. candidates: int64 [B, K], in stage-1 order,
+                0 = none. tower_scores: float [B, K, H], stage-1 scores by tower; they add up to
+                the stage-1 score.
+
+        Returns:
+            float32 [B, K, S]; see ``signal_names``.
+        """
+        mask = candidates > 0
+        scores = torch.cat([tower_scores.sum(dim=2, keepdim=True), tower_scores], dim=2)
+        rank = torch.arange(1, candidates.shape[1] + 1).float().log().expand_as(candidates)
+        columns = [
+            *_standardized(scores, mask).unbind(dim=2),
+            3.0 - rank,
+            *self._popularity(history, candidates),
+            *_standardized(self._matches(history, candidates), mask).unbind(dim=2),
+            *self._recent_popularity(history, candidates),
+        ]
+        return torch.stack(columns, dim=2) * mask[:, :, None]
+
+    def _popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
+        length = history.mask.sum(dim=1).clamp(min=1).float()
+        taste = self.log_counts[history.item_idx] * history.mask
+        mean = taste.sum(dim=1) / length
+        deviation = (taste.square().sum(dim=1) / length - mean.square()).clamp(min=0.01).sqrt()
+        popularity = self.log_counts[candidates]
+        return [
+            popularity - 4.0,
+            (popularity - mean[:, None]) / deviation[:, None],
+            (length.log() - 4.0)[:, None].expand_as(popularity),
+        ]
+
+    def _matches(self, history: HistoryBatch, candidates: Tensor) -> Tensor:
+        """Sum, mean and mean of the best few pair signals over the history: [B, K, 3 P]."""
+        pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
+        real = history.mask[:, None, :, None]
+        total = (pairs * real).sum(dim=2)
+        length = history.mask.sum(dim=1).clamp(min=1).float()[:, None, None]
+        few = min(_TOP_MATCHES, pairs.shape[2])
+        best = pairs.masked_fill(~real, 0.0).topk(few, dim=2).values.mean(dim=2)
+        kinds = torch.stack([total / length.sqrt(), total / length, best], dim=3)
+        return kinds.flatten(start_dim=2)
+
+    def _recent_popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
+        """Popularity among all users around the time of the history's last event."""
+        now = history.timestamps.max(dim=1).values
+        columns = []
+        for days in _WINDOW_DAYS:
+            count, total = self.windows(candidates, now, days * _SECONDS_PER_DAY)
+            expected = total[:, None] * self.share[candidates]
+            columns += [count.log1p() - 1.0, ((count + 1.0) / (expected + 1.0)).log()]
+        return columns
+
+
+class _WindowCounts:
+    """Counts events of an item within a time window, by binary search over sorted keys."""
+
+    def __init__(self, histories: Histories) -> None:
+        times = histories.timestamps
+        self.origin = int(times.min(initial=0))
+        # Windows reach beyond the first and the last event; keys must not run into the next item.
+        margin = 2 * max(_WINDOW_DAYS) * _SECONDS_PER_DAY
+        self.latest = int(times.max(initial=0)) - self.origin + margin
+        self.stride = self.latest + 2 * margin
+        self.margin = margin
+        relative = times - self.origin + margin
+        self.keys = torch.from_numpy(np.sort(histories.item_idx * self.stride + relative))
+        self.times = torch.from_numpy(np.sort(relative))
+
+    def __call__(self, items: Tensor, now: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Events of items [B, K] within ``width`` seconds of now [B]; and of all items, [B]."""
+        # A request from long after training counts as one from just after its end.
+        time = (now - self.origin + self.margin).clamp(self.margin - width, self.latest - width)
+        key = items * self.stride + time[:, None]
+        count = torch.searchsorted(self.keys, key + width) - torch.searchsorted(
+            self.keys, key - width
+        )
+        total = torch.searchsorted(self.times, time + width) - torch.searchsorted(
+            self.times, time - width
+        )
+        return count.float(), total.float()
+
+
+def _standardized(values: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit variance over the real candidates: float [B, K, S], bool [B, K]."""
+    real = mask[:, :, None]
+    count = real.sum(dim=1, keepdim=True).clamp(min=1)
+    centred = (values - (values * real).sum(dim=1, keepdim=True) / count) * real
+    variance = centred.square().sum(dim=1, keepdim=True) / count
+    return centred / (variance.sqrt() + 1e-6)

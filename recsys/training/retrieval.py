@@ -1,0 +1,152 @@
+"""Stage 1's LightningModule: each tower of the ensemble learns by its own objective."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from recsys.data.datamodule import ValidationBatch
+from recsys.losses import CandidateFn
+from recsys.models.two_tower import TwoTower, TwoTowerEnsemble, history_weights
+from recsys.schema import HistoryBatch
+
+RetrievalLoss = Callable[[Tensor, CandidateFn, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How one tower is trained.
+
+    loss: one of ``recsys.losses``. input_dropout: share of each history's events that the query
+    does not see. l2: weight of the squared norm of the item vectors that a step encodes.
+    """
+
+    loss: RetrievalLoss
+    input_dropout: float
+    l2: float
+    learning_rate: float
+
+
+class RetrievalModule(pl.LightningModule):
+    """Trains a ``TwoTowerEnsemble``; validates it by recall@k over the whole catalogue.
+
+    Args:
+        item_counts: int64 [N + 1], training events per item.
+        calibration: histories on which the towers' scores are put on one scale.
+        total_steps: length of the learning-rate schedule (one cycle, Smith 2018); training may stop
+            before it.
+    """
+
+    item_counts: Tensor
+
+    def __init__(
+        self,
+        model: TwoTowerEnsemble,
+        objectives: Sequence[Objective],
+        item_counts: Tensor,
+        calibration: HistoryBatch,
+        *,
+        total_steps: int,
+        seed: int,
+        validation_k: int = 100,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = list(objectives)
+        self.register_buffer("item_counts", item_counts, persistent=False)
+        self.calibration = calibration
+        self.total_steps = total_steps
+        self.seed = seed
+        self.validation_k = validation_k
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout depends on (seed, epoch) alone, so that a resumed run repeats the original one.
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: HistoryBatch, _: int) -> Tensor:
+        losses = [
+            self._tower_loss(tower, objective, batch)
+            for tower, objective in zip(self.model.members, self.objectives, strict=True)
+        ]
+        total = torch.stack(losses).sum()
+        size = len(batch.item_idx)
+        for name, loss in enumerate(losses):
+            self.log(f"train/loss_{name}", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
+        return total
+
+    def _tower_loss(self, tower: TwoTower, objective: Objective, batch: HistoryBatch) -> Tensor:
+        history, mask = batch.item_idx, batch.mask
+        keep = 1.0 - objective.input_dropout
+        visible = mask & (torch.rand(history.shape, device=history.device) < keep)
+        weights = history_weights(mask) * visible / keep
+
+        features = self.model.features
+        item_idx, positions = torch.unique(history, return_inverse=True)
+        table = tower.query_tower.items(item_idx, features[item_idx])
+        encoded: list[Tensor] = []
+
+        def candidates(wanted: Tensor) -> Tensor:
+            embedding: Tensor = tower.candidate_tower(wanted, features[wanted]).float()
+            encoded.append(embedding)
+            return embedding
+
+        query = tower.encode_history(table, positions, weights).float()
+        # Mixed precision ends here: sums over a whole catalogue need float32.
+        with torch.autocast(query.device.type, enabled=False):
+            loss = objective.loss(
+                query, candidates, history, visible, mask & ~visible, self.item_counts
+            )
+            dim = tower.embedding_dim - int(tower.use_bias)
+            norms = [table.float().square().sum()] + [e[:, :dim].square().sum() for e in encoded]
+            total: Tensor = loss + objective.l2 * torch.stack(norms).sum()
+            return total
+
+    def standardize(self) -> None:
+        """Put the towers' scores on one scale, as they stand now."""
+        history, _, mask = self.calibration
+        self.model.standardize(history.to(self.device), mask.to(self.device))
+
+    @torch.no_grad()
+    def on_validation_epoch_start(self) -> None:
+        self.standardize()
+        self._catalog = self.model.all_candidates()
+
+    def validation_step(self, batch: ValidationBatch, _: int) -> None:
+        history, _timestamps, mask = batch.history
+        scores = self.model.query(history, mask) @ self._catalog.T
+        scores = scores.scatter(1, history, -torch.inf)
+        scores[:, 0] = -torch.inf
+        ranked = scores.topk(min(self.validation_k, scores.shape[1] - 1), dim=1).indices
+        hits = (ranked[:, :, None] == batch.targets[:, None, :]).any(dim=2).sum(dim=1)
+        recall = hits / (batch.targets > 0).sum(dim=1)
+        self.log(
+            f"val/recall@{self.validation_k}",
+            recall.mean(),
+            batch_size=len(history),
+            prog_bar=True,
+        )
+
+    def on_train_end(self) -> None:
+        self.model.eval()
+        self.standardize()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = [
+            {"params": list(tower.parameters()), "lr": objective.learning_rate}
+            for tower, objective in zip(self.model.members, self.objectives, strict=True)
+        ]
+        optimizer = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[objective.learning_rate for objective in self.objectives],
+            total_steps=self.total_steps,
+            pct_start=0.1,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
