@@ -1,0 +1,96 @@
+"""Runs an entry point under Hydra so that a user's mistake ends in one clear line.
+
+Only light modules are imported here, so that errors and ``--help`` answer at once.
+"""
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Never
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from recsys.errors import InputError
+from recsys.overrides import HYDRA_VERSION, check_overrides
+
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
+_USAGE_ERROR = 2
+
+
+def run(
+    main: Callable[[DictConfig], Any],
+    config_name: str,
+    config_dir: Path = CONFIG_DIR,
+    comma_lists: Sequence[str] = (),
+) -> None:
+    """Call ``main`` with the config that the command line asks for; once per job with ``-m``.
+
+    An ``InputError``, from the command line or from ``main``, is printed as one line and ends the
+    process with status 2; any other exception keeps its traceback.
+
+    Args:
+        main: the entry point; imports what is heavy inside itself.
+        config_name: the primary config in ``config_dir``, without its suffix.
+        comma_lists: keys whose value ``a,b,c`` is one string outside a multirun; Hydra would take
+            it for a sweep.
+    """
+    parser = get_args_parser()
+    parser.error = _fail  # type: ignore[method-assign]
+    args = parser.parse_args()
+    if not args.multirun:
+        sys.argv[1:] = [_quote_commas(text, comma_lists) for text in sys.argv[1:]]
+        args = parser.parse_args()
+    if _composes(args):
+        try:
+            check_overrides(
+                config_dir,
+                args.config_name or config_name,
+                args.overrides,
+                multirun=args.multirun,
+                complete=not (args.help or args.cfg),
+            )
+        except InputError as error:
+            _fail(str(error))
+
+    @functools.wraps(main)
+    def one_job(config: DictConfig) -> Any:
+        _configure_logging()
+        try:
+            return main(config)
+        except InputError as error:
+            _fail(str(error))
+
+    decorate = hydra.main(
+        config_path=str(config_dir), config_name=config_name, version_base=HYDRA_VERSION
+    )
+    decorate(one_job)()
+
+
+def _quote_commas(text: str, keys: Sequence[str]) -> str:
+    key, _, value = text.partition("=")
+    if key not in keys or "," not in value or value[0] in "['\"":
+        return text
+    return f"{key}='{value}'"
+
+
+def _composes(args: argparse.Namespace) -> bool:
+    """Whether Hydra will compose our config: not for its own help, nor for completion."""
+    own = (args.hydra_help, args.shell_completion, args.info, args.experimental_rerun)
+    return not any([*own, args.config_path, args.config_dir])
+
+
+def _configure_logging() -> None:
+    """Our own progress lines, and others' warnings, on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in ("recsys", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _fail(message: str) -> Never:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(_USAGE_ERROR)
