@@ -109,17 +109,22 @@ def whole_matrix_squared(
     return (everywhere - 2.0 * at_events + events.sum()) / len(query)
 
 
-def listwise_softmax(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
-    """ListNet's top-one cross-entropy (Cao et al. 2007) with binary relevance.
+def listwise_softmax(
+    scores: Tensor, relevance: Tensor, mask: Tensor, num_relevant: Tensor
+) -> Tensor:
+    """ListNet's top-one cross-entropy (Cao et al. 2007) with binary relevance, averaged over lists.
+
+    Each list weighs by the share of its relevant items that was retrieved, however many they are:
+    the metrics average over users in the same way.
 
     Args:
         scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
-
-    Returns:
-        Mean over the relevant candidates of the batch; 0 when there is none.
+        num_relevant: int64 [B], at least the number of relevant candidates.
     """
     log_probabilities = F.log_softmax(scores.float().masked_fill(~mask, -torch.inf), dim=1)
-    return -masked_mean(log_probabilities, relevance & mask)
+    # where, not multiplication: a masked log-probability is -inf.
+    per_list = -torch.where(relevance & mask, log_probabilities, 0.0).sum(dim=1)
+    return (per_list / num_relevant.clamp(min=1)).mean()
 
 
 def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:

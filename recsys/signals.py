@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recsys.data.histories import Histories
 from recsys.item_graph import ItemGraph
+from recsys.models.cross_encoder import RankingBatch
 from recsys.schema import HistoryBatch
 
 PAIR_NAMES = ("session", "co_occurrence", "text")
@@ -50,9 +51,11 @@ class SignalExtractor:
         co_occurrence: ItemGraph,
         text: Tensor,
     ) -> None:
+        self.num_items = num_items
         counts = torch.from_numpy(histories.item_counts(num_items)).float()
         self.log_counts = counts.log1p()
         self.share = counts / counts.sum().clamp(min=1)
+        self.graphs = {"session": session, "co_occurrence": co_occurrence}
         self.session = session.lookup()
         self.co_occurrence = co_occurrence.lookup()
         self.text = text
@@ -69,6 +72,22 @@ class SignalExtractor:
             for signal, scale in zip(signals, _PAIR_SCALES, strict=True)
         ]
         return torch.stack(scaled, dim=3)
+
+    def ranking_batch(
+        self, history: HistoryBatch, candidates: Tensor, signals: Tensor, max_history: int
+    ) -> RankingBatch:
+        """Everything the cross-encoder reads; it attends to the latest ``max_history`` events."""
+        recent = latest_events(history, max_history)
+        last = recent.timestamps.max(dim=1, keepdim=True).values
+        age = (last - recent.timestamps).clamp(min=0).double().log1p().float() / 10.0
+        return RankingBatch(
+            candidates,
+            signals,
+            recent.item_idx,
+            recent.mask,
+            age * recent.mask,
+            self.pairs(candidates, recent.item_idx),
+        )
 
     def signals(self, history: HistoryBatch, candidates: Tensor, tower_scores: Tensor) -> Tensor:
         """Signals of each candidate, standardised within its list where only the order matters.
@@ -125,6 +144,18 @@ class SignalExtractor:
             expected = total[:, None] * self.share[candidates]
             columns += [count.log1p() - 1.0, ((count + 1.0) / (expected + 1.0)).log()]
         return columns
+
+
+def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
+    """The latest ``max_length`` events of each left-aligned history [B, L]: [B, <= max_length]."""
+    length = history.mask.sum(dim=1, keepdim=True)
+    width = min(max_length, max(int(length.max()), 1))
+    source = (length - width).clamp(min=0) + torch.arange(width, device=length.device)
+    mask = source < length
+    source = source.clamp(max=history.mask.shape[1] - 1)
+    return HistoryBatch(
+        history.item_idx.gather(1, source) * mask, history.timestamps.gather(1, source) * mask, mask
+    )
 
 
 class _WindowCounts:

@@ -91,7 +91,7 @@ class CrossEncoder(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        self.register_buffer("text", text)
+        self.register_buffer("text", text, persistent=False)
         self.candidate_text = nn.Linear(text.shape[1], dim, bias=False)
         self.history_text = nn.Linear(text.shape[1], dim, bias=False)
         self.history_age = nn.Linear(1, dim)

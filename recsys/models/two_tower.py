@@ -91,8 +91,8 @@ class TwoTower(nn.Module):
 
     Args:
         num_items: items are 1..num_items.
-        dim: width of both towers (plus one when ``use_bias``).
         feature_mean, feature_scale: float [F], statistics of the content features.
+        dim: width of both towers (plus one when ``use_bias``).
         use_content: whether content features enter the towers.
         hidden_dim: width of the query tower's MLP; 0 for a linear query tower.
         dropout: inside that MLP. id_dropout: see ``ItemEncoder``.
@@ -101,10 +101,10 @@ class TwoTower(nn.Module):
     def __init__(
         self,
         num_items: int,
-        dim: int,
         feature_mean: Tensor,
         feature_scale: Tensor,
         *,
+        dim: int,
         use_content: bool,
         use_bias: bool,
         hidden_dim: int,
@@ -145,7 +145,8 @@ class TwoTowerEnsemble(nn.Module):
     def __init__(self, towers: Sequence[TwoTower], features: Tensor) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
-        self.register_buffer("features", features)
+        # Not persistent: the same values are stored once, as the content of the items.
+        self.register_buffer("features", features, persistent=False)
         self.register_buffer("scales", torch.ones(len(towers)))
 
     @property

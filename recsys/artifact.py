@@ -1,0 +1,182 @@
+"""What a bundle holds, as objects: models, histories, vocabularies, catalogue, index."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from recsys.bundle import Bundle, read_bundle, write_bundle
+from recsys.data.histories import Histories
+from recsys.data.vocabulary import Vocabulary
+from recsys.features import ContentFeatures
+from recsys.index import CandidateIndex
+from recsys.item_graph import ItemGraph
+from recsys.models.cross_encoder import CrossEncoder
+from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
+from recsys.schema import ITEM_ID, USER_ID
+from recsys.signals import PAIR_NAMES, SignalExtractor, signal_names
+
+ModelConfig = Mapping[str, Any]
+"""Keyword arguments of a model's constructor, plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Stage2:
+    """The re-ranker's parts. max_history: the latest events that it attends to."""
+
+    cross_encoder: CrossEncoder
+    extractor: SignalExtractor
+    max_history: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything that serving needs.
+
+    manifest: ``towers`` (one ``ModelConfig`` per tower), ``cross_encoder`` (a ``ModelConfig`` or
+        None), ``num_candidates``, ``max_history``, and what training says of itself.
+    item_frame: the catalogue, aligned to ``items``. histories: all training events.
+    text: float32 [N + 1, T]. attributes: float32 [N + 1, A].
+    """
+
+    version: str
+    manifest: dict[str, Any]
+    users: Vocabulary
+    items: Vocabulary
+    item_frame: pd.DataFrame
+    histories: Histories
+    text: Tensor
+    attributes: Tensor
+    two_tower: TwoTowerEnsemble
+    index: CandidateIndex
+    stage2: Stage2 | None
+
+    @property
+    def num_candidates(self) -> int:
+        """How many candidates stage 1 hands to stage 2."""
+        return int(self.manifest["num_candidates"])
+
+
+def build_two_tower(
+    towers: list[ModelConfig] | tuple[ModelConfig, ...], content: ContentFeatures
+) -> TwoTowerEnsemble:
+    """A freshly initialised ensemble, one tower per config."""
+    num_items = len(content.values) - 1
+    members = [TwoTower(num_items, content.mean, content.scale, **config) for config in towers]
+    return TwoTowerEnsemble(members, content.values)
+
+
+def build_cross_encoder(config: ModelConfig, text: Tensor, num_towers: int) -> CrossEncoder:
+    """A freshly initialised cross-encoder over text float32 [N + 1, T]."""
+    return CrossEncoder(text, len(signal_names(num_towers)), len(PAIR_NAMES), **config)
+
+
+def save_artifact(
+    root: Path,
+    name: str,
+    *,
+    manifest: Mapping[str, Any],
+    users: Vocabulary,
+    items: Vocabulary,
+    item_frame: pd.DataFrame,
+    histories: Histories,
+    text: Tensor,
+    attributes: Tensor,
+    two_tower: TwoTowerEnsemble,
+    index: CandidateIndex,
+    stage2: Stage2 | None = None,
+) -> Path:
+    """Write a bundle that ``load_artifact`` reads; see ``Artifact`` for the arguments."""
+    tensors: dict[str, dict[str, Tensor]] = {
+        "two_tower": dict(two_tower.state_dict()),
+        "content": {"text": text, "attributes": attributes},
+        "histories": {
+            "offsets": torch.from_numpy(histories.offsets),
+            "item_idx": torch.from_numpy(histories.item_idx),
+            "timestamps": torch.from_numpy(histories.timestamps),
+        },
+    }
+    if stage2 is not None:
+        tensors["cross_encoder"] = dict(stage2.cross_encoder.state_dict())
+        tensors["graphs"] = {
+            f"{graph_name}.{part}": tensor
+            for graph_name, graph in stage2.extractor.graphs.items()
+            for part, tensor in (("keys", graph.keys), ("weights", graph.weights))
+        }
+    return write_bundle(
+        root,
+        name,
+        manifest={
+            **manifest,
+            "num_users": len(users),
+            "num_items": len(items),
+            "embedding_dim": sum(two_tower.embedding_dims),
+            "text_dim": text.shape[1],
+            "vocabularies": {
+                "vocabulary": items.content_hash(),
+                "users": users.content_hash(),
+            },
+        },
+        tensors=tensors,
+        frames={
+            "vocabulary": pd.DataFrame({ITEM_ID: items.ids}),
+            "users": pd.DataFrame({USER_ID: users.ids}),
+            "items": item_frame,
+        },
+        index=index,
+    )
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Read and check a bundle.
+
+    Raises:
+        InputError: when it is missing, damaged or does not fit this code.
+    """
+    bundle = read_bundle(path)
+    content = bundle.tensors["content"]
+    text, attributes = content["text"], content["attributes"]
+    events = {name: tensor.numpy() for name, tensor in bundle.tensors["histories"].items()}
+    histories = Histories(events["offsets"], events["item_idx"], events["timestamps"])
+
+    # The statistics of the features are buffers of the towers, restored with their weights.
+    values = torch.cat([text, attributes], dim=1)
+    blank = torch.zeros(values.shape[1])
+    towers = bundle.manifest["towers"]
+    two_tower = build_two_tower(towers, ContentFeatures(values, blank, blank))
+    two_tower.load_state_dict(bundle.tensors["two_tower"])
+    return Artifact(
+        version=bundle.version,
+        manifest=bundle.manifest,
+        users=bundle.vocabulary("users", USER_ID),
+        items=bundle.vocabulary("vocabulary", ITEM_ID),
+        item_frame=bundle.frames["items"],
+        histories=histories,
+        text=text,
+        attributes=attributes,
+        two_tower=two_tower.eval(),
+        index=bundle.index,
+        stage2=_load_stage2(bundle, histories, text, len(towers)),
+    )
+
+
+def _load_stage2(
+    bundle: Bundle, histories: Histories, text: Tensor, num_towers: int
+) -> Stage2 | None:
+    config = bundle.manifest.get("cross_encoder")
+    if config is None:
+        return None
+    num_items = len(text) - 1
+    stored = bundle.tensors["graphs"]
+    session, co_occurrence = (
+        ItemGraph(num_items, stored[f"{name}.keys"], stored[f"{name}.weights"])
+        for name in ("session", "co_occurrence")
+    )
+    model = build_cross_encoder(config, text, num_towers)
+    model.load_state_dict(bundle.tensors["cross_encoder"])
+    extractor = SignalExtractor(histories, num_items, session, co_occurrence, text)
+    return Stage2(model.eval(), extractor, int(bundle.manifest["max_history"]))

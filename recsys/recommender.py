@@ -1,0 +1,168 @@
+"""The one inference path: evaluation, batch scoring and HTTP all call ``Recommender.recommend``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.artifact import Artifact, load_artifact
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
+from recsys.ranking import tie_hash, top_k
+from recsys.reranker import Reranker
+from recsys.retriever import Retriever
+from recsys.schema import ExternalId, HistoryBatch, RankedList, Request, Source
+
+# Bounds memory; a list does not depend on which requests share its batch, up to float rounding.
+BATCH_SIZE = 64
+
+
+class Recommender:
+    """Recommends from a trained bundle.
+
+    Args:
+        artifact: models, histories, vocabularies and catalogue, as loaded or just trained.
+        device: where the models run, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+        self.artifact = artifact
+        self.model_version = artifact.version
+        self.manifest = artifact.manifest
+        self.users: Vocabulary = artifact.users
+        self.items: Vocabulary = artifact.items
+        self.item_frame: pd.DataFrame = artifact.item_frame
+        self.num_candidates = artifact.num_candidates
+        self.histories = artifact.histories
+        self.retriever = Retriever(artifact.two_tower.to(device), artifact.index)
+        self.reranker: Reranker | None = None
+        if artifact.stage2 is not None:
+            stage2 = artifact.stage2
+            self.reranker = Reranker(
+                stage2.cross_encoder.to(device), stage2.extractor, stage2.max_history
+            )
+        counts = artifact.histories.item_counts(len(artifact.items))
+        hashes = tie_hash(torch.arange(len(counts))).numpy()
+        by_popularity = np.lexsort((hashes[1:], -counts[1:])) + 1
+        self._popular: NDArray[np.int64] = by_popularity.astype(np.int64)
+        self._popular_scores = counts[self._popular].astype(np.float32)
+        self._latest_event = int(artifact.histories.timestamps.max(initial=0))
+
+    @classmethod
+    def load(cls, bundle: Path, device: str = "cpu") -> "Recommender":
+        """Load a bundle.
+
+        Raises:
+            InputError: when the bundle is missing or damaged.
+        """
+        return cls(load_artifact(bundle), device)
+
+    def recommend(self, requests: Sequence[Request], *, rerank: bool = True) -> list[RankedList]:
+        """One ranked list per request, in the same order.
+
+        A user or a history without any known item gets the most popular items. Items of the history
+        and of ``exclude`` are never returned; a list is shorter than ``top_k`` only where too few
+        other items exist.
+
+        Args:
+            rerank: False returns stage 1's order, also when the bundle has a stage 2.
+
+        Raises:
+            InputError: when a ``top_k`` is below 1.
+        """
+        answers: list[RankedList] = []
+        for start in range(0, len(requests), BATCH_SIZE):
+            answers += self._recommend_batch(requests[start : start + BATCH_SIZE], rerank)
+        return answers
+
+    def _recommend_batch(self, requests: Sequence[Request], rerank: bool) -> list[RankedList]:
+        wanted = max(request.top_k for request in requests)
+        if min(request.top_k for request in requests) < 1:
+            raise InputError("top_k of at least 1", "less", "ask for one item or more")
+        history = self._histories(requests)
+        exclude = self._excluded(requests)
+        known = history.mask.any(dim=1)
+        answers: list[RankedList] = []
+        item_idx, scores, source = self._rank(history, exclude, wanted, rerank)
+        for row, request in enumerate(requests):
+            if known[row]:
+                found = item_idx[row, : request.top_k]
+                found = found[found > 0]
+                answers.append(self._list(request, found, scores[row, : len(found)], source))
+            else:
+                answers.append(self._popular_list(request, exclude[row]))
+        return answers
+
+    def _rank(
+        self, history: HistoryBatch, exclude: NDArray[np.int64], wanted: int, rerank: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], Source]:
+        """item_idx [B, <= wanted], 0 = none; scores of the same shape; who ordered them."""
+        if self.reranker is None or not rerank:
+            found = self.retriever.retrieve(history, wanted, exclude)
+            return found.item_idx.numpy(), found.scores.numpy(), "retrieved"
+        found = self.retriever.retrieve(history, max(self.num_candidates, wanted), exclude)
+        reranked = self.reranker.scores(history, found)
+        best_scores, best = top_k(reranked, found.item_idx, wanted)
+        return best.numpy(), best_scores.numpy(), "reranked"
+
+    def _histories(self, requests: Sequence[Request]) -> HistoryBatch:
+        """Stored histories of known users and given ones: padded, [B, L]."""
+        stored = np.zeros(len(requests), dtype=np.int64)
+        by_user = [row for row, r in enumerate(requests) if r.history is None]
+        user_ids = [requests[row].user_id for row in by_user]
+        stored[by_user] = [self._user_idx(user_id) for user_id in user_ids]
+        batch = self.histories.pad(stored)
+        given = {
+            row: self._known_items(request.history)
+            for row, request in enumerate(requests)
+            if request.history is not None
+        }
+        if not given:
+            return batch
+        width = max(batch.mask.shape[1], *(len(items) for items in given.values()))
+        item_idx, timestamps, mask = (_widened(part, width) for part in batch)
+        for row, items in given.items():
+            item_idx[row, : len(items)] = torch.from_numpy(items)
+            # Without times of their own, the events count as a sitting that ends now, where "now"
+            # is the end of the training data.
+            seconds_ago = torch.arange(len(items) - 1, -1, -1)
+            timestamps[row, : len(items)] = self._latest_event - seconds_ago
+            mask[row, : len(items)] = True
+        return HistoryBatch(item_idx, timestamps, mask)
+
+    def _user_idx(self, user_id: ExternalId | None) -> int:
+        return 0 if user_id is None else int(self.users.encode([user_id])[0])
+
+    def _known_items(self, item_ids: Sequence[ExternalId]) -> NDArray[np.int64]:
+        encoded = self.items.encode(item_ids) if len(item_ids) else np.zeros(0, np.int64)
+        return encoded[encoded > 0]
+
+    def _excluded(self, requests: Sequence[Request]) -> NDArray[np.int64]:
+        """Items that requests exclude: int64 [B, E], padded with 0."""
+        rows = [self._known_items(request.exclude) for request in requests]
+        padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        return padded
+
+    def _popular_list(self, request: Request, exclude: NDArray[np.int64]) -> RankedList:
+        allowed = ~np.isin(self._popular, exclude)
+        found = self._popular[allowed][: request.top_k]
+        return self._list(request, found, self._popular_scores[allowed][: len(found)], "popular")
+
+    def _list(
+        self,
+        request: Request,
+        item_idx: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        source: Source,
+    ) -> RankedList:
+        return RankedList(request.user_id, self.items.decode(item_idx), scores, source)
+
+
+def _widened(padded: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(padded, (0, width - padded.shape[1]))

@@ -1,0 +1,185 @@
+"""Stage 2's LightningModule and its batches of out-of-fold lists."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from recsys.losses import listwise_softmax
+from recsys.metrics import ndcg_at_k
+from recsys.models.cross_encoder import CrossEncoder, RankingBatch
+from recsys.training.folds import CandidateLists
+
+NUM_VALIDATION_SHARE = 10
+"""One user in ten is left out of stage 2's training; their lists choose the best epoch."""
+
+
+class LabelledBatch(NamedTuple):
+    """relevance: bool [B, K]. num_relevant: int64 [B], held-out events of each user."""
+
+    inputs: RankingBatch
+    relevance: Tensor
+    num_relevant: Tensor
+
+
+class ListDataModule(pl.LightningDataModule):
+    """Batches of lists, each from one fold, since a fold has signals of its own."""
+
+    def __init__(
+        self, folds: Sequence[CandidateLists], *, batch_size: int, max_history: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.folds = list(folds)
+        self.batch_size = batch_size
+        self.max_history = max_history
+        self.seed = seed
+        users = np.unique(np.concatenate([fold.user_idx for fold in folds]))
+        shuffled = np.random.default_rng(seed).permutation(users)
+        self.validation_users = shuffled[: len(users) // NUM_VALIDATION_SHARE]
+
+    def _rows(self, validation: bool) -> list[NDArray[np.int64]]:
+        return [
+            np.flatnonzero(np.isin(fold.user_idx, self.validation_users) == validation)
+            for fold in self.folds
+        ]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(_ShuffledFoldBatches(self._rows(False), self.batch_size, self.seed))
+
+    def train_dataloader(self) -> DataLoader[LabelledBatch]:
+        sampler = _ShuffledFoldBatches(self._rows(False), self.batch_size, self.seed)
+        dataset = _FoldBatches(self.folds, self.max_history)
+        return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[LabelledBatch]:
+        batches = [
+            (fold, rows[start : start + self.batch_size])
+            for fold, rows in enumerate(self._rows(True))
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        dataset = _FoldBatches(self.folds, self.max_history)
+        return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+FoldRows = tuple[int, NDArray[np.int64]]
+
+
+class _FoldBatches(Dataset[LabelledBatch]):
+    def __init__(self, folds: Sequence[CandidateLists], max_history: int) -> None:
+        self.folds = folds
+        self.max_history = max_history
+
+    def __getitem__(self, key: FoldRows) -> LabelledBatch:
+        fold, rows = self.folds[key[0]], torch.from_numpy(key[1])
+        history = fold.histories.pad(fold.user_idx[key[1]], self.max_history)
+        inputs = fold.extractor.ranking_batch(
+            history, fold.candidates[rows], fold.signals[rows], self.max_history
+        )
+        return LabelledBatch(inputs, fold.relevance[rows], fold.num_relevant[rows])
+
+
+class _ShuffledFoldBatches(Sampler[FoldRows]):
+    """Depends on (seed, epoch) alone; see ``ShuffledBatches``."""
+
+    def __init__(self, rows: list[NDArray[np.int64]], batch_size: int, seed: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(-(-len(rows) // self.batch_size) for rows in self.rows)
+
+    def __iter__(self) -> Iterator[FoldRows]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches = []
+        for fold, rows in enumerate(self.rows):
+            shuffled = rng.permutation(rows)
+            batches += [
+                (fold, shuffled[start : start + self.batch_size])
+                for start in range(0, len(rows), self.batch_size)
+            ]
+        yield from (batches[i] for i in rng.permutation(len(batches)))
+
+
+class RerankingModule(pl.LightningModule):
+    """Trains a ``CrossEncoder`` list-wise; an exponential moving average of it is what is served.
+
+    Args:
+        average_decay: of the moving average, per step. total_steps: length of the one-cycle
+            learning-rate schedule.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        average_decay: float,
+        total_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        average = get_ema_multi_avg_fn(average_decay)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(model, multi_avg_fn=average)
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.total_steps = total_steps
+        self.seed = seed
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout depends on (seed, epoch) alone, so that a resumed run repeats the original one.
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: LabelledBatch, _: int) -> Tensor:
+        scores = self.model(batch.inputs)
+        mask = batch.inputs.candidates > 0
+        loss = listwise_softmax(scores, batch.relevance, mask, batch.num_relevant)
+        size = len(scores)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.averaged.update_parameters(self.model)
+
+    def validation_step(self, batch: LabelledBatch, _: int) -> None:
+        scores = self.averaged(batch.inputs)
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :100]
+        hits = batch.relevance.gather(1, order)
+        ndcg = ndcg_at_k(hits, batch.num_relevant, 10).mean()
+        recall = (hits.sum(dim=1) / batch.num_relevant).mean()
+        size = len(scores)
+        self.log("val/ndcg@10", ndcg, batch_size=size, prog_bar=True)
+        self.log("val/recall@100", recall, batch_size=size)
+
+    @property
+    def served_model(self) -> CrossEncoder:
+        """The averaged model, in evaluation mode."""
+        model = self.averaged.module.eval()
+        assert isinstance(model, CrossEncoder)
+        return model
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self.learning_rate, total_steps=self.total_steps, pct_start=0.1
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
