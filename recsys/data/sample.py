@@ -27,8 +27,10 @@ def load(folder: str | Path = FOLDER) -> Dataset:
             "no such folder",
             "run from the root of the repository, or write it by python -m recsys.data.sample",
         )
-    tables = [folder / f"{name}.csv" for name in ("interactions", "items", "users")]
-    return files.load(*tables, name="sample")
+    interactions, items, users = (
+        folder / f"{table}.csv" for table in ("interactions", "items", "users")
+    )
+    return files.load(interactions, items, users, name="sample")
 
 
 def write(folder: str | Path = FOLDER) -> None:
