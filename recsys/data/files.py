@@ -83,7 +83,7 @@ def load(
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
     Ids are integers when each id of that kind, in all files, is written as one ("7", not "007");
-    else all of them are strings. Surrounding blanks are no part of an id. Times are unix seconds
+    else all of them are strings. Blanks around a value are no part of it. Times are unix seconds
     (fractions are cut) or ISO 8601 (UTC where no zone is given).
 
     Args:
@@ -122,7 +122,6 @@ def parse_timestamps(text: "pd.Series[str]") -> "pd.Series[int]":
 
     A value of the other kind, or of neither, is missing in the result.
     """
-    text = text.str.strip()
     numeric = text.str.fullmatch(_NUMBER).astype(bool)
     if numeric.mean() >= 0.5:
         seconds = pd.to_numeric(text.where(numeric), errors="coerce").astype("Float64")
@@ -148,15 +147,13 @@ def _mapped(table: TextTable, schema: pa.DataFrameSchema, columns: Columns) -> T
                 f"set data.columns.{group}.{ours} to the right name",
             )
     kept = found if schema is USERS else list(chosen)
-    return TextTable(table.path, table.frame[kept].rename(columns=chosen))
+    stripped = {column: table.frame[column].str.strip() for column in chosen}
+    return TextTable(table.path, table.frame[kept].assign(**stripped).rename(columns=chosen))
 
 
 def _validate(
     table: TextTable, schema: pa.DataFrameSchema, raw_times: "pd.Series[str] | None" = None
 ) -> None:
-    for column in (USER_ID, ITEM_ID):
-        if column in table.frame:
-            table.frame[column] = table.frame[column].str.strip()
     try:
         schema.validate(table.frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -209,7 +206,6 @@ def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:
 
 def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
     items = _first_of(table, ITEM_ID, "items")
-    items[TITLE] = items[TITLE].str.strip()
     untitled = items[TITLE] == ""
     if untitled.any():
         logger.warning(

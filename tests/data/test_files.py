@@ -1,0 +1,219 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys.data import files
+from recsys.errors import InputError
+from recsys.schema import Dataset
+
+ITEMS = "item_id,title,description,genres,year\n1,One,,Drama|War,1999\n2,Two,Words.,,\n3,Three,,,\n"
+HEADER = "user_id,item_id,timestamp\n"
+NOON = 1_577_880_000  # 2020-01-01T12:00:00Z
+
+Load = Callable[..., Dataset]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Write the given texts as CSV files and load them."""
+
+    def from_text(
+        interactions: str, items: str = ITEMS, users: str | None = None, **options: object
+    ) -> Dataset:
+        paths: dict[str, Path | None] = {"users": None}
+        for name, text in (("interactions", interactions), ("items", items), ("users", users)):
+            if text is not None:
+                paths[name] = tmp_path / f"{name}.csv"
+                paths[name].write_text(text, encoding="utf-8")  # type: ignore[union-attr]
+        return files.load(**paths, **options)  # type: ignore[arg-type]
+
+    return from_text
+
+
+def test_types_and_order(load: Load) -> None:
+    data = load(f"user_id,item_id,timestamp,rating\n9,2,{NOON},4\n7,1,{NOON},\n")
+    assert data.interactions["user_id"].tolist() == [9, 7]
+    assert data.interactions.dtypes.astype(str).to_dict() == {
+        "user_id": "int64",
+        "item_id": "int64",
+        "timestamp": "int64",
+        "rating": "float64",
+    }
+    assert data.interactions["rating"].isna().tolist() == [False, True]
+    assert data.items["year"].dtype == pd.Int64Dtype()
+    assert data.items["year"].isna().tolist() == [False, True, True]
+    assert data.users is None
+
+
+def test_ids_like_007_stay_text_in_all_files(load: Load) -> None:
+    users = "user_id,city\n007,Oslo\n8,Rome\n"
+    data = load(f"{HEADER}8,1,{NOON}\n", users=users)
+    assert data.interactions["user_id"].tolist() == ["8"]
+    assert data.users is not None
+    assert data.users["user_id"].tolist() == ["007", "8"]
+    assert data.interactions["item_id"].tolist() == [1]
+
+
+@pytest.mark.parametrize("odd", ["a", "1.0", "+1", "1e3", "00", "-0", "9" * 19, "٣"])
+def test_one_id_that_is_no_plain_integer_makes_all_text(load: Load, odd: str) -> None:
+    data = load(f"{HEADER}{odd},1,{NOON}\n5,1,{NOON}\n")
+    assert data.interactions["user_id"].tolist() == [odd, "5"]
+
+
+def test_blanks_around_ids_do_not_count(load: Load) -> None:
+    assert load(f"{HEADER}5, 1 ,{NOON}\n").interactions["item_id"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        str(NOON),
+        f"{NOON}.9",
+        "2020-01-01T12:00:00",
+        "2020-01-01 12:00:00.5",
+        "2020-01-01T12:00:00Z",
+        "2020-01-01T14:30:00+02:30",
+    ],
+)
+def test_times_become_unix_seconds(load: Load, written: str) -> None:
+    assert load(f"{HEADER}1,1,{written}\n").interactions["timestamp"].tolist() == [NOON]
+
+
+def test_a_date_is_its_midnight_in_utc(load: Load) -> None:
+    assert load(f"{HEADER}1,1,2020-01-01\n").interactions["timestamp"].tolist() == [NOON - 43_200]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (f"3,,{NOON}", r"column 'item_id' .*an id in each row; found 1 of 3 rows .*line 3: ''"),
+        (f" ,1,{NOON}", r"column 'user_id' .*line 3: ''"),
+        ("3,1,", r"column 'timestamp' .*unix seconds or ISO 8601.*line 3: ''"),
+        ("3,1,yesterday", r"column 'timestamp' .*line 3: 'yesterday'"),
+        ("3,1,2020-01-01", r"column 'timestamp' .*line 3: '2020-01-01'"),
+        ("3,1,20200101", r"column 'timestamp' .*line 3: '20200101'"),
+        ("3,1,inf", r"column 'timestamp' .*line 3: 'inf'"),
+        ("3,1,1e300", r"column 'timestamp' .*line 3: '1e300'"),
+        ("3,1", r"3 fields in each row.*line 3 with 2"),
+        (f"3,1,{NOON},9", r"3 fields in each row.*line 3 with 4"),
+    ],
+)
+def test_a_bad_row_is_refused_with_column_rule_and_line(load: Load, bad: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        load(f"{HEADER}1,1,{NOON}\n{bad}\n2,2,{NOON}\n")
+    assert "interactions.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_all_broken_columns_are_named(load: Load) -> None:
+    with pytest.raises(InputError, match=r"column 'user_id'.*also broken: timestamp"):
+        load(f"{HEADER},1,soon\n1,1,{NOON}\n")
+
+
+def test_milliseconds_are_refused_with_the_remedy(load: Load) -> None:
+    with pytest.raises(InputError, match="milliseconds: divide them by 1000"):
+        load(f"{HEADER}1,1,{NOON}000\n2,1,{NOON}123\n")
+
+
+def test_ratings_and_years_must_be_numbers(load: Load) -> None:
+    with pytest.raises(InputError, match=r"column 'rating' .*a number or empty.*line 2: 'good'"):
+        load(f"user_id,item_id,timestamp,rating\n1,1,{NOON},good\n")
+    with pytest.raises(InputError, match=r"column 'year' .*a year or empty.*line 3: 'MCMXC'"):
+        load(f"{HEADER}1,1,{NOON}\n", "item_id,title,year\n1,One,1990\n2,Two,MCMXC\n")
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
+def test_a_missing_column_is_named_with_those_found(load: Load, column: str) -> None:
+    text = f"{HEADER}1,1,{NOON}\n".replace(column, "other")
+    with pytest.raises(
+        InputError, match=rf"column '{column}'.*'other'.*data\.columns\.interactions\.{column}"
+    ):
+        load(text)
+
+
+def test_items_need_a_title_column(load: Load) -> None:
+    with pytest.raises(InputError, match=r"column 'title'.*data\.columns\.items\.title"):
+        load(f"{HEADER}1,1,{NOON}\n", "item_id,name\n1,One\n")
+
+
+def test_columns_map_to_the_names_of_the_files(load: Load) -> None:
+    data = load(
+        f"who,movieId,ts\n1,5,{NOON}\n",
+        "movieId,name,tags\n5,Five,a;b\n",
+        columns={
+            "interactions": {"user_id": "who", "item_id": "movieId", "timestamp": "ts"},
+            "items": {"item_id": "movieId", "title": "name", "genres": "tags"},
+        },
+        genre_separator=";",
+    )
+    assert data.interactions.columns.tolist() == ["user_id", "item_id", "timestamp"]
+    assert data.items.iloc[0].to_dict() == {"item_id": 5, "title": "Five", "genres": "a|b"}
+
+
+def test_a_mapped_optional_column_must_be_there(load: Load) -> None:
+    with pytest.raises(InputError, match="column 'stars' \\(rating\\)"):
+        load(f"{HEADER}1,1,{NOON}\n", columns={"interactions": {"rating": "stars"}})
+
+
+def test_a_repeated_pair_keeps_its_latest_row(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(1, 1, NOON + 9, 5), (2, 1, NOON, 1), (1, 1, NOON, 2), (2, 1, NOON, 3)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    data = load("user_id,item_id,timestamp,rating\n" + text)
+    assert data.interactions.to_numpy().tolist() == [[1, 1, NOON + 9, 5], [2, 1, NOON, 3]]
+    assert "2 of 4 interactions repeat" in caplog.text
+
+
+def test_interactions_with_unknown_items_are_dropped_and_counted(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load(f"{HEADER}1,8,{NOON}\n1,1,{NOON}\n2,9,{NOON}\n2,2,{NOON}\n")
+    assert data.interactions["item_id"].tolist() == [1, 2]
+    assert "2 of 4 interactions (50.0%)" in caplog.text
+    assert "[8, 9]" in caplog.text
+
+
+def test_only_unknown_items_is_an_error_that_shows_both_sides(load: Load) -> None:
+    with pytest.raises(InputError, match=r"\['tt1'\].*\['1', '2', '3'\]"):
+        load(f"{HEADER}1,tt1,{NOON}\n")
+
+
+def test_an_item_without_title_is_called_by_its_id(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load(f"{HEADER}1,4,{NOON}\n", "item_id,title\n4, \n5,Five\n")
+    assert data.items["title"].tolist() == ["4", "Five"]
+    assert "1 of 2 items have no title" in caplog.text
+
+
+def test_a_repeated_item_keeps_its_first_row(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    data = load(f"{HEADER}1,4,{NOON}\n", "item_id,title\n4,First\n4,Second\n")
+    assert data.items["title"].tolist() == ["First"]
+    assert "1 repeated items" in caplog.text
+
+
+def test_a_clean_data_set_says_nothing(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load(f"{HEADER}1,1,{NOON}\n", users="user_id\n1\n")
+    assert caplog.text == ""
+
+
+def test_parquet_and_csv_give_the_same(load: Load, tmp_path: Path) -> None:
+    from_csv = load(f"{HEADER}1,1,{NOON}\n2,3,{NOON + 5}\n")
+    events, items = tmp_path / "events.parquet", tmp_path / "items.parquet"
+    times = pd.to_datetime(from_csv.interactions["timestamp"], unit="s")
+    from_csv.interactions.assign(timestamp=times).to_parquet(events)
+    from_csv.items.to_parquet(items)
+    from_parquet = files.load(events, items)
+    pd.testing.assert_frame_equal(from_parquet.interactions, from_csv.interactions)
+    pd.testing.assert_frame_equal(from_parquet.items, from_csv.items)
+
+
+def test_parquet_errors_name_the_row(load: Load, tmp_path: Path) -> None:
+    load(f"{HEADER}1,1,{NOON}\n")
+    events = tmp_path / "events.parquet"
+    pd.DataFrame({"user_id": [1, None], "item_id": [1, 2], "timestamp": NOON}).to_parquet(events)
+    with pytest.raises(InputError, match=r"column 'user_id' .*row 2: ''"):
+        files.load(events, tmp_path / "items.csv")
