@@ -1,0 +1,226 @@
+"""Batch scoring to Parquet: ``python -m recsys.batch users=all top_k=100 output=recs.parquet``."""
+
+import itertools
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from recsys import cli
+from recsys.errors import InputError
+
+# What is heavy is imported where it is used, so that --help and errors answer at once.
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from recsys.data.vocabulary import Vocabulary
+    from recsys.recommender import Recommender
+    from recsys.schema import ExternalId, RankedList
+
+log = logging.getLogger(__name__)
+
+_ROWS_PER_GROUP = 500_000
+_FILE_SUFFIXES = (".txt", ".csv", ".parquet")
+
+
+def main(config: DictConfig) -> None:
+    """Load the bundle, choose the users, write their lists.
+
+    Raises:
+        InputError: on a bundle, device, users or sizes that will not do.
+    """
+    from recsys.device import resolve_device
+    from recsys.recommender import Recommender
+
+    recommender = Recommender.load(Path(str(config.bundle)), resolve_device(config.device))
+    write_recommendations(
+        recommender,
+        select_users(str(config.users), recommender.users),
+        Path(str(config.output)),
+        top_k=config.top_k,
+        rerank=config.rerank,
+        batch_size=config.batch_size,
+    )
+
+
+def select_users(users: str, vocabulary: "Vocabulary") -> "list[ExternalId]":
+    """The ids that a ``users=`` value asks for, each once.
+
+    Args:
+        users: ``all`` (in the order of the vocabulary), a comma list of ids, or the path of a file:
+            ``.csv`` or ``.parquet`` with a column ``user_id``, ``.txt`` with one id per line.
+
+    Raises:
+        InputError: when the file is missing or has no such column, or an id is empty or not of the
+            vocabulary's type.
+    """
+    if users == "all":
+        return list(vocabulary.ids.tolist())
+    is_file = users.endswith(_FILE_SUFFIXES)
+    ids = _read_ids(Path(users)) if is_file else [part.strip() for part in users.split(",")]
+    origin = users if is_file else f"users={users}"
+    wrong = [text for text in ids if not _is_id(text, vocabulary.holds_integers)]
+    if wrong or not ids:
+        kind = "integer" if vocabulary.holds_integers else "string"
+        raise InputError(
+            f"{kind} user ids in {origin}",
+            ", ".join(map(repr, wrong[:3])) or "none",
+            "give ids as in training: all, a comma list, or a .txt, .csv or .parquet file",
+        )
+    parsed = [int(text) if vocabulary.holds_integers else text for text in ids]
+    return list(dict.fromkeys(parsed))
+
+
+def write_recommendations(
+    recommender: "Recommender",
+    user_ids: "Sequence[ExternalId]",
+    output: Path,
+    *,
+    top_k: int,
+    rerank: bool = True,
+    batch_size: int = 256,
+) -> None:
+    """Write ``user_id, rank`` (int32, from 1), ``item_id, score`` (float32) per user, best first.
+
+    The file appears under its name when it is complete. Users that the bundle does not know get the
+    popular items, as in serving, and are counted in the log.
+
+    Args:
+        batch_size: users between two steps of the progress bar, rounded up to whole batches of the
+            recommender so that lists do not depend on it.
+
+    Raises:
+        InputError: when ``top_k`` or ``batch_size`` is below 1, or ``output`` cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from rich.console import Console
+    from rich.progress import track
+
+    from recsys.recommender import BATCH_SIZE
+    from recsys.schema import Request
+
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} of at least 1", str(value), f"set {name}=100")
+    batch_size = -(-batch_size // BATCH_SIZE) * BATCH_SIZE
+    schema = _schema(recommender)
+    pending: list[pa.Table] = []
+    num_rows = num_popular = 0
+    starts = track(
+        range(0, len(user_ids), batch_size),
+        description="scoring users",
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    with _appearing_whole(output) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for start in starts:
+            requests = [
+                Request(top_k=top_k, user_id=user_id)
+                for user_id in user_ids[start : start + batch_size]
+            ]
+            answers = recommender.recommend(requests, rerank=rerank)
+            pending.append(_as_table(answers, schema))
+            num_rows += len(pending[-1])
+            num_popular += sum(answer.source == "popular" for answer in answers)
+            if sum(map(len, pending)) >= _ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(pending))
+                pending = []
+        if pending:
+            writer.write_table(pa.concat_tables(pending))
+    log.info("%s: %d rows for %d users", output, num_rows, len(user_ids))
+    if num_popular:
+        log.info("%d users without history in the bundle got the popular items", num_popular)
+
+
+def _read_ids(path: Path) -> list[str]:
+    """The ids of a file as text; a missing one as the empty string."""
+    import pandas as pd
+
+    from recsys.schema import USER_ID
+
+    if not path.is_file():
+        raise InputError(f"a file of user ids in {path}", "no such file", "check users=")
+    try:
+        if path.suffix == ".txt":
+            return [line.strip() for line in path.read_text().splitlines()]
+        frame = (
+            pd.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"user ids in {path}", f"unreadable ({reason})", "check users=") from error
+    if USER_ID not in frame:
+        columns = ", ".join(map(str, frame.columns))
+        raise InputError(f"a column {USER_ID} in {path}", columns, f"rename one to {USER_ID}")
+    return ["" if pd.isna(value) else str(value) for value in frame[USER_ID].tolist()]
+
+
+def _is_id(text: str, integer: bool) -> bool:
+    if not integer:
+        return text != ""
+    try:
+        return -(2**63) <= int(text) < 2**63
+    except ValueError:
+        return False
+
+
+def _schema(recommender: "Recommender") -> "pa.Schema":
+    import pyarrow as pa
+
+    def id_type(vocabulary: "Vocabulary") -> Any:
+        return pa.int64() if vocabulary.holds_integers else pa.string()
+
+    return pa.schema(
+        [
+            ("user_id", id_type(recommender.users)),
+            ("rank", pa.int32()),
+            ("item_id", id_type(recommender.items)),
+            ("score", pa.float32()),
+        ]
+    )
+
+
+def _as_table(answers: "list[RankedList]", schema: "pa.Schema") -> "pa.Table":
+    import numpy as np
+    import pyarrow as pa
+
+    lengths = np.array([len(answer.item_ids) for answer in answers])
+    ends = lengths.cumsum()
+    users = itertools.chain.from_iterable(
+        itertools.repeat(answer.user_id, len(answer.item_ids)) for answer in answers
+    )
+    items = itertools.chain.from_iterable(answer.item_ids for answer in answers)
+    columns = {
+        "user_id": list(users),
+        "rank": np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths) + 1,
+        "item_id": list(items),
+        "score": np.concatenate([answer.scores for answer in answers]),
+    }
+    return pa.table(columns, schema=schema)
+
+
+@contextmanager
+def _appearing_whole(output: Path) -> Iterator[Path]:
+    """A temporary path, renamed to ``output`` at the end, removed on an error."""
+    if output.is_dir():
+        raise InputError(
+            "a file to write", f"the folder {output}", f"set output={output}/recs.parquet"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        yield partial
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, "batch", comma_lists=["users"])

@@ -1,0 +1,97 @@
+"""Shared fixtures: bundles with untrained models, written and loaded like any other."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recsys.artifact import Stage2, build_cross_encoder, build_two_tower, save_artifact
+from recsys.data.histories import Histories
+from recsys.data.vocabulary import Vocabulary
+from recsys.features import content_features
+from recsys.index import FlatIndexBuilder
+from recsys.item_graph import co_occurrence_graphs
+from recsys.recommender import Recommender
+from recsys.schema import ExternalId
+from recsys.signals import SignalExtractor
+
+TOWER = {
+    "dim": 8,
+    "use_content": True,
+    "use_bias": True,
+    "hidden_dim": 0,
+    "dropout": 0.0,
+    "id_dropout": 0.0,
+}
+ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
+
+
+def write_untrained_bundle(
+    root: Path, user_ids: list[ExternalId], item_ids: list[ExternalId], *, stage2: bool = True
+) -> Path:
+    """A bundle with random weights; user p has the items p, p + 2, p + 4, p + 6 in history."""
+    generator = torch.Generator().manual_seed(0)
+    users, items = Vocabulary(user_ids), Vocabulary(item_ids)
+    user_idx = np.repeat(np.arange(1, len(users) + 1), 4)
+    item_idx = (user_idx + np.tile([0, 2, 4, 6], len(users))) % len(items) + 1
+    histories = Histories.from_indices(
+        user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users)
+    )
+    text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
+    attributes = torch.rand(len(items) + 1, 3, generator=generator).round()
+    text[0] = attributes[0] = 0
+    counts = torch.from_numpy(histories.item_counts(len(items)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        two_tower = build_two_tower([TOWER], content_features(text, attributes, counts)).eval()
+        cross_encoder = build_cross_encoder(ENCODER, text, 1).eval()
+    session, plain = co_occurrence_graphs(histories, len(items))
+    extractor = SignalExtractor(histories, len(items), session, plain, text)
+    return save_artifact(
+        root,
+        "untrained",
+        manifest={
+            "towers": [TOWER],
+            "cross_encoder": ENCODER if stage2 else None,
+            "num_candidates": 12,
+            "max_history": 4,
+        },
+        users=users,
+        items=items,
+        item_frame=pd.DataFrame(
+            {"item_id": items.ids, "title": [f"Film {item}" for item in item_ids]}
+        ),
+        histories=histories,
+        text=text,
+        attributes=attributes,
+        two_tower=two_tower,
+        index=FlatIndexBuilder().build(two_tower.all_candidates().detach().numpy()),
+        stage2=Stage2(cross_encoder, extractor, 4) if stage2 else None,
+    )
+
+
+@pytest.fixture(scope="session")
+def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 users 101, 102, … and 30 items 1001, 1002, …"""
+    root = tmp_path_factory.mktemp("integers")
+    return write_untrained_bundle(root, list(range(101, 191)), list(range(1001, 1031)))
+
+
+@pytest.fixture(scope="session")
+def string_id_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users u1 … u9 and items i1 … i20; no stage 2."""
+    root = tmp_path_factory.mktemp("strings")
+    user_ids, item_ids = [f"u{n}" for n in range(1, 10)], [f"i{n}" for n in range(1, 21)]
+    return write_untrained_bundle(root, user_ids, item_ids, stage2=False)
+
+
+@pytest.fixture(scope="session")
+def untrained_recommender(untrained_bundle: Path) -> Recommender:
+    return Recommender.load(untrained_bundle)
+
+
+@pytest.fixture(scope="session")
+def string_id_recommender(string_id_bundle: Path) -> Recommender:
+    return Recommender.load(string_id_bundle)
