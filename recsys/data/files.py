@@ -139,16 +139,18 @@ def _mapped(table: TextTable, schema: pa.DataFrameSchema, columns: Columns) -> T
     for ours, column in schema.columns.items():
         theirs = columns.get(group, {}).get(ours, ours)
         if theirs in table.frame:
-            chosen[theirs] = ours
+            chosen[ours] = theirs
         elif column.required or theirs not in (None, ours):
             raise InputError(
                 f"column {theirs!r} ({ours}) in {table.path}",
                 f"columns {found}",
                 f"set data.columns.{group}.{ours} to the right name",
             )
-    kept = found if schema is USERS else list(chosen)
-    stripped = {column: table.frame[column].str.strip() for column in chosen}
-    return TextTable(table.path, table.frame[kept].assign(**stripped).rename(columns=chosen))
+    frame = pd.DataFrame({ours: table.frame[theirs].str.strip() for ours, theirs in chosen.items()})
+    if schema is USERS:
+        others = [column for column in found if column not in {*chosen, *chosen.values()}]
+        frame = frame.join(table.frame[others])
+    return TextTable(table.path, frame)
 
 
 def _validate(

@@ -23,7 +23,7 @@ SITTING_LENGTH = 8
 COLD_SHARE = 0.02
 ZIPF_EXPONENT = 0.7
 # Where the films of a sitting come from: its circle, its theme, its group, the whole catalogue.
-SCOPE_SHARES = (0.35, 0.15, 0.25, 0.25)
+SCOPE_SHARES = (0.45, 0.15, 0.2, 0.2)
 START = 1_577_836_800  # 2020-01-01
 DAY = 86_400
 

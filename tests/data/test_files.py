@@ -153,6 +153,18 @@ def test_columns_map_to_the_names_of_the_files(load: Load) -> None:
     assert data.items.iloc[0].to_dict() == {"item_id": 5, "title": "Five", "genres": "a|b"}
 
 
+def test_one_column_may_serve_twice_and_users_keep_the_others(load: Load) -> None:
+    data = load(
+        f"{HEADER}1,5,{NOON}\n",
+        "item_id,title\n5,Five\n",
+        "uid,city\n1,Oslo\n",
+        columns={"items": {"description": "title"}, "users": {"user_id": "uid"}},
+    )
+    assert data.items.iloc[0].to_dict() == {"item_id": 5, "title": "Five", "description": "Five"}
+    assert data.users is not None
+    assert data.users.iloc[0].to_dict() == {"user_id": 1, "city": "Oslo"}
+
+
 def test_a_mapped_optional_column_must_be_there(load: Load) -> None:
     with pytest.raises(InputError, match="column 'stars' \\(rating\\)"):
         load(f"{HEADER}1,1,{NOON}\n", columns={"interactions": {"rating": "stars"}})

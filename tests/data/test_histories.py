@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.data.histories import Histories
+from recsys.data.vocabulary import Vocabulary
+
+USERS, ITEMS = Vocabulary(["ann", "bob", "eve"]), Vocabulary([10, 20, 30])
+
+
+def frame(rows: list[tuple[str, int, int]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+
+
+@pytest.fixture
+def histories() -> Histories:
+    """ann: 20 then 10; bob: nothing; eve: 30, 10, 20, the last two at one time."""
+    rows = [("eve", 10, 5), ("ann", 10, 9), ("eve", 30, 1), ("ann", 20, 3), ("eve", 20, 5)]
+    return Histories.from_frame(frame(rows), USERS, ITEMS)
+
+
+def test_events_are_in_time_order_and_ties_in_file_order(histories: Histories) -> None:
+    assert histories.offsets.tolist() == [0, 0, 2, 2, 5]
+    assert histories.item_idx.tolist() == [2, 1, 3, 1, 2]
+    assert histories.timestamps.tolist() == [3, 9, 1, 5, 5]
+    assert histories.user_idx.tolist() == [1, 1, 3, 3, 3]
+
+
+def test_counts(histories: Histories) -> None:
+    assert (len(histories), histories.num_users) == (5, 3)
+    assert histories.lengths.tolist() == [0, 2, 0, 3]
+    assert histories.item_counts(4).tolist() == [0, 2, 2, 1, 0]
+
+
+def test_padding_is_left_aligned_oldest_first(histories: Histories) -> None:
+    batch = histories.pad(np.array([3, 2, 1]))
+    assert batch.item_idx.tolist() == [[3, 1, 2], [0, 0, 0], [2, 1, 0]]
+    assert batch.timestamps.tolist() == [[1, 5, 5], [0, 0, 0], [3, 9, 0]]
+    assert batch.mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
+
+
+def test_truncation_keeps_the_latest(histories: Histories) -> None:
+    assert histories.pad(np.array([3, 1]), max_length=2).item_idx.tolist() == [[1, 2], [2, 1]]
+
+
+def test_the_width_is_at_least_one(histories: Histories) -> None:
+    batch = histories.pad(np.array([2, 0]))
+    assert batch.item_idx.tolist() == [[0], [0]]
+    assert not batch.mask.any()
+    empty = Histories.from_frame(frame([]).astype({"timestamp": "int64"}), USERS, ITEMS)
+    assert empty.pad(np.array([1])).item_idx.tolist() == [[0]]
+
+
+def test_unknown_ids_are_refused() -> None:
+    for row in (("zoe", 10, 0), ("ann", 99, 0)):
+        with pytest.raises(ValueError, match="vocabulary lacks"):
+            Histories.from_frame(frame([row]), USERS, ITEMS)
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5)), max_size=30)
+)
+def test_each_user_keeps_exactly_their_events(events: list[tuple[int, int, int]]) -> None:
+    user, item, time = np.array(events, dtype=np.int64).reshape(-1, 3).T
+    histories = Histories.from_indices(user, item, time, num_users=4)
+    for number in range(1, 5):
+        expected = sorted((e for e in events if e[0] == number), key=lambda e: e[2])
+        batch = histories.pad(np.array([number]))
+        found = batch.item_idx[batch.mask].tolist()
+        assert found == [event[1] for event in expected]
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=30),
+    seed=st.integers(0, 9),
+)
+def test_select_keeps_users_and_order(events: list[tuple[int, int]], seed: int) -> None:
+    user, item = np.array(events, dtype=np.int64).T
+    histories = Histories.from_indices(user, item, np.arange(len(user)), num_users=4)
+    keep = np.random.default_rng(seed).random(len(histories)) < 0.5
+    kept = histories.select(keep)
+    assert kept.num_users == 4
+    assert kept.item_idx.tolist() == histories.item_idx[keep].tolist()
+    assert kept.user_idx.tolist() == histories.user_idx[keep].tolist()
