@@ -69,7 +69,7 @@ def check_overrides(
         for combination in itertools.product(*map(_assignments, choices)):
             base = _compose(config_name, combination)
             for override in values:
-                _check_value(base, override)
+                _check_value(config_name, base, override)
             firsts = [next(_assignments(override)) for override in values]
             config = _compose(config_name, [*combination, *firsts, *hydras])
             if complete:
@@ -143,12 +143,13 @@ def _check_choice(choice: Override) -> None:
                 )
 
 
-def _check_value(base: DictConfig, override: Override) -> None:
+def _check_value(config_name: str, base: DictConfig, override: Override) -> None:
     key = override.key_or_group
     if override.type != OverrideType.CHANGE:
         return
     if not _has_key(base, key):
-        raise InputError("a key of the configuration", f"unknown key {key!r}", _similar(base, key))
+        remedy = _similar(config_name, base, key)
+        raise InputError("a key of the configuration", f"unknown key {key!r}", remedy)
     try:
         default = OmegaConf.select(base, key)
     except OmegaConfBaseException:
@@ -182,10 +183,15 @@ def _has_key(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and name in list(node)
 
 
-def _similar(config: DictConfig, key: str) -> str:
-    """The key that was probably meant: the same name in a group, or a similar spelling."""
+def _similar(config_name: str, config: DictConfig, key: str) -> str:
+    """What was probably meant: another option of the group, the name elsewhere, or a slip."""
+    group, _, name = key.rpartition(".")
+    for option in _options(group.partition(".")[0]) if group else []:
+        choice = f"{group.partition('.')[0]}={option}"
+        if _has_key(_compose(config_name, [choice]), key):
+            return f"it exists with {choice}"
     known = [other for other, _ in _nodes(config)]
-    close = [other for other in known if other.endswith(f".{key}")]
+    close = [other for other in known if other.endswith(f".{name}")]
     close = close or difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else "see --help for the keys"
 
