@@ -215,8 +215,9 @@ def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
             *(table.path, untitled.sum(), len(items)),
         )
         items[TITLE] = items[TITLE].mask(untitled, items[ITEM_ID].astype("str"))
-    if GENRES in items and genre_separator != GENRE_SEPARATOR:
-        items[GENRES] = items[GENRES].str.replace(genre_separator, GENRE_SEPARATOR, regex=False)
+    if GENRES in items:
+        genres = items[GENRES].str.replace(genre_separator, GENRE_SEPARATOR, regex=False)
+        items[GENRES] = genres.str.replace(r"\s*\|\s*", GENRE_SEPARATOR, regex=True)
     if YEAR in items:
         items[YEAR] = pd.to_numeric(items[YEAR].mask(items[YEAR] == "")).astype("Int64")
     return items

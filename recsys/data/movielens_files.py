@@ -1,8 +1,8 @@
 """Where the files of MovieLens-100K come from: a folder, a zip read in place, or GroupLens."""
 
 import hashlib
+import http.client
 import logging
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
@@ -36,7 +36,8 @@ class MovielensFiles:
         self._lines: dict[str, list[str]] = {}
         self._members: dict[str, str] = {}
         if origin.is_dir():
-            root = origin if (origin / "u.data").exists() else origin / "ml-100k"
+            inner = origin / "ml-100k"
+            root = inner if (inner / "u.data").exists() else origin
             self._members = {p.name: str(p) for p in root.glob("u*") if p.is_file()}
         else:
             try:
@@ -106,7 +107,8 @@ def open_files(folder: Path, archive: Path | None, download: bool) -> MovielensF
         )
     downloaded = folder.with_name(folder.name + ".zip")
     for origin in (folder, archive, downloaded):
-        if origin is not None and origin.exists():
+        # An empty folder, as a bare mount leaves it, is nothing.
+        if origin is not None and (any(origin.iterdir()) if origin.is_dir() else origin.exists()):
             logger.info("MovieLens-100K from %s", origin)
             return MovielensFiles(origin)
     if not download:
@@ -153,7 +155,7 @@ def fetch(url: str, target: Path, sha256: str, folder: Path) -> None:
                 f"put the data set into {folder}, or use data=sample",
             )
         partial.replace(target)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _not_available(folder, f"none of these, and {url} failed: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

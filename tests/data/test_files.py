@@ -142,7 +142,7 @@ def test_items_need_a_title_column(load: Load) -> None:
 def test_columns_map_to_the_names_of_the_files(load: Load) -> None:
     data = load(
         f"who,movieId,ts\n1,5,{NOON}\n",
-        "movieId,name,tags\n5,Five,a;b\n",
+        "movieId,name,tags\n5,Five,a; b\n",
         columns={
             "interactions": {"user_id": "who", "item_id": "movieId", "timestamp": "ts"},
             "items": {"item_id": "movieId", "title": "name", "genres": "tags"},

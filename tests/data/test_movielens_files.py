@@ -27,6 +27,19 @@ def test_an_archive_may_be_a_folder_above_the_files(write_tiny: WriteTiny, tmp_p
     assert open_files(tmp_path / "absent", tmp_path, download=False).has("u.data")
 
 
+def test_an_empty_folder_is_passed_over(write_tiny: WriteTiny, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert open_files(empty, write_tiny(), download=False).origin == tmp_path / "ml-100k"
+
+
+def test_an_earlier_download_is_used_again(write_tiny: WriteTiny, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as out:
+        for path in write_tiny().iterdir():
+            out.write(path, f"ml-100k/{path.name}")
+    assert open_files(tmp_path / "set", None, download=True).origin == tmp_path / "set.zip"
+
+
 def test_nothing_at_hand_names_every_way(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         open_files(tmp_path / "ml-100k", None, download=False)
@@ -37,7 +50,7 @@ def test_nothing_at_hand_names_every_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["u.data", "u.item", "u.user", "u.genre"])
 def test_a_missing_file_is_named(write_tiny: WriteTiny, name: str) -> None:
     folder = write_tiny(**{name.replace(".", "_"): None})
-    with pytest.raises(InputError, match=f"no {name}"):
+    with pytest.raises(InputError, match=f"found no {name};"):
         MovielensFiles(folder)
 
 
