@@ -64,6 +64,6 @@ def novelty(ranked: Tensor, k: int, item_counts: Tensor, num_users: int) -> floa
         item_counts: int64 [N + 1], training events per item.
     """
     shown = ranked[:, :k]
-    information = -(item_counts.clamp(min=1) / max(num_users, 1)).log2()
+    information = -(item_counts.clamp(min=1).double() / max(num_users, 1)).log2()
     real = shown > 0
     return float((information[shown] * real).sum() / real.sum().clamp(min=1))
