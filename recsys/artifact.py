@@ -1,6 +1,6 @@
 """What a bundle holds, as objects: models, histories, vocabularies, catalogue, index."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Artifact:
 
 
 def build_two_tower(
-    towers: list[ModelConfig] | tuple[ModelConfig, ...], content: ContentFeatures
+    towers: Sequence[ModelConfig], content: ContentFeatures
 ) -> TwoTowerEnsemble:
     """A freshly initialised ensemble, one tower per config."""
     num_items = len(content.values) - 1

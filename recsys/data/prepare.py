@@ -1,0 +1,80 @@
+"""From validated frames to what training reads: vocabularies, histories, catalogue."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from recsys.data.catalog import Catalog
+from recsys.data.histories import Histories
+from recsys.data.splits import check_no_leakage
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
+from recsys.schema import ITEM_ID, USER_ID, Dataset, Split
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """train: histories of the training rows alone. fingerprint: changes when any of them does.
+
+    The item vocabulary holds the whole catalogue, also items without training rows; the user
+    vocabulary holds the users with training rows.
+    """
+
+    name: str
+    split: Split
+    users: Vocabulary
+    items: Vocabulary
+    catalog: Catalog
+    train: Histories
+    fingerprint: str
+
+
+def prepare(dataset: Dataset, split: Split) -> TrainingData:
+    """Encode the training rows of a split.
+
+    Raises:
+        InputError: when a test row is also a training row, or there is too little to train on.
+    """
+    check_no_leakage(split.train, split.test)
+    users = Vocabulary(pd.unique(split.train[USER_ID]).tolist()).sorted()
+    items = Vocabulary(dataset.items[ITEM_ID].tolist()).sorted()
+    train = Histories.from_frame(split.train, users, items)
+    if (train.lengths >= 2).sum() < 2 or len(items) < 2:
+        raise InputError(
+            "at least two users with two training rows each, and two items",
+            f"{int((train.lengths >= 2).sum())} such users and {len(items)} items",
+            "give more interactions, or hold out fewer (data.num_test, data.test_fraction)",
+        )
+    catalog = Catalog.from_frame(dataset.items, items)
+    fingerprint = _fingerprint(users, items, train)
+    return TrainingData(dataset.name, split, users, items, catalog, train, fingerprint)
+
+
+def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
+    digest = hashlib.sha256()
+    digest.update(users.content_hash().encode())
+    digest.update(items.content_hash().encode())
+    for array in (train.offsets, train.item_idx, train.timestamps):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def hold_out_random(
+    histories: Histories, num_held_out: int, seed: int
+) -> tuple[Histories, Histories]:
+    """Validation events carved out of training events: a random few of each user.
+
+    At most half of a user's events are held out.
+
+    Returns:
+        The remaining and the held-out events.
+    """
+    rng = np.random.default_rng(seed)
+    user_idx = histories.user_idx
+    order = np.lexsort((rng.random(len(user_idx)), user_idx))
+    position = np.empty(len(user_idx), dtype=np.int64)
+    position[order] = np.arange(len(user_idx)) - histories.offsets[user_idx[order]]
+    held_out = position < np.minimum(num_held_out, histories.lengths[user_idx] // 2)
+    return histories.select(~held_out), histories.select(held_out)

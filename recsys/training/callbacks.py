@@ -1,0 +1,84 @@
+"""Lightning callbacks: early stopping with memory, curves for the report, throughput."""
+
+import time
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+
+class BestEpoch(EarlyStopping):
+    """Early stopping that also remembers how many epochs the best model had been trained for."""
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__(
+            monitor=monitor, mode="max", patience=patience, check_on_train_epoch_end=False
+        )
+        self.best_epochs = 0
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        # A resumed fit that had already been stopped must not train any further.
+        trainer.should_stop = self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self.wait_count == 0:
+            self.best_epochs = trainer.current_epoch + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"best_epochs": self.best_epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self.best_epochs = state.pop("best_epochs")
+        super().load_state_dict(state)
+
+
+class Curves(Callback):
+    """Keeps each epoch's losses and validation metrics; a resumed fit keeps the earlier ones."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        fresh = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1)
+        validated = fresh == (trainer.check_val_every_n_epoch or 1) - 1
+        self.rows[trainer.current_epoch + 1] = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/") or (name.startswith("val/") and validated)
+        }
+
+    def frame(self) -> pd.DataFrame:
+        """One row per epoch (index, from 1), one column per metric; NaN where not measured."""
+        frame = pd.DataFrame.from_dict(self.rows, orient="index")
+        return frame.rename_axis("epoch")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class Throughput(Callback):
+    """Logs the rows (users or lists) trained per second of each epoch."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.rows = 0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.started, self.rows = time.perf_counter(), 0
+
+    def on_train_batch_end(self, *arguments: Any, **_: Any) -> None:
+        batch = arguments[3]
+        first = batch[0]
+        self.rows += len(first if not isinstance(first, tuple) else first[0])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        seconds = time.perf_counter() - self.started
+        if trainer.logger is not None:
+            metrics = {"throughput/rows_per_second": self.rows / seconds}
+            trainer.logger.log_metrics(metrics, step=trainer.global_step)

@@ -1,0 +1,93 @@
+"""What a run leaves behind besides the bundle: metrics.json, report.html, TensorBoard summaries."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from recsys.bundle import write_metrics
+from recsys.data.prepare import TrainingData
+from recsys.evaluation import results_markdown
+from recsys.recommender import Recommender
+from recsys.report import write_report
+from recsys.schema import TITLE, ExternalId, Request
+
+_NUM_EXAMPLES = 4
+_EXAMPLE_LENGTH = 8
+
+
+def write_results(
+    bundle: Path,
+    metrics: Mapping[str, Any],
+    recommender: Recommender,
+    data: TrainingData,
+    curves: dict[str, pd.DataFrame],
+    run_info: dict[str, str],
+) -> Path:
+    """Write metrics.json and report.html into the bundle; returns the report's path."""
+    write_metrics(bundle, metrics)
+    report = bundle / "report.html"
+    write_report(
+        report,
+        dict(metrics),
+        training_curves=curves,
+        run_info=run_info,
+        examples=_examples(recommender, data, int(metrics["seed"])),
+    )
+    return report
+
+
+def write_tensorboard(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    recommender: Recommender,
+    hyper_parameters: Mapping[str, Any],
+) -> None:
+    """The final table as text, hparams with metrics, and the item embeddings with titles."""
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_text("results", results_markdown(dict(metrics)))
+        final = {
+            f"test/{stage}/{name}": value
+            for stage in ("stage1", "stage2")
+            for name, value in metrics.get(stage, {}).items()
+        }
+        writer.add_hparams(dict(hyper_parameters), final, run_name=".")
+        frame = recommender.item_frame
+        labels = frame[["item_id", TITLE, "genres", "year"]].astype("str")
+        # A tab or a line break would shift the table that the projector reads.
+        cells = labels.replace(r"\s+", " ", regex=True).to_numpy().tolist()
+        with torch.inference_mode():
+            embeddings = recommender.retriever.embeddings[1:].float().cpu()
+        writer.add_embedding(embeddings, metadata=cells, metadata_header=list(labels), tag="items")
+
+
+def _examples(recommender: Recommender, data: TrainingData, seed: int) -> list[dict[str, Any]]:
+    """A few random users: what they had, what each stage recommends, what was held out."""
+    test = data.split.test
+    known = [u for u in pd.unique(test["user_id"]).tolist() if u in data.users]
+    chosen = np.random.default_rng(seed).permutation(len(known))[:_NUM_EXAMPLES]
+    titles = recommender.item_frame.set_index("item_id")[TITLE]
+
+    def titled(item_ids: list[ExternalId]) -> list[str]:
+        return [str(titles[i]) for i in item_ids if i in titles.index]
+
+    examples = []
+    for row in sorted(chosen.tolist()):
+        user = known[row]
+        request = [Request(top_k=_EXAMPLE_LENGTH, user_id=user)]
+        history = data.split.train[data.split.train["user_id"] == user].sort_values("timestamp")
+        held_out = test.loc[test["user_id"] == user, "item_id"].tolist()
+        example = {
+            "user": str(user),
+            "history": titled(history["item_id"].tolist()[-_EXAMPLE_LENGTH:]),
+            "stage1": titled(recommender.recommend(request, rerank=False)[0].item_ids),
+            "held_out": titled(held_out),
+        }
+        if recommender.reranker is not None:
+            example["stage2"] = titled(recommender.recommend(request)[0].item_ids)
+        examples.append(example)
+    return examples

@@ -1,0 +1,230 @@
+"""The road from prepared data to an evaluated bundle, stage by stage."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.artifact import load_artifact, save_artifact
+from recsys.baselines import Baseline, rank
+from recsys.bundle import read_manifest
+from recsys.data.histories import Histories
+from recsys.data.prepare import TrainingData
+from recsys.errors import InputError
+from recsys.evaluation import Targets, evaluate, ranked_tensor
+from recsys.recommender import Recommender
+from recsys.retriever import Retriever
+from recsys.schema import ExternalId, Request
+from recsys.training.callbacks import Curves
+from recsys.training.folds import out_of_fold_lists
+from recsys.training.stage1 import (
+    BuildIndex,
+    RetrievalRecipe,
+    Run,
+    build_retriever,
+    fit_two_tower,
+    search_epochs,
+)
+from recsys.training.stage2 import RerankingRecipe, fit_stage2
+
+log = logging.getLogger(__name__)
+
+EVALUATION_K = 100
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a bundle goes, and what its manifest says of the run."""
+
+    root: Path
+    name: str
+    manifest: Mapping[str, Any]
+
+
+def train_stage1(
+    data: TrainingData,
+    text: Tensor,
+    recipe: RetrievalRecipe,
+    build_index: BuildIndex,
+    num_candidates: int,
+    run: Run,
+    destination: Destination,
+) -> tuple[Path, Curves]:
+    """Train the two-tower ensemble and write a bundle that serves stage 1 alone.
+
+    Args:
+        text: float32 [N + 1, T]. num_candidates: how many candidates stage 2 will be given.
+    """
+    attributes = torch.from_numpy(data.catalog.attributes)
+    epochs, curves = search_epochs(recipe, data.train, text, attributes, run)
+    refit = replace(run, folder=run.folder / "refit")
+    two_tower = fit_two_tower(recipe, epochs, data.train, text, attributes, refit)
+    retriever = build_retriever(two_tower, build_index)
+    bundle = save_artifact(
+        destination.root,
+        destination.name,
+        manifest={
+            **destination.manifest,
+            "data_fingerprint": data.fingerprint,
+            "towers": list(recipe.towers),
+            "epochs": epochs,
+            "num_candidates": num_candidates,
+            "cross_encoder": None,
+        },
+        users=data.users,
+        items=data.items,
+        item_frame=data.catalog.items,
+        histories=data.train,
+        text=text,
+        attributes=attributes,
+        two_tower=two_tower,
+        index=retriever.index,
+    )
+    return bundle, curves
+
+
+def train_stage2(
+    data: TrainingData,
+    stage1_bundle: Path,
+    retrieval: RetrievalRecipe,
+    reranking: RerankingRecipe,
+    build_index: BuildIndex,
+    num_folds: int,
+    run: Run,
+    destination: Destination,
+) -> tuple[Path, Curves]:
+    """Train the cross-encoder for the stage 1 of a bundle, and write a bundle with both.
+
+    The served stage 1 is taken over as it is; ``retrieval`` must be the recipe that it was trained
+    by, and trains the stage 1 of each fold.
+
+    Raises:
+        InputError: when the bundle was trained on other rows.
+    """
+    stage1 = load_artifact(stage1_bundle)
+    check_same_data(stage1_bundle, stage1.manifest, data)
+    epochs = int(stage1.manifest["epochs"])
+    text, attributes = stage1.text, stage1.attributes
+
+    def fit_retriever(train: Histories, fold: int) -> Retriever:
+        log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
+        fold_run = replace(run, folder=run.folder / f"fold{fold}")
+        # A seed of its own per fold: the lists shall not share one initialisation's whims.
+        model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
+        return build_retriever(model, build_index)
+
+    lists = out_of_fold_lists(
+        data.train,
+        text,
+        fit_retriever,
+        num_folds=num_folds,
+        num_candidates=stage1.num_candidates,
+        seed=reranking.seed,
+    )
+    num_towers = len(stage1.manifest["towers"])
+    stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
+    kept = ("data_fingerprint", "towers", "epochs", "num_candidates")
+    bundle = save_artifact(
+        destination.root,
+        destination.name,
+        manifest={
+            **destination.manifest,
+            **{key: stage1.manifest[key] for key in kept},
+            "cross_encoder": dict(reranking.cross_encoder),
+            "max_history": reranking.max_history,
+            "stage1_version": stage1.version,
+        },
+        users=data.users,
+        items=data.items,
+        item_frame=data.catalog.items,
+        histories=data.train,
+        text=text,
+        attributes=attributes,
+        two_tower=stage1.two_tower,
+        index=stage1.index,
+        stage2=stage2,
+    )
+    return bundle, curves
+
+
+def check_same_data(bundle: Path, manifest: Mapping[str, Any], data: TrainingData) -> None:
+    """Raise InputError unless the bundle's stage 1 was trained on exactly these rows."""
+    if manifest["data_fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"the rows that stage 1 in {bundle} was trained on "
+            f"(data={manifest['dataset']}, split {manifest['split']})",
+            f"other rows (data={data.name}, split {data.split.name})",
+            "give stage=2 the data options that stage=1 had, or train again: "
+            "python train.py stage=all",
+        )
+
+
+def find_stage1(bundle: Path) -> Path:
+    """The bundle itself, if there is one.
+
+    Raises:
+        InputError: naming the command that makes one.
+    """
+    if not (bundle / "manifest.json").is_file():
+        raise InputError(
+            f"a stage-1 bundle in {bundle}",
+            "none",
+            "run first: python train.py stage=1 (or do both: stage=all)",
+        )
+    read_manifest(bundle)
+    return bundle
+
+
+def evaluate_bundle(
+    bundle: Path,
+    data: TrainingData,
+    fit_baselines: Callable[[Histories, int], dict[str, Baseline]],
+    seed: int,
+    device: str = "cpu",
+) -> tuple[dict[str, Any], Recommender]:
+    """The content of metrics.json, from the bundle as it lies on disk and is served.
+
+    The only place that reads test rows.
+    """
+    recommender = Recommender.load(bundle, device)
+    targets = Targets.from_frame(data.split.test, data.users, data.items)
+    user_ids = _user_ids(targets, data)
+    requests = [Request(top_k=EVALUATION_K, user_id=user_id) for user_id in user_ids]
+    stages = {"stage1": False} | ({"stage2": True} if recommender.reranker else {})
+    rankings = {
+        stage: ranked_tensor(
+            [a.item_ids for a in recommender.recommend(requests, rerank=rerank)],
+            data.items,
+            EVALUATION_K,
+        )
+        for stage, rerank in stages.items()
+    }
+    for name, baseline in fit_baselines(data.train, len(data.items)).items():
+        ranked = rank(baseline, data.train, targets.user_idx, EVALUATION_K, seed)
+        rankings[name] = torch.from_numpy(np.ascontiguousarray(ranked))
+    metrics = evaluate(
+        rankings,
+        targets,
+        train=data.train,
+        num_items=len(data.items),
+        dataset=data.name,
+        split=data.split.name,
+        protocol=data.split.protocol,
+        seed=seed,
+    )
+    return metrics, recommender
+
+
+def _user_ids(targets: Targets, data: TrainingData) -> list[ExternalId | None]:
+    """The users' own ids; None, which the service takes for an unknown user, for unknown ones."""
+    known = targets.user_idx > 0
+    ids: list[ExternalId | None] = [None] * len(known)
+    decoded = data.users.decode(targets.user_idx[known])
+    for row, user_id in zip(np.flatnonzero(known), decoded, strict=True):
+        ids[row] = user_id
+    return ids

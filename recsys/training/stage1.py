@@ -1,0 +1,151 @@
+"""Training stage 1 from a recipe: find the number of epochs, then fit on all training events."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from recsys.artifact import ModelConfig, build_two_tower
+from recsys.data.datamodule import HistoryDataModule
+from recsys.data.histories import Histories
+from recsys.data.prepare import hold_out_random
+from recsys.features import content_features
+from recsys.index import CandidateIndex
+from recsys.models.two_tower import TwoTowerEnsemble
+from recsys.retriever import Retriever
+from recsys.training.callbacks import BestEpoch, Curves
+from recsys.training.fit import TrainerFactory, fit
+from recsys.training.retrieval import Objective, RetrievalModule
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_USERS = 4096
+"""Enough users to estimate the variance of scores; more would only cost memory."""
+
+BuildIndex = Callable[[np.ndarray], CandidateIndex]
+
+
+@dataclass(frozen=True)
+class RetrievalRecipe:
+    """All that training a stage 1 depends on besides the events.
+
+    towers, objectives: one each per tower of the ensemble. epochs: length of the learning-rate
+    schedule and the most that are trained. patience: validations without improvement before
+    training stops. num_validation: events per user held out to choose the number of epochs.
+    """
+
+    towers: Sequence[ModelConfig]
+    objectives: Sequence[Objective]
+    epochs: int
+    validate_every: int
+    patience: int
+    num_validation: int
+    batch_size: int
+    max_history: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how to run Lightning. folder: for checkpoints. resume: go on from them."""
+
+    trainer_factory: TrainerFactory
+    folder: Path
+    resume: bool
+    logger_factory: Callable[[str], Logger] | None = None
+
+    def logger(self, name: str) -> Logger | None:
+        return None if self.logger_factory is None else self.logger_factory(name)
+
+
+def search_epochs(
+    recipe: RetrievalRecipe, train: Histories, text: Tensor, attributes: Tensor, run: Run
+) -> tuple[int, Curves]:
+    """The number of epochs with the best validation recall@100, and the curves to it.
+
+    Validation events are carved out of ``train`` and not trained on.
+    """
+    remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
+    early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
+    module, datamodule = _assemble(recipe, remaining, held_out, text, attributes, recipe.seed)
+    fit(
+        module,
+        datamodule,
+        run.trainer_factory,
+        epochs=recipe.epochs,
+        folder=run.folder / "search",
+        resume=run.resume,
+        logger=run.logger("stage1"),
+        callbacks=[early_stopping, curves],
+        validate_every=min(recipe.validate_every, recipe.epochs),
+        checkpoint_every=recipe.validate_every,
+    )
+    log.info(
+        "stage 1: best validation recall@100 %.4f after %d epochs",
+        float(early_stopping.best_score),
+        early_stopping.best_epochs,
+    )
+    return max(early_stopping.best_epochs, 1), curves
+
+
+def fit_two_tower(
+    recipe: RetrievalRecipe,
+    epochs: int,
+    train: Histories,
+    text: Tensor,
+    attributes: Tensor,
+    run: Run,
+    seed_offset: int = 0,
+) -> TwoTowerEnsemble:
+    """Fit on all given events for a fixed number of epochs, without validation."""
+    seed = recipe.seed + seed_offset
+    module, datamodule = _assemble(recipe, train, None, text, attributes, seed)
+    fit(
+        module,
+        datamodule,
+        run.trainer_factory,
+        epochs=epochs,
+        folder=run.folder,
+        resume=run.resume,
+        checkpoint_every=20,
+    )
+    return module.model.cpu().eval()
+
+
+def build_retriever(model: TwoTowerEnsemble, build_index: BuildIndex) -> Retriever:
+    """Index the model's candidate embeddings."""
+    with torch.inference_mode():
+        embeddings = model.all_candidates().float().numpy()
+    return Retriever(model, build_index(embeddings))
+
+
+def _assemble(
+    recipe: RetrievalRecipe,
+    train: Histories,
+    held_out: Histories | None,
+    text: Tensor,
+    attributes: Tensor,
+    seed: int,
+) -> tuple[RetrievalModule, HistoryDataModule]:
+    num_items = len(text) - 1
+    item_counts = torch.from_numpy(train.item_counts(num_items))
+    torch.manual_seed(seed)
+    model = build_two_tower(recipe.towers, content_features(text, attributes, item_counts))
+    datamodule = HistoryDataModule(
+        train, held_out, batch_size=recipe.batch_size, max_length=recipe.max_history, seed=seed
+    )
+    calibration = train.pad(datamodule.train_users[:CALIBRATION_USERS], recipe.max_history)
+    module = RetrievalModule(
+        model,
+        recipe.objectives,
+        item_counts,
+        calibration,
+        total_steps=recipe.epochs * datamodule.steps_per_epoch,
+        seed=seed,
+    )
+    return module, datamodule
