@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 TABLE_METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@100", "ndcg@100")
@@ -73,6 +74,9 @@ def results_table(metrics: dict[str, Any]) -> Table:
         title=f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users",
         caption=interval_text(metrics),
         caption_justify="left",
+        # Plain rules leave room for six columns on a terminal of 80.
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("model", no_wrap=True)
     for metric in TABLE_METRICS:

@@ -289,5 +289,7 @@ def test_terminal_table_fits_eighty_columns():
         console.print(results_table(table_metrics()))
     text = " ".join(capture.get().split())
     assert "ml-100k, split ua, 943 users" in text
-    assert "0.3300" in text
+    for text_part in ("stage 2 (cross-encoder)", "0.3300", "0.5000"):
+        assert text_part in text
+    assert "…" not in text
     assert "paired bootstrap" in text
