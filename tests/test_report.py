@@ -144,7 +144,7 @@ def test_every_number_of_the_table_is_there():
 def test_a_held_out_title_is_marked_in_the_lists_alone():
     html = render()
     assert html.count('class="hit"') == 2
-    assert html.count("1 held out of 2") == 2
+    assert html.count("1 of 2 were held out") == 2
 
 
 def test_same_arguments_give_the_same_text():
