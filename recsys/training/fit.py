@@ -1,5 +1,6 @@
 """One way to run Lightning: resumable, reproducible, quiet off a terminal."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from recsys.training.callbacks import Throughput
 
 TrainerFactory = Callable[..., pl.Trainer]
 LAST_CHECKPOINT = "last.ckpt"
+# A run fits a dozen models; what Lightning tells about each would drown the lines that matter.
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 def fit(
@@ -78,6 +81,11 @@ def fit(
         # Not ours to mend: Lightning on a newer torch, and its empty validation loader.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
-        trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None)
-    trainer.save_checkpoint(last)
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    trainer.save_checkpoint(last, weights_only=False)
     module.eval()
