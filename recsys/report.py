@@ -114,12 +114,12 @@ def _rival(metrics: dict[str, Any], metric: str) -> str | None:
 def _lede(metrics: dict[str, Any]) -> str:
     final, rival = _final(metrics), _rival(metrics, "ndcg@10")
     value = systems(metrics)[final]["ndcg@10"]
-    sentence = f"On {metrics['n_users']:,} users, {label(final)} reaches an NDCG@10 of {value:.3f}"
+    sentence = f"On {metrics['n_users']:,} users, {label(final)} reaches an NDCG@10 of {value:.4f}"
     if rival is None or rival == final:
         return sentence + "."
     other = metrics["baselines"][rival]["ndcg@10"]
     side = "above" if value >= other else "below"
-    return f"{sentence}: {abs(value - other):.3f} {side} the best baseline, {short_name(rival)}."
+    return f"{sentence}: {abs(value - other):.4f} {side} the best baseline, {short_name(rival)}."
 
 
 def _headlines(metrics: dict[str, Any]) -> list[dict[str, str]]:

@@ -183,7 +183,25 @@ def test_without_baselines_the_stages_stand_alone():
 def test_lede_admits_defeat():
     metrics = copy.deepcopy(METRICS)
     metrics["stage2"]["ndcg@10"], metrics["baselines"]["ease"]["ndcg@10"] = 0.3, 0.4
-    assert "0.100 below the best baseline, EASE" in render(metrics)
+    assert "0.1000 below the best baseline, EASE" in render(metrics)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_text_colour_stands_out_in_light_and_dark():
+    schemes = re.findall(r":root \{(.*?)\}", render(), re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", scheme))
+        for ground in ("page", "card"):
+            for name in ("ink", "soft", "popularity", "als", "ease", "stage1", "stage2", "other"):
+                low, high = sorted(luminance(colours[c]) for c in (ground, name))
+                # WCAG 2.2, level AA, for text of any size.
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ground)
 
 
 def test_an_interval_across_zero_is_called_no_difference():
