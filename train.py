@@ -4,7 +4,7 @@ Hydra ends here: everything that ``train`` calls takes plain objects.
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -45,8 +45,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     stage1_bundle = Path(cfg.bundle)
     if 1 not in stages:
         pipeline.find_stage1(stage1_bundle)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = load_data(cfg)
     run_folder = open_run(root, config, cfg.name or f"{cfg.data.name}-stage{cfg.stage}", cfg.resume)
     bundle = root / run_folder.name

@@ -109,22 +109,29 @@ def whole_matrix_squared(
     return (everywhere - 2.0 * at_events + events.sum()) / len(query)
 
 
-def listwise_softmax(
-    scores: Tensor, relevance: Tensor, mask: Tensor, num_relevant: Tensor
-) -> Tensor:
-    """ListNet's top-one cross-entropy (Cao et al. 2007) with binary relevance, averaged over lists.
+def listwise_softmax(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of each relevant candidate against the list's other ones, top-weighted.
 
-    Each list weighs by the share of its relevant items that was retrieved, however many they are:
-    the metrics average over users in the same way.
+    As ListNet's top-one loss (Cao et al. 2007) with two changes, both of which rank better at the
+    top on validation rows: relevant candidates do not compete with each other, and each weighs by
+    the discount 1 / log2(rank + 1) of its rank before re-ranking, so that learning goes where NDCG
+    looks. Every list with a relevant candidate weighs the same, as every user does in the metrics.
 
     Args:
-        scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
-        num_relevant: int64 [B], at least the number of relevant candidates.
+        scores: float [B, K], columns in the order before re-ranking. relevance: bool [B, K].
+        mask: bool [B, K], True = a real candidate.
     """
-    log_probabilities = F.log_softmax(scores.float().masked_fill(~mask, -torch.inf), dim=1)
-    # where, not multiplication: a masked log-probability is -inf.
-    per_list = -torch.where(relevance & mask, log_probabilities, 0.0).sum(dim=1)
-    return (per_list / num_relevant.clamp(min=1)).mean()
+    relevant = relevance & mask
+    scores = scores.float()
+    others = scores.masked_fill(relevant | ~mask, -torch.inf).logsumexp(dim=1, keepdim=True)
+    loss = torch.logaddexp(scores, others) - scores
+    ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device)
+    weights = relevant / (ranks + 1.0).log2()
+    # where, not multiplication: the loss of an empty slot is not a number.
+    per_list = (torch.where(relevant, loss, 0.0) * weights).sum(dim=1) / weights.sum(dim=1).clamp(
+        min=1e-9
+    )
+    return masked_mean(per_list, relevant.any(dim=1))
 
 
 def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:

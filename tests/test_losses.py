@@ -93,20 +93,30 @@ def test_listwise_softmax_by_hand() -> None:
     scores = torch.tensor([[0.0, math.log(3.0), -math.inf], [1.0, 1.0, 1.0]])
     relevance = torch.tensor([[True, False, False], [True, True, False]])
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    loss = losses.listwise_softmax(scores, relevance, mask, torch.tensor([2, 2]))
-    # First list: -log(1/4) for one of two relevant; second: 2 * log 3 for two of two.
-    expected = (math.log(4) / 2 + 2 * math.log(3) / 2) / 2
-    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    # First list: 1 of 1 + 3. Second: two relevant, each 1 of 2 against the one other candidate.
+    expected = (math.log(4) + math.log(2)) / 2
+    assert float(losses.listwise_softmax(scores, relevance, mask)) == pytest.approx(expected)
 
 
-def test_listwise_softmax_of_a_list_without_hits_is_zero_and_has_a_gradient() -> None:
-    scores = torch.zeros(1, 3, requires_grad=True)
-    nothing = torch.zeros(1, 3, dtype=torch.bool)
-    loss = losses.listwise_softmax(scores, nothing, ~nothing, torch.tensor([4]))
+def test_listwise_softmax_weighs_by_the_rank_before_reranking() -> None:
+    scores = torch.tensor([[0.0, 0.0, 1.0]])
+    relevance, mask = torch.tensor([[True, False, True]]), torch.ones(1, 3, dtype=torch.bool)
+    first, third = math.log(2), math.log(1 + math.exp(-1))
+    expected = (first * 1.0 + third * 0.5) / 1.5
+    assert float(losses.listwise_softmax(scores, relevance, mask)) == pytest.approx(expected)
+
+
+def test_listwise_softmax_of_a_list_without_hits_is_zero_and_has_a_finite_gradient() -> None:
+    scores = torch.zeros(2, 3)
+    scores[1, 2] = -torch.inf
+    scores.requires_grad_()
+    relevance = torch.tensor([[False] * 3, [True, False, False]])
+    loss = losses.listwise_softmax(scores, relevance, scores > -1)
     loss.backward()
-    assert float(loss.detach()) == 0.0
+    assert float(loss.detach()) == pytest.approx(math.log(2))
     assert scores.grad is not None
     assert torch.isfinite(scores.grad).all()
+    assert not scores.grad[0].any()
 
 
 @pytest.mark.parametrize(

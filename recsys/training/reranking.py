@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recsys.losses import listwise_softmax
-from recsys.metrics import ndcg_at_k
+from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
 from recsys.training.folds import CandidateLists
 
@@ -147,7 +147,7 @@ class RerankingModule(pl.LightningModule):
     def training_step(self, batch: LabelledBatch, _: int) -> Tensor:
         scores = self.model(batch.inputs)
         mask = batch.inputs.candidates > 0
-        loss = listwise_softmax(scores, batch.relevance, mask, batch.num_relevant)
+        loss = listwise_softmax(scores, batch.relevance, mask)
         size = len(scores)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
         return loss
@@ -159,11 +159,12 @@ class RerankingModule(pl.LightningModule):
         scores = self.averaged(batch.inputs)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :100]
         hits = batch.relevance.gather(1, order)
-        ndcg = ndcg_at_k(hits, batch.num_relevant, 10).mean()
-        recall = (hits.sum(dim=1) / batch.num_relevant).mean()
-        size = len(scores)
-        self.log("val/ndcg@10", ndcg, batch_size=size, prog_bar=True)
-        self.log("val/recall@100", recall, batch_size=size)
+        values = {
+            "val/ndcg@10": ndcg_at_k(hits, batch.num_relevant, 10).mean(),
+            "val/ndcg@100": ndcg_at_k(hits, batch.num_relevant, 100).mean(),
+            "val/recall@100": recall_at_k(hits, batch.num_relevant, 100).mean(),
+        }
+        self.log_dict(values, batch_size=len(scores), prog_bar=True)
 
     @property
     def served_model(self) -> CrossEncoder:

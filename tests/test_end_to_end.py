@@ -1,0 +1,174 @@
+"""The whole road on the bundled sample, by the commands that a user types."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.data import sample
+from recsys.data.splits import make_split
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["data=sample", "experiment=quick"]
+
+
+def command(*arguments: str, cache: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "RECSYS_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: "subprocess.Popen[str]", status: int = 0) -> str:
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == status, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text vectors are embedded once for all the runs below."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, str]:
+    """The output folder of ``stage=all``, and what it printed."""
+    root = tmp_path_factory.mktemp("trained")
+    output = finished(command("train.py", *QUICK, f"output_dir={root}", cache=cache))
+    return root, output
+
+
+def metrics_of(root: Path) -> dict:
+    return json.loads((root / "latest" / "metrics.json").read_text())
+
+
+def test_a_run_says_what_it_made_and_where(trained) -> None:
+    root, output = trained
+    assert "stage 2 (cross-encoder)" in output
+    assert f"tensorboard --logdir {root}" in output
+    assert "python serve.py bundle=" in output
+    assert "\x1b[" not in output  # quiet off a terminal
+    assert "GPU available" not in output
+
+
+def test_even_a_quick_run_beats_popularity(trained) -> None:
+    metrics = metrics_of(trained[0])
+    for stage in ("stage1", "stage2"):
+        assert metrics[stage]["recall@100"] > metrics["baselines"]["popularity"]["recall@100"]
+        assert metrics[stage]["ndcg@10"] > 1.5 * metrics["baselines"]["popularity"]["ndcg@10"]
+
+
+def test_tensorboard_has_losses_metrics_and_the_projector(trained) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (logs,) = (trained[0] / "logs").glob("*/tensorboard")
+    for stage, metric in (("stage1", "val/recall@100"), ("stage2", "val/ndcg@10")):
+        events = EventAccumulator(str(logs / stage)).Reload()
+        tags = events.Tags()["scalars"]
+        assert {"train/loss", metric, "throughput/rows_per_second"} <= set(tags)
+        assert any(tag.startswith("lr-") for tag in tags)
+    results = EventAccumulator(str(logs / "results")).Reload()
+    assert "results/text_summary" in results.Tags()["tensors"]
+    metadata = next((logs / "results").rglob("metadata.tsv")).read_text().splitlines()
+    assert len(metadata) == 1 + len(sample.load().items)
+
+
+def test_batch_lists_reproduce_metrics_json(trained, cache, tmp_path) -> None:
+    """Recomputed from the Parquet file by definitions written out here, in plain Python."""
+    root, _ = trained
+    output = tmp_path / "recs.parquet"
+    finished(
+        command(
+            *["-m", "recsys.batch", "users=all", "top_k=100"],
+            *[f"output={output}", f"bundle={root / 'latest'}"],
+            cache=cache,
+        )
+    )
+    recs = pd.read_parquet(output)
+    assert list(recs.columns) == ["user_id", "rank", "item_id", "score"]
+    split = make_split(sample.load().interactions, "random", num_test=10, seed=0)
+    lists = recs.sort_values(["user_id", "rank"]).groupby("user_id")["item_id"].agg(list)
+    seen = split.train.groupby("user_id")["item_id"].agg(set)
+    relevant = split.test.groupby("user_id")["item_id"].agg(set)
+    totals: dict[str, list[float]] = {}
+    for user, wanted in relevant.items():
+        ranked = lists[user]
+        assert not seen[user] & set(ranked)
+        for k in (5, 10, 100):
+            hits = [rank for rank, item in enumerate(ranked[:k]) if item in wanted]
+            ideal = sum(1 / np.log2(rank + 2) for rank in range(min(len(wanted), k)))
+            gained = sum(1 / np.log2(rank + 2) for rank in hits)
+            totals.setdefault(f"recall@{k}", []).append(len(hits) / len(wanted))
+            totals.setdefault(f"ndcg@{k}", []).append(gained / ideal)
+    for name, values in totals.items():
+        assert np.mean(values) == pytest.approx(metrics_of(root)["stage2"][name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_same_command_twice_gives_the_same_metrics(trained, cache, tmp_path) -> None:
+    finished(command("train.py", *QUICK, f"output_dir={tmp_path}", cache=cache))
+    first = (trained[0] / "latest" / "metrics.json").read_bytes()
+    assert (tmp_path / "latest" / "metrics.json").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_stage_2_killed_and_resumed_ends_like_the_uninterrupted_run(
+    trained, cache, tmp_path
+) -> None:
+    stage1 = ["train.py", *QUICK, "stage=1", f"output_dir={tmp_path}"]
+    finished(command(*stage1, cache=cache))
+    stage1_bundle = (tmp_path / "latest").resolve()
+    stage2 = [
+        *["train.py", *QUICK, "stage=2", f"bundle={stage1_bundle}", f"output_dir={tmp_path}"],
+        *["reranking.epochs=3", "reranking.patience=3"],
+    ]
+    finished(command(*stage2, cache=cache))
+    expected = metrics_of(tmp_path)
+
+    killed = command(*stage2, cache=cache)
+    known = set((tmp_path / "logs").glob("*-stage2-*"))
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and killed.poll() is None:
+        fresh = set((tmp_path / "logs").glob("*-stage2-*")) - known
+        if any((run / "fit" / "rerank" / "last.ckpt").exists() for run in fresh):
+            break
+        time.sleep(0.05)
+    assert killed.poll() is None, "finished before it could be killed"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    finished(command(*stage2, "resume=true", cache=cache))
+    resumed = metrics_of(tmp_path)
+    for name, value in expected["stage2"].items():
+        assert resumed["stage2"][name] == pytest.approx(value, abs=1e-6)
+    nothing_left = finished(command(*stage2, "resume=true", cache=cache), status=2)
+    assert "interrupted run" in nothing_left
+
+
+def test_stage_2_without_stage_1_names_the_command(cache, tmp_path) -> None:
+    output = finished(
+        command("train.py", "stage=2", f"output_dir={tmp_path}", cache=cache), status=2
+    )
+    assert output.startswith("error:")
+    assert len(output.splitlines()) == 1
+    assert "python train.py stage=1" in output
+
+
+def test_stage_2_on_other_rows_is_refused(trained, cache) -> None:
+    root, _ = trained
+    arguments = ["train.py", *QUICK, "stage=2", "data.num_test=3", f"output_dir={root}"]
+    output = finished(command(*arguments, cache=cache), status=2)
+    assert "other rows" in output
