@@ -179,8 +179,9 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
 
 
 def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) -> None:
-    from recsys.evaluation import results_table
     from rich.console import Console
+
+    from recsys.evaluation import results_table
 
     console = Console()
     console.print(results_table(metrics))

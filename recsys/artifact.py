@@ -61,9 +61,7 @@ class Artifact:
         return int(self.manifest["num_candidates"])
 
 
-def build_two_tower(
-    towers: Sequence[ModelConfig], content: ContentFeatures
-) -> TwoTowerEnsemble:
+def build_two_tower(towers: Sequence[ModelConfig], content: ContentFeatures) -> TwoTowerEnsemble:
     """A freshly initialised ensemble, one tower per config."""
     num_items = len(content.values) - 1
     members = [TwoTower(num_items, content.mean, content.scale, **config) for config in towers]
