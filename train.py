@@ -170,10 +170,9 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
         max_history=cfg.max_history,
         batch_size=cfg.batch_size,
         epochs=cfg.epochs,
-        patience=cfg.patience,
         learning_rate=cfg.learning_rate,
         weight_decay=cfg.weight_decay,
-        average_decay=cfg.average_decay,
+        average_share=cfg.average_share,
         seed=seed,
     )
 

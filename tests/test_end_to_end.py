@@ -133,7 +133,7 @@ def test_stage_2_killed_and_resumed_ends_like_the_uninterrupted_run(
     stage1_bundle = (tmp_path / "latest").resolve()
     stage2 = [
         *["train.py", *QUICK, "stage=2", f"bundle={stage1_bundle}", f"output_dir={tmp_path}"],
-        *["reranking.epochs=3", "reranking.patience=3"],
+        "reranking.epochs=3",
     ]
     finished(command(*stage2, cache=cache))
     expected = metrics_of(tmp_path)

@@ -17,8 +17,8 @@ from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
 from recsys.training.folds import CandidateLists
 
-NUM_VALIDATION_SHARE = 10
-"""One user in ten is left out of stage 2's training; their lists choose the best epoch."""
+VALIDATION_SHARE = 0.1
+"""The share of users whose lists are kept out of stage 2's training, to watch it."""
 
 
 class LabelledBatch(NamedTuple):
@@ -42,13 +42,21 @@ class ListDataModule(pl.LightningDataModule):
         self.seed = seed
         users = np.unique(np.concatenate([fold.user_idx for fold in folds]))
         shuffled = np.random.default_rng(seed).permutation(users)
-        self.validation_users = shuffled[: len(users) // NUM_VALIDATION_SHARE]
+        self.validation_users = shuffled[: max(1, int(VALIDATION_SHARE * len(users)))]
 
     def _rows(self, validation: bool) -> list[NDArray[np.int64]]:
         return [
             np.flatnonzero(np.isin(fold.user_idx, self.validation_users) == validation)
             for fold in self.folds
         ]
+
+    def stage1_ndcg(self, k: int) -> float:
+        """NDCG@k of the order that stage 1 left, on the lists that are kept aside."""
+        kept = zip(self.folds, self._rows(True), strict=True)
+        values = [
+            ndcg_at_k(fold.relevance[rows], fold.num_relevant[rows], k) for fold, rows in kept
+        ]
+        return float(torch.cat(values).mean())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -117,8 +125,8 @@ class RerankingModule(pl.LightningModule):
     """Trains a ``CrossEncoder`` list-wise; an exponential moving average of it is what is served.
 
     Args:
-        average_decay: of the moving average, per step. total_steps: length of the one-cycle
-            learning-rate schedule.
+        average_share: the moving average reaches back over about this share of all steps.
+        total_steps: length of the one-cycle learning-rate schedule.
     """
 
     def __init__(
@@ -127,13 +135,14 @@ class RerankingModule(pl.LightningModule):
         *,
         learning_rate: float,
         weight_decay: float,
-        average_decay: float,
+        average_share: float,
         total_steps: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.model = model
-        average = get_ema_multi_avg_fn(average_decay)  # type: ignore[no-untyped-call]
+        decay = 1.0 - 1.0 / max(average_share * total_steps, 1.0)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(model, multi_avg_fn=average)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
