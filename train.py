@@ -23,6 +23,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run the stages that ``cfg.stage`` names; returns the content of metrics.json."""
     if str(cfg.stage) not in STAGES:
         raise InputError("stage to be 1, 2 or all", repr(cfg.stage), "e.g. python train.py stage=1")
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError("seed between 0 and 2**32 - 1", str(cfg.seed), "e.g. seed=0")
     # Imported here, so that --help and mistyped overrides answer without loading torch.
     from functools import partial
     from pathlib import Path

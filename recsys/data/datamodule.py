@@ -24,8 +24,9 @@ class ValidationBatch(NamedTuple):
 class ShuffledBatches(Sampler[list[int]]):
     """Batches of row numbers in an order that depends on (seed, epoch) alone.
 
-    A resumed run therefore sees the batches of the uninterrupted one. Lightning calls
-    ``set_epoch`` before each epoch.
+    A resumed run therefore sees the batches of the uninterrupted one. ``start_epoch`` must be
+    called before each epoch; Lightning's own hook for that reaches no batch sampler, and counts
+    otherwise after a resume.
     """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
@@ -34,7 +35,7 @@ class ShuffledBatches(Sampler[list[int]]):
         self.seed = seed
         self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -69,20 +70,24 @@ class HistoryDataModule(pl.LightningDataModule):
         self.held_out = held_out
         self.batch_size = batch_size
         self.max_length = max_length
-        self.seed = seed
         # A single event can't be both seen and predicted.
         self.train_users = np.flatnonzero(train.lengths >= 2)
+        self.batches = ShuffledBatches(len(self.train_users), batch_size, seed)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order of users."""
+        self.batches.start_epoch(epoch)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.train_users) // self.batch_size)
+        return len(self.batches)
 
     def train_dataloader(self) -> DataLoader[int]:
         def collate(rows: list[int]) -> HistoryBatch:
             return self.train_histories.pad(np.asarray(rows), self.max_length)
 
-        sampler = ShuffledBatches(len(self.train_users), self.batch_size, self.seed)
-        return DataLoader(_UserIndex(self.train_users), batch_sampler=sampler, collate_fn=collate)
+        users = _UserIndex(self.train_users)
+        return DataLoader(users, batch_sampler=self.batches, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[int] | list[DataLoader[int]]:
         held_out = self.held_out

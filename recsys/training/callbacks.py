@@ -3,8 +3,10 @@
 import time
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 
@@ -60,6 +62,27 @@ class Curves(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+class Reproducible(Callback):
+    """Makes the order of rows depend on (seed, epoch), and dropout on (seed, epoch, step), alone.
+
+    So a resumed run repeats the uninterrupted one. Seeding once per epoch would not do: whether the
+    data loader has drawn from the generator by then differs after a resume.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        trainer.datamodule.start_epoch(trainer.current_epoch)  # type: ignore[attr-defined]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        del module, batch
+        mixed = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 class Throughput(Callback):

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import Logger
 
-from recsys.training.callbacks import Throughput
+from recsys.training.callbacks import Reproducible, Throughput
 
 TrainerFactory = Callable[..., pl.Trainer]
 LAST_CHECKPOINT = "last.ckpt"
@@ -29,6 +29,7 @@ def fit(
     trainer_factory: TrainerFactory,
     *,
     epochs: int,
+    seed: int,
     folder: Path,
     resume: bool,
     logger: Logger | None = None,
@@ -40,6 +41,7 @@ def fit(
     """Train ``module`` in place for at most ``epochs`` epochs.
 
     Args:
+        seed: of the order of rows and of dropout, not negative.
         folder: where ``last.ckpt`` is kept. With ``resume`` training goes on from it; a fit that
             had finished is only loaded. Without, a stale one is removed first.
         validate_every, checkpoint_every: in epochs. gradient_clip: largest norm of a gradient.
@@ -50,6 +52,7 @@ def fit(
         last.unlink(missing_ok=True)
     on_terminal = sys.stdout.isatty()
     all_callbacks: list[Callback] = [
+        Reproducible(seed),
         *callbacks,
         ModelCheckpoint(
             dirpath=folder,

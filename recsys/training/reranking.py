@@ -39,10 +39,10 @@ class ListDataModule(pl.LightningDataModule):
         self.folds = list(folds)
         self.batch_size = batch_size
         self.max_history = max_history
-        self.seed = seed
         users = np.unique(np.concatenate([fold.user_idx for fold in folds]))
         shuffled = np.random.default_rng(seed).permutation(users)
         self.validation_users = shuffled[: max(1, int(VALIDATION_SHARE * len(users)))]
+        self.batches = _ShuffledFoldBatches(self._rows(False), batch_size, seed)
 
     def _rows(self, validation: bool) -> list[NDArray[np.int64]]:
         return [
@@ -60,12 +60,15 @@ class ListDataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(_ShuffledFoldBatches(self._rows(False), self.batch_size, self.seed))
+        return len(self.batches)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order of lists."""
+        self.batches.start_epoch(epoch)
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
-        sampler = _ShuffledFoldBatches(self._rows(False), self.batch_size, self.seed)
         dataset = _FoldBatches(self.folds, self.max_history)
-        return DataLoader(dataset, sampler=sampler, batch_size=None)
+        return DataLoader(dataset, sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         batches = [
@@ -103,7 +106,7 @@ class _ShuffledFoldBatches(Sampler[FoldRows]):
         self.seed = seed
         self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -137,7 +140,6 @@ class RerankingModule(pl.LightningModule):
         weight_decay: float,
         average_share: float,
         total_steps: int,
-        seed: int,
     ) -> None:
         super().__init__()
         self.model = model
@@ -147,11 +149,6 @@ class RerankingModule(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.total_steps = total_steps
-        self.seed = seed
-
-    def on_train_epoch_start(self) -> None:
-        # Dropout depends on (seed, epoch) alone, so that a resumed run repeats the original one.
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def training_step(self, batch: LabelledBatch, _: int) -> Tensor:
         scores = self.model(batch.inputs)

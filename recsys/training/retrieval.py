@@ -50,7 +50,6 @@ class RetrievalModule(pl.LightningModule):
         calibration: HistoryBatch,
         *,
         total_steps: int,
-        seed: int,
         validation_k: int = 100,
     ) -> None:
         super().__init__()
@@ -59,12 +58,7 @@ class RetrievalModule(pl.LightningModule):
         self.register_buffer("item_counts", item_counts, persistent=False)
         self.calibration = calibration
         self.total_steps = total_steps
-        self.seed = seed
         self.validation_k = validation_k
-
-    def on_train_epoch_start(self) -> None:
-        # Dropout depends on (seed, epoch) alone, so that a resumed run repeats the original one.
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def training_step(self, batch: HistoryBatch, _: int) -> Tensor:
         losses = [

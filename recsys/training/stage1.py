@@ -78,6 +78,7 @@ def search_epochs(
         datamodule,
         run.trainer_factory,
         epochs=recipe.epochs,
+        seed=recipe.seed,
         folder=run.folder / "search",
         resume=run.resume,
         logger=run.logger("stage1"),
@@ -110,6 +111,7 @@ def fit_two_tower(
         datamodule,
         run.trainer_factory,
         epochs=epochs,
+        seed=seed,
         folder=run.folder,
         resume=run.resume,
         checkpoint_every=20,
@@ -146,6 +148,5 @@ def _assemble(
         item_counts,
         calibration,
         total_steps=recipe.epochs * datamodule.steps_per_epoch,
-        seed=seed,
     )
     return module, datamodule

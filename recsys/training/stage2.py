@@ -63,7 +63,6 @@ def fit_stage2(
         weight_decay=recipe.weight_decay,
         average_share=recipe.average_share,
         total_steps=recipe.epochs * datamodule.steps_per_epoch,
-        seed=recipe.seed,
     )
     curves = Curves()
     fit(
@@ -71,6 +70,7 @@ def fit_stage2(
         datamodule,
         run.trainer_factory,
         epochs=recipe.epochs,
+        seed=recipe.seed,
         folder=run.folder / "rerank",
         resume=run.resume,
         logger=run.logger("stage2"),
