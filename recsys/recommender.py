@@ -80,14 +80,14 @@ class Recommender:
         return answers
 
     def _recommend_batch(self, requests: Sequence[Request], rerank: bool) -> list[RankedList]:
-        wanted = max(request.top_k for request in requests)
-        if min(request.top_k for request in requests) < 1:
+        top_ks = torch.tensor([request.top_k for request in requests])
+        if int(top_ks.min()) < 1:
             raise InputError("top_k of at least 1", "less", "ask for one item or more")
         history = self._histories(requests)
         exclude = self._excluded(requests)
         known = history.mask.any(dim=1)
         answers: list[RankedList] = []
-        item_idx, scores, source = self._rank(history, exclude, wanted, rerank)
+        item_idx, scores, source = self._rank(history, exclude, top_ks, rerank)
         for row, request in enumerate(requests):
             if known[row]:
                 found = item_idx[row, : request.top_k]
@@ -98,13 +98,23 @@ class Recommender:
         return answers
 
     def _rank(
-        self, history: HistoryBatch, exclude: NDArray[np.int64], wanted: int, rerank: bool
+        self, history: HistoryBatch, exclude: NDArray[np.int64], top_ks: Tensor, rerank: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], Source]:
-        """item_idx [B, <= wanted], 0 = none; scores of the same shape; who ordered them."""
+        """Rank for each row's own ``top_ks`` [B].
+
+        Returns:
+            item_idx and scores [B, <= max(top_ks)], 0 = none; who ordered them.
+        """
+        wanted = int(top_ks.max())
         if self.reranker is None or not rerank:
             found = self.retriever.retrieve(history, wanted, exclude)
             return found.item_idx.numpy(), found.scores.numpy(), "retrieved"
         found = self.retriever.retrieve(history, max(self.num_candidates, wanted), exclude)
+        # A row's candidates must not depend on how many a neighbour in the batch asked for, since
+        # signals are standardised within a list.
+        limits = top_ks.clamp(min=self.num_candidates)[:, None]
+        own = torch.arange(found.item_idx.shape[1]) < limits
+        found = found._replace(item_idx=found.item_idx * own)
         reranked = self.reranker.scores(history, found)
         best_scores, best = top_k(reranked, found.item_idx, wanted)
         return best.numpy(), best_scores.numpy(), "reranked"

@@ -1,0 +1,128 @@
+"""The one inference path, on bundles with random weights: what may never happen, never happens."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.errors import InputError
+from recsys.recommender import Recommender
+from recsys.schema import Request
+
+KNOWN_USERS = st.integers(101, 190)
+ITEMS = st.integers(1001, 1040)  # 1031 and up are unknown
+REQUESTS = st.builds(
+    Request,
+    top_k=st.integers(1, 40),
+    user_id=st.one_of(KNOWN_USERS, st.integers(900, 910), st.none()),
+    history=st.one_of(st.none(), st.lists(ITEMS, max_size=12)),
+    exclude=st.lists(ITEMS, max_size=12).map(tuple),
+)
+
+
+def history_of(recommender: Recommender, request: Request) -> set:
+    if request.history is not None:
+        return set(request.history)
+    if request.user_id not in recommender.users:
+        return set()
+    user_idx = recommender.users.encode([request.user_id])
+    batch = recommender.histories.pad(user_idx)
+    return set(recommender.items.decode(batch.item_idx[batch.mask].numpy()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=5), rerank=st.booleans())
+def test_nothing_excluded_or_seen_or_twice_and_full_where_possible(
+    untrained_recommender: Recommender, requests: list[Request], rerank: bool
+) -> None:
+    recommender = untrained_recommender
+    catalogue = set(recommender.items.ids.tolist())
+    answers = recommender.recommend(requests, rerank=rerank)
+    assert len(answers) == len(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        forbidden = history_of(recommender, request) | set(request.exclude)
+        assert not forbidden & set(answer.item_ids)
+        assert len(set(answer.item_ids)) == len(answer.item_ids)
+        allowed = len(catalogue - forbidden)
+        assert len(answer.item_ids) == len(answer.scores) == min(request.top_k, allowed)
+        assert (np.diff(answer.scores) <= 0).all()
+        assert answer.user_id == request.user_id
+
+
+@settings(max_examples=30, deadline=None)
+@given(requests=st.lists(REQUESTS, min_size=2, max_size=6))
+def test_answers_do_not_depend_on_the_batch(
+    untrained_recommender: Recommender, requests: list[Request]
+) -> None:
+    together = untrained_recommender.recommend(requests)
+    for request, answer in zip(requests, together, strict=True):
+        (alone,) = untrained_recommender.recommend([request])
+        assert alone.source == answer.source
+        assert alone.item_ids == answer.item_ids
+        np.testing.assert_allclose(alone.scores, answer.scores, atol=1e-5)
+
+
+def test_no_requests_no_answers(untrained_recommender: Recommender) -> None:
+    assert untrained_recommender.recommend([]) == []
+
+
+def test_an_unknown_user_gets_the_most_popular_items(untrained_recommender: Recommender) -> None:
+    (answer,) = untrained_recommender.recommend([Request(top_k=30, user_id=999)])
+    counts = untrained_recommender.histories.item_counts(30)
+    indices = untrained_recommender.items.encode(answer.item_ids)
+    assert answer.source == "popular"
+    assert answer.scores.tolist() == sorted(counts[1:].tolist(), reverse=True)
+    assert counts[indices].tolist() == answer.scores.tolist()
+
+
+def test_a_history_without_known_items_is_an_unknown_user(
+    untrained_recommender: Recommender,
+) -> None:
+    (answer,) = untrained_recommender.recommend([Request(top_k=3, history=[5, 6])])
+    assert answer.source == "popular"
+
+
+def test_a_given_history_retrieves_what_the_same_stored_one_does(
+    untrained_recommender: Recommender,
+) -> None:
+    batch = untrained_recommender.histories.pad(untrained_recommender.users.encode([107]))
+    items = untrained_recommender.items.decode(batch.item_idx[0].numpy())
+    stored, given_ = untrained_recommender.recommend(
+        [Request(top_k=9, user_id=107), Request(top_k=9, history=items)], rerank=False
+    )
+    assert stored.item_ids == given_.item_ids
+    assert stored.source == "retrieved"
+
+
+def test_stage_1_returns_the_best_dot_products(untrained_recommender: Recommender) -> None:
+    recommender = untrained_recommender
+    (answer,) = recommender.recommend([Request(top_k=26, user_id=107)], rerank=False)
+    history = recommender.histories.pad(recommender.users.encode([107]))
+    model = recommender.retriever.model
+    query = model.query(history.item_idx, history.mask)
+    scores = (query @ model.all_candidates().T)[0].detach().numpy()
+    scores[history.item_idx[0].numpy()] = -np.inf
+    best = np.argsort(-scores[1:], kind="stable")[:26] + 1
+    assert answer.item_ids == recommender.items.decode(best)
+
+
+def test_stage_2_changes_the_order_of_the_candidates_only(
+    untrained_recommender: Recommender,
+) -> None:
+    request = [Request(top_k=12, user_id=107)]  # the fixture hands 12 candidates to stage 2
+    (retrieved,) = untrained_recommender.recommend(request, rerank=False)
+    (reranked,) = untrained_recommender.recommend(request)
+    assert reranked.source == "reranked"
+    assert set(reranked.item_ids) == set(retrieved.item_ids)
+
+
+def test_string_ids(string_id_recommender: Recommender) -> None:
+    (answer,) = string_id_recommender.recommend([Request(top_k=4, user_id="u3")])
+    assert answer.source == "retrieved"  # that bundle has no stage 2
+    assert all(item.startswith("i") for item in answer.item_ids)
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_top_k_below_one_is_refused(untrained_recommender: Recommender, top_k: int) -> None:
+    with pytest.raises(InputError, match="top_k"):
+        untrained_recommender.recommend([Request(top_k=top_k, user_id=107)])
