@@ -103,7 +103,8 @@ def show_recommendations(console: Console, url: str) -> None:
     user_id = pd.read_parquet(BUNDLE / "users.parquet")["user_id"].iloc[0]
     path = f"/recommend?user_id={user_id}&top_k=5"
     answer = get_json(f"{url}{path}&with_titles=true")
-    table = Table(title=f"GET {path}   (source: {answer['source']})", title_justify="left")
+    console.print(f"\n[bold]GET {path}[/bold]   source: {answer['source']}", highlight=False)
+    table = Table()
     table.add_column("rank", justify="right")
     table.add_column("item_id")
     table.add_column("title")

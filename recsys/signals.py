@@ -163,28 +163,29 @@ class _WindowCounts:
 
     def __init__(self, histories: Histories) -> None:
         times = histories.timestamps
-        self.origin = int(times.min(initial=0))
-        # Windows reach beyond the first and the last event; keys must not run into the next item.
-        margin = 2 * max(_WINDOW_DAYS) * _SECONDS_PER_DAY
-        self.latest = int(times.max(initial=0)) - self.origin + margin
-        self.stride = self.latest + 2 * margin
-        self.margin = margin
-        relative = times - self.origin + margin
-        self.keys = torch.from_numpy(np.sort(histories.item_idx * self.stride + relative))
-        self.times = torch.from_numpy(np.sort(relative))
+        self.origin = int(times.min()) if len(times) else 0
+        self.span = int(times.max()) - self.origin if len(times) else 0
+        # Times are shifted by a margin that no window reaches across, and items lie so far apart
+        # in the keys that no window of one item meets events of the next.
+        self.margin = 2 * max(_WINDOW_DAYS) * _SECONDS_PER_DAY
+        self.stride = self.span + 4 * self.margin
+        shifted = times - self.origin + self.margin
+        self.keys = torch.from_numpy(np.sort(histories.item_idx * self.stride + shifted))
+        self.times = torch.from_numpy(np.sort(shifted))
 
     def __call__(self, items: Tensor, now: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Events of items [B, K] within ``width`` seconds of now [B]; and of all items, [B]."""
-        # A request from long after training counts as one from just after its end.
-        time = (now - self.origin + self.margin).clamp(self.margin - width, self.latest - width)
+        """Events of items [B, K] in [now - width, now + width) seconds, and of all items: [B].
+
+        A time far outside of the training data is taken for one just outside of it.
+        """
+        time = (now - self.origin + self.margin).clamp(0, self.span + 2 * self.margin)
         key = items * self.stride + time[:, None]
-        count = torch.searchsorted(self.keys, key + width) - torch.searchsorted(
-            self.keys, key - width
-        )
-        total = torch.searchsorted(self.times, time + width) - torch.searchsorted(
-            self.times, time - width
-        )
-        return count.float(), total.float()
+        return _between(self.keys, key, width), _between(self.times, time, width)
+
+
+def _between(ordered: Tensor, center: Tensor, width: int) -> Tensor:
+    below = torch.searchsorted(ordered, center - width)
+    return (torch.searchsorted(ordered, center + width) - below).float()
 
 
 def _standardized(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""Co-occurrence graphs by hand, against brute force, and their two look-ups against each other."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys import item_graph
+from recsys.data.histories import Histories
+from recsys.item_graph import ItemGraph, co_occurrence_graphs
+
+NUM_ITEMS = 6
+EVENTS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, NUM_ITEMS), st.integers(0, 1000)),
+    min_size=1,
+    max_size=30,
+    unique_by=lambda event: event[:2],
+)
+
+
+def histories(events: list[tuple[int, int, int]]) -> Histories:
+    users, items, times = (np.array(column, dtype=np.int64) for column in zip(*events, strict=True))
+    return Histories.from_indices(users, items, times, num_users=4)
+
+
+def dense(graph: ItemGraph) -> torch.Tensor:
+    items = torch.arange(NUM_ITEMS + 1)
+    return graph.lookup()(items[:, None], items[None, :])
+
+
+def test_two_events_a_time_scale_apart_count_half_in_a_session() -> None:
+    session, plain = co_occurrence_graphs(
+        histories([(1, 2, 0), (1, 5, 100)]), NUM_ITEMS, time_scale=100.0, shrinkage=3.0
+    )
+    assert dense(session)[2, 5] == pytest.approx(0.5 / (1 + 3))
+    assert dense(plain)[2, 5] == pytest.approx(1.0 / (1 + 3))
+    assert int((dense(plain) > 0).sum()) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(events=EVENTS)
+def test_graphs_equal_brute_force(events: list[tuple[int, int, int]]) -> None:
+    graphs = co_occurrence_graphs(histories(events), NUM_ITEMS)
+    expected = torch.zeros(2, NUM_ITEMS + 1, NUM_ITEMS + 1)
+    counts = torch.zeros(NUM_ITEMS + 1)
+    for user, item, time in events:
+        counts[item] += 1
+        for other_user, other, other_time in events:
+            if user == other_user and item != other:
+                expected[0, item, other] += 1 / (1 + abs(time - other_time) / 100)
+                expected[1, item, other] += 1
+    expected /= (counts[:, None] * counts[None, :]).sqrt() + 5.0
+    torch.testing.assert_close(torch.stack([dense(graph) for graph in graphs]), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(events=EVENTS)
+def test_both_look_ups_agree(events: list[tuple[int, int, int]]) -> None:
+    session, _ = co_occurrence_graphs(histories(events), NUM_ITEMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_graph, "MAX_DENSE_ENTRIES", 0)
+        sparse = session.lookup()
+    assert sparse.keys is not None
+    items = torch.arange(NUM_ITEMS + 1)
+    assert torch.equal(sparse(items[:, None], items[None, :]), dense(session))
+
+
+def test_only_the_strongest_neighbours_are_kept() -> None:
+    # Item 1 is seen with 2 (twice), 3 and 4; each of those keeps item 1 as its strongest.
+    events = [(1, 1, 0), (1, 2, 0), (2, 1, 0), (2, 2, 0), (3, 1, 0), (3, 3, 900)]
+    session, _ = co_occurrence_graphs(histories(events), NUM_ITEMS, max_neighbors=1)
+    weights = dense(session)
+    assert torch.equal(weights, weights.T)
+    assert weights[1].argmax() == 2
+    assert set(session.keys.tolist()) == {1 * 7 + 2, 2 * 7 + 1, 1 * 7 + 3, 3 * 7 + 1}
+
+
+def test_events_beyond_the_window_do_not_count() -> None:
+    events = [(1, 1, 0), (1, 2, 1), (1, 3, 2)]
+    _, plain = co_occurrence_graphs(histories(events), NUM_ITEMS, window=1)
+    assert dense(plain)[1, 2] > 0
+    assert dense(plain)[1, 3] == 0
+
+
+def test_without_pairs_the_graph_is_empty() -> None:
+    _, plain = co_occurrence_graphs(histories([(1, 1, 0), (2, 2, 0)]), NUM_ITEMS)
+    assert len(plain.keys) == 0
+    assert not dense(plain).any()

@@ -1,0 +1,74 @@
+"""Out-of-fold lists: no stage 1 sees what its lists are judged by."""
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.data.histories import Histories
+from recsys.index import FlatIndexBuilder
+from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
+from recsys.training.stage1 import build_retriever, fit_two_tower
+from tests.training.conftest import recipe, run
+
+FOLDS = 4
+
+
+def pairs(histories: Histories) -> set[tuple[int, int]]:
+    return set(zip(histories.user_idx.tolist(), histories.item_idx.tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[CandidateLists]]:
+    """The events that each fold's stage 1 was given, and the lists."""
+    folder, seen = tmp_path_factory.mktemp("folds"), []
+
+    def fit_retriever(train: Histories, fold: int):
+        seen.append(pairs(train))
+        model = fit_two_tower(recipe(), 1, train, text, attributes, run(folder / str(fold)))
+        return build_retriever(model, FlatIndexBuilder().build)
+
+    lists = out_of_fold_lists(
+        planted, text, fit_retriever, num_folds=FOLDS, num_candidates=10, seed=0
+    )
+    return seen, lists
+
+
+def test_every_event_is_held_out_once_and_each_user_evenly(planted) -> None:
+    folds = assign_folds(planted, FOLDS, seed=0)
+    assert set(folds.tolist()) == set(range(FOLDS))
+    per_user = np.zeros((planted.num_users + 1, FOLDS), dtype=int)
+    np.add.at(per_user, (planted.user_idx, folds), 1)
+    assert (per_user[1:].max(axis=1) - per_user[1:].min(axis=1) <= 1).all()
+
+
+def test_short_histories_do_not_all_fall_into_the_first_fold() -> None:
+    users = np.arange(1, 201)
+    single = Histories.from_indices(users, np.ones(200, np.int64), users, 200)
+    counts = np.bincount(assign_folds(single, FOLDS, seed=0), minlength=FOLDS)
+    assert counts.min() > 25
+
+
+def test_a_folds_stage_1_never_sees_the_folds_events(planted, given) -> None:
+    seen, _ = given
+    folds = assign_folds(planted, FOLDS, seed=0)
+    for fold, events in enumerate(seen):
+        assert not events & pairs(planted.select(folds == fold))
+        assert len(events) == (folds != fold).sum()
+
+
+def test_relevant_are_exactly_the_held_out_items_among_the_candidates(planted, given) -> None:
+    folds = assign_folds(planted, FOLDS, seed=0)
+    for fold, lists in enumerate(given[1]):
+        held_out = pairs(planted.select(folds == fold))
+        for row, user in enumerate(lists.user_idx.tolist()):
+            candidates = lists.candidates[row].tolist()
+            expected = [(user, item) in held_out for item in candidates]
+            assert lists.relevance[row].tolist() == expected
+            assert not {(user, item) for item in candidates} & pairs(lists.histories)
+            assert int(lists.num_relevant[row]) == sum(u == user for u, _ in held_out)
+
+
+def test_signals_come_from_the_events_outside_the_fold(given) -> None:
+    for lists in given[1]:
+        counts = torch.from_numpy(lists.histories.item_counts(lists.extractor.num_items))
+        torch.testing.assert_close(lists.extractor.log_counts, counts.float().log1p())
