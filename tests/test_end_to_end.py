@@ -148,7 +148,7 @@ def test_stage_2_killed_and_resumed_ends_like_the_uninterrupted_run(
         time.sleep(0.05)
     assert killed.poll() is None, "finished before it could be killed"
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
 
     finished(command(*stage2, "resume=true", cache=cache))
     resumed = metrics_of(tmp_path)
