@@ -13,6 +13,7 @@ from typing import Any, Never
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from recsys.errors import InputError
@@ -64,6 +65,9 @@ def run(
             return main(config)
         except InputError as error:
             _fail(str(error))
+        except InstantiationException as error:
+            _fail_if_input(error)
+            raise
 
     decorate = hydra.main(
         config_path=str(config_dir), config_name=config_name, version_base=HYDRA_VERSION
@@ -89,6 +93,15 @@ def _configure_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for name in ("recsys", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _fail_if_input(error: BaseException) -> None:
+    """End in one line when an ``InputError`` lies below what ``instantiate`` has wrapped it in."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__
+    if cause is not None:
+        _fail(str(cause))
 
 
 def _fail(message: str) -> Never:

@@ -229,11 +229,12 @@ class IvfPqIndexBuilder:
     catalogue can train (39 vectors per centroid); under 624 items not even 4 bits are.
 
     num_lists: coarse clusters; None = 4 sqrt(N). num_subvectors: bytes per item at 8 bits; divides
-    the width. code_bits: 4 to 8. num_probes: lists visited per query.
+    the width; None = the most that leave two dimensions or more to each. code_bits: 4 to 8.
+    num_probes: lists visited per query.
     """
 
     num_lists: int | None = None
-    num_subvectors: int = 32
+    num_subvectors: int | None = None
     code_bits: int = 8
     num_probes: int = 16
 
@@ -246,23 +247,24 @@ class IvfPqIndexBuilder:
         """
         vectors = _stored_vectors(embeddings)
         num_items, dim = vectors.shape
-        num_lists, code_bits = self._fitting(num_items, dim)
+        num_lists, num_subvectors, code_bits = self._fitting(num_items, dim)
         quantizer = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFPQ(
-            quantizer, dim, num_lists, self.num_subvectors, code_bits, faiss.METRIC_INNER_PRODUCT
+            quantizer, dim, num_lists, num_subvectors, code_bits, faiss.METRIC_INNER_PRODUCT
         )
         index.nprobe = min(self.num_probes, num_lists)
         index.train(vectors)
         index.add(vectors)
         return CandidateIndex(index)
 
-    def _fitting(self, num_items: int, dim: int) -> tuple[int, int]:
-        """Lists and bits that ``num_items`` vectors can train."""
-        if dim % self.num_subvectors:
-            divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+    def _fitting(self, num_items: int, dim: int) -> tuple[int, int, int]:
+        """Lists, sub-vectors and bits that ``num_items`` vectors of width ``dim`` can train."""
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+        num_subvectors = self.num_subvectors or max(n for n in divisors if n == 1 or 2 * n <= dim)
+        if num_subvectors not in divisors:
             raise InputError(
                 f"index.num_subvectors to divide the embedding width {dim}",
-                str(self.num_subvectors),
+                str(num_subvectors),
                 f"set index.num_subvectors to one of {divisors}",
             )
         if not _MIN_CODE_BITS <= self.code_bits <= _MAX_CODE_BITS:
@@ -287,7 +289,7 @@ class IvfPqIndexBuilder:
                 "ivfpq: %d items train %d lists (not %d) and %d-bit codes (configured: %d)",
                 *(num_items, num_lists, wanted_lists, code_bits, self.code_bits),
             )
-        return num_lists, code_bits
+        return num_lists, num_subvectors, code_bits
 
 
 def _stored_vectors(embeddings: Embeddings) -> Embeddings:

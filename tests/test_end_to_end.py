@@ -172,3 +172,30 @@ def test_stage_2_on_other_rows_is_refused(trained, cache) -> None:
     arguments = ["train.py", *QUICK, "stage=2", "data.num_test=3", f"output_dir={root}"]
     output = finished(command(*arguments, cache=cache), status=2)
     assert "other rows" in output
+
+
+def test_a_bad_row_of_ones_own_file_ends_in_one_line(cache, tmp_path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\nx,X\ny,Y\n")
+    rows = "user_id,item_id,timestamp\na,x,2024-01-01\nb,y,yesterday\na,y,2024-01-02\n"
+    (tmp_path / "events.csv").write_text(rows)
+    arguments = [
+        *["train.py", "stage=1", "data=files", f"data.items={tmp_path}/items.csv"],
+        *[f"data.interactions={tmp_path}/events.csv", f"output_dir={tmp_path}/out"],
+    ]
+    output = finished(command(*arguments, cache=cache), status=2)
+    (line,) = output.splitlines()
+    assert line.startswith("error:")
+    assert "line 3: 'yesterday'" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["hnsw", "ivfpq"])
+def test_the_approximate_indexes_serve_nearly_the_same(option, cache, tmp_path) -> None:
+    sizes = ["data.num_users=200", "data.num_items=700", "data.num_interactions=8000"]
+    recalls = []
+    for index in ("flat", option):
+        arguments = ["train.py", "stage=1", "data=synthetic", "experiment=quick", *sizes]
+        where = [f"index={index}", f"output_dir={tmp_path / index}"]
+        finished(command(*arguments, *where, cache=cache))
+        recalls.append(metrics_of(tmp_path / index)["stage1"]["recall@100"])
+    assert recalls[1] > 0.8 * recalls[0]
