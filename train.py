@@ -77,6 +77,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             retrieval_recipe(cfg.retrieval, cfg.seed),
             instantiate(cfg.index).build,
             cfg.retrieval.num_candidates,
+            {"retrieval": config["retrieval"], "index": config["index"], "seed": cfg.seed},
             run,
             pipeline.Destination(
                 root,
@@ -86,18 +87,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
     if 2 in stages:
         stage1_bundle = bundle if 1 in stages else stage1_bundle
-        stage1 = read_manifest(stage1_bundle)
         # The folds must be trained exactly as the stage 1 that is served was.
-        stage1_config = OmegaConf.create(stage1["config"])
+        stage1 = OmegaConf.create(read_manifest(stage1_bundle)["stage1"])
         _, curves["Stage 2"] = pipeline.train_stage2(
             data,
             stage1_bundle,
-            retrieval_recipe(stage1_config.retrieval, stage1["seed"]),
+            retrieval_recipe(stage1.retrieval, stage1.seed),
             reranking_recipe(cfg.reranking, cfg.seed),
-            instantiate(stage1_config.index).build,
+            instantiate(stage1.index).build,
             cfg.reranking.num_folds,
             run,
-            pipeline.Destination(root, run_folder.name, manifest | {"text": stage1["text"]}),
+            pipeline.Destination(root, run_folder.name, manifest),
         )
 
     fit_baselines = partial(fit_all, instantiate(cfg.baselines))

@@ -38,7 +38,8 @@ class Artifact:
     """Everything that serving needs.
 
     manifest: ``towers`` (one ``ModelConfig`` per tower), ``cross_encoder`` (a ``ModelConfig`` or
-        None), ``num_candidates``, ``max_history``, and what training says of itself.
+        None), ``num_candidates``, ``max_query_history`` (of stage 1), ``max_history`` (of stage 2),
+        and what training says of itself.
     item_frame: the catalogue, aligned to ``items``. histories: all training events.
     text: float32 [N + 1, T]. attributes: float32 [N + 1, A].
     """
@@ -54,6 +55,11 @@ class Artifact:
     two_tower: TwoTowerEnsemble
     index: CandidateIndex
     stage2: Stage2 | None
+
+    @property
+    def max_query_history(self) -> int:
+        """The latest events that stage 1's query is made of."""
+        return int(self.manifest["max_query_history"])
 
     @property
     def num_candidates(self) -> int:

@@ -38,7 +38,9 @@ class Recommender:
         self.item_frame: pd.DataFrame = artifact.item_frame
         self.num_candidates = artifact.num_candidates
         self.histories = artifact.histories
-        self.retriever = Retriever(artifact.two_tower.to(device), artifact.index)
+        self.retriever = Retriever(
+            artifact.two_tower.to(device), artifact.index, artifact.max_query_history
+        )
         self.reranker: Reranker | None = None
         if artifact.stage2 is not None:
             stage2 = artifact.stage2

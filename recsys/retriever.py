@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.data.histories import latest_events
 from recsys.index import CandidateIndex
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.schema import HistoryBatch
@@ -27,11 +28,13 @@ class Retriever:
 
     Args:
         model: in evaluation mode. index: built over ``model.all_candidates()``.
+        max_history: the latest events that a query is made of, as in training.
     """
 
-    def __init__(self, model: TwoTowerEnsemble, index: CandidateIndex) -> None:
+    def __init__(self, model: TwoTowerEnsemble, index: CandidateIndex, max_history: int) -> None:
         self.model = model
         self.index = index
+        self.max_history = max_history
         with torch.inference_mode():
             self.embeddings = model.all_candidates()
 
@@ -45,7 +48,8 @@ class Retriever:
             exclude: int64 [B, E], further items to leave out, padded with 0.
         """
         device = self.embeddings.device
-        query = self.model.query(history.item_idx.to(device), history.mask.to(device))
+        recent = latest_events(history, self.max_history)
+        query = self.model.query(recent.item_idx.to(device), recent.mask.to(device))
         seen = history.item_idx.numpy()
         excluded = seen if exclude is None else np.concatenate([seen, exclude], axis=1)
         scores, found = self.index.search(query.float().cpu().numpy(), k, excluded)

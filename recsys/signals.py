@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.data.histories import Histories
+from recsys.data.histories import Histories, latest_events
 from recsys.item_graph import ItemGraph
 from recsys.models.cross_encoder import RankingBatch
 from recsys.schema import HistoryBatch
@@ -18,6 +18,8 @@ _PAIR_SCALES = (20.0, 4.0, 4.0)
 _WINDOW_DAYS = (1, 7, 30)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
+# Bounds memory, which grows with candidates x events.
+_MAX_MATCHED = 1000
 
 
 def signal_names(num_towers: int) -> list[str]:
@@ -126,6 +128,7 @@ class SignalExtractor:
 
     def _matches(self, history: HistoryBatch, candidates: Tensor) -> Tensor:
         """Sum, mean and mean of the best few pair signals over the history: [B, K, 3 P]."""
+        history = latest_events(history, _MAX_MATCHED)
         pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
         real = history.mask[:, None, :, None]
         total = (pairs * real).sum(dim=2)
@@ -144,18 +147,6 @@ class SignalExtractor:
             expected = total[:, None] * self.share[candidates]
             columns += [count.log1p() - 1.0, ((count + 1.0) / (expected + 1.0)).log()]
         return columns
-
-
-def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
-    """The latest ``max_length`` events of each left-aligned history [B, L]: [B, <= max_length]."""
-    length = history.mask.sum(dim=1, keepdim=True)
-    width = min(max_length, max(int(length.max()), 1))
-    source = (length - width).clamp(min=0) + torch.arange(width, device=length.device)
-    mask = source < length
-    source = source.clamp(max=history.mask.shape[1] - 1)
-    return HistoryBatch(
-        history.item_idx.gather(1, source) * mask, history.timestamps.gather(1, source) * mask, mask
-    )
 
 
 class _WindowCounts:

@@ -56,6 +56,7 @@ def write_untrained_bundle(
             "towers": [TOWER],
             "cross_encoder": ENCODER if stage2 else None,
             "num_candidates": 12,
+            "max_query_history": 100,
             "max_history": 4,
         },
         users=users,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recsys.bundle import read_manifest
 from recsys.data import sample
 from recsys.data.splits import make_split
 
@@ -137,6 +138,9 @@ def test_stage_2_killed_and_resumed_ends_like_the_uninterrupted_run(
     ]
     finished(command(*stage2, cache=cache))
     expected = metrics_of(tmp_path)
+    assert (tmp_path / "latest").resolve() != stage1_bundle
+    # A later stage 2 over this bundle can still train its folds like the served stage 1.
+    assert read_manifest(tmp_path / "latest")["stage1"] == read_manifest(stage1_bundle)["stage1"]
 
     killed = command(*stage2, cache=cache)
     known = set((tmp_path / "logs").glob("*-stage2-*"))

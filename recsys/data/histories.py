@@ -71,6 +71,14 @@ class Histories:
         """The user of each event, int64 [N]."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
 
+    def random_ranks(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Each event's place [N], from 0, in a random order of its user's events."""
+        user_idx = self.user_idx
+        order = np.lexsort((rng.random(len(self)), user_idx))
+        ranks = np.empty(len(self), dtype=np.int64)
+        ranks[order] = np.arange(len(self)) - self.offsets[user_idx[order]]
+        return ranks
+
     def item_counts(self, num_items: int) -> NDArray[np.int64]:
         """Events per item, int64 [num_items + 1]; entry 0 is 0."""
         return np.bincount(self.item_idx, minlength=num_items + 1)
@@ -103,3 +111,15 @@ class Histories:
         return HistoryBatch(
             torch.from_numpy(item_idx), torch.from_numpy(timestamps), torch.from_numpy(mask)
         )
+
+
+def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
+    """The latest ``max_length`` events of each left-aligned history [B, L]: [B, <= max_length]."""
+    length = history.mask.sum(dim=1, keepdim=True)
+    width = min(max_length, max(int(length.max()), 1))
+    source = (length - width).clamp(min=0) + torch.arange(width, device=length.device)
+    mask = source < length
+    source = source.clamp(max=history.mask.shape[1] - 1)
+    return HistoryBatch(
+        history.item_idx.gather(1, source) * mask, history.timestamps.gather(1, source) * mask, mask
+    )

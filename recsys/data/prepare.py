@@ -71,10 +71,6 @@ def hold_out_random(
     Returns:
         The remaining and the held-out events.
     """
-    rng = np.random.default_rng(seed)
-    user_idx = histories.user_idx
-    order = np.lexsort((rng.random(len(user_idx)), user_idx))
-    position = np.empty(len(user_idx), dtype=np.int64)
-    position[order] = np.arange(len(user_idx)) - histories.offsets[user_idx[order]]
-    held_out = position < np.minimum(num_held_out, histories.lengths[user_idx] // 2)
+    ranks = histories.random_ranks(np.random.default_rng(seed))
+    held_out = ranks < np.minimum(num_held_out, histories.lengths[histories.user_idx] // 2)
     return histories.select(~held_out), histories.select(held_out)

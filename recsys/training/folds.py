@@ -46,13 +46,10 @@ class CandidateLists:
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:
     """A fold in 0..num_folds - 1 for each event [N]: each user's events are dealt out evenly."""
     rng = np.random.default_rng(seed)
-    user_idx = histories.user_idx
-    order = np.lexsort((rng.random(len(user_idx)), user_idx))
-    position = np.empty(len(user_idx), dtype=np.int64)
-    position[order] = np.arange(len(user_idx)) - histories.offsets[user_idx[order]]
+    ranks = histories.random_ranks(rng)
     # A random first fold per user: short histories would otherwise fill the first folds only.
     start = rng.integers(0, num_folds, histories.num_users + 1)
-    return (position + start[user_idx]) % num_folds
+    return (ranks + start[histories.user_idx]) % num_folds
 
 
 def out_of_fold_lists(

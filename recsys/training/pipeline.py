@@ -52,6 +52,7 @@ def train_stage1(
     recipe: RetrievalRecipe,
     build_index: BuildIndex,
     num_candidates: int,
+    stage1_config: Mapping[str, Any],
     run: Run,
     destination: Destination,
 ) -> tuple[Path, Curves]:
@@ -59,12 +60,13 @@ def train_stage1(
 
     Args:
         text: float32 [N + 1, T]. num_candidates: how many candidates stage 2 will be given.
+        stage1_config: what a later stage 2 needs to build ``recipe`` and ``build_index`` again.
     """
     attributes = torch.from_numpy(data.catalog.attributes)
     epochs, curves = search_epochs(recipe, data.train, text, attributes, run)
     refit = replace(run, folder=run.folder / "refit")
     two_tower = fit_two_tower(recipe, epochs, data.train, text, attributes, refit)
-    retriever = build_retriever(two_tower, build_index)
+    retriever = build_retriever(two_tower, build_index, recipe.max_history)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -74,6 +76,8 @@ def train_stage1(
             "towers": list(recipe.towers),
             "epochs": epochs,
             "num_candidates": num_candidates,
+            "max_query_history": recipe.max_history,
+            "stage1": dict(stage1_config),
             "cross_encoder": None,
         },
         users=data.users,
@@ -116,7 +120,7 @@ def train_stage2(
         fold_run = replace(run, folder=run.folder / f"fold{fold}")
         # A seed of its own per fold: the lists shall not share one initialisation's whims.
         model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
-        return build_retriever(model, build_index)
+        return build_retriever(model, build_index, retrieval.max_history)
 
     lists = out_of_fold_lists(
         data.train,
@@ -128,7 +132,10 @@ def train_stage2(
     )
     num_towers = len(stage1.manifest["towers"])
     stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
-    kept = ("data_fingerprint", "towers", "epochs", "num_candidates")
+    kept = (
+        *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
+        *("stage1", "text"),
+    )
     bundle = save_artifact(
         destination.root,
         destination.name,

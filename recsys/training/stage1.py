@@ -119,11 +119,13 @@ def fit_two_tower(
     return module.model.cpu().eval()
 
 
-def build_retriever(model: TwoTowerEnsemble, build_index: BuildIndex) -> Retriever:
+def build_retriever(
+    model: TwoTowerEnsemble, build_index: BuildIndex, max_history: int
+) -> Retriever:
     """Index the model's candidate embeddings."""
     with torch.inference_mode():
         embeddings = model.all_candidates().float().numpy()
-    return Retriever(model, build_index(embeddings))
+    return Retriever(model, build_index(embeddings), max_history)
 
 
 def _assemble(

@@ -57,7 +57,7 @@ LOSSES = [
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_recovers_the_planted_groups(loss, planted, text, attributes, tmp_path) -> None:
     model = fit_two_tower(recipe(loss), 30, planted, text, attributes, run(tmp_path))
-    retriever = build_retriever(model, FlatIndexBuilder().build)
+    retriever = build_retriever(model, FlatIndexBuilder().build, 100)
     users = np.arange(1, NUM_USERS + 1)
     found = retriever.retrieve(planted.pad(users), 4).item_idx.numpy()
     # Four liked items are left for each user; by chance a quarter would be of the right group.
@@ -142,7 +142,7 @@ def lists(planted: Histories, text: Tensor, attributes: Tensor, tmp_path_factory
 
     def fit_retriever(train: Histories, fold: int):
         model = fit_two_tower(recipe(), 5, train, text, attributes, run(folder / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build)
+        return build_retriever(model, FlatIndexBuilder().build, 100)
 
     return out_of_fold_lists(planted, text, fit_retriever, num_folds=2, num_candidates=20, seed=0)
 

@@ -25,7 +25,7 @@ def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[Candi
     def fit_retriever(train: Histories, fold: int):
         seen.append(pairs(train))
         model = fit_two_tower(recipe(), 1, train, text, attributes, run(folder / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build)
+        return build_retriever(model, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
         planted, text, fit_retriever, num_folds=FOLDS, num_candidates=10, seed=0
