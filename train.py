@@ -112,7 +112,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         {
             "Model": recommender.model_version,
             "Commit": str(recommender.manifest["git_commit"] or "unknown"),
-            "Text model": cfg.text.name,
+            "Text model": recommender.manifest["text"]["name"],
             "Trained in": f"{minutes:.1f} min",
         },
     )
