@@ -121,7 +121,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             run_folder.tensorboard / "results",
             metrics,
             recommender,
-            {"stage": str(cfg.stage), "seed": cfg.seed, "data": cfg.data.name},
+            {key: config[key] for key in ("stage", "seed", "retrieval", "reranking")}
+            | {"data": cfg.data.name, "split": data.split.name, "text": cfg.text.name},
         )
     run_folder.close()
     print_summary(metrics, str(bundle), str(report), str(root))

@@ -47,7 +47,11 @@ def write_tensorboard(
     recommender: Recommender,
     hyper_parameters: Mapping[str, Any],
 ) -> None:
-    """The final table as text, hparams with metrics, and the item embeddings with titles."""
+    """The final table as text, hparams with metrics, and the item embeddings with titles.
+
+    Args:
+        hyper_parameters: may be nested; a value deep down is named ``a.b.c``.
+    """
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("results", results_markdown(dict(metrics)))
         final = {
@@ -55,7 +59,7 @@ def write_tensorboard(
             for stage in ("stage1", "stage2")
             for name, value in metrics.get(stage, {}).items()
         }
-        writer.add_hparams(dict(hyper_parameters), final, run_name=".")
+        writer.add_hparams(_flattened(hyper_parameters), final, run_name=".")
         frame = recommender.item_frame
         labels = frame[["item_id", TITLE, "genres", "year"]].astype("str")
         # A tab or a line break would shift the table that the projector reads.
@@ -63,6 +67,16 @@ def write_tensorboard(
         with torch.inference_mode():
             embeddings = recommender.retriever.embeddings[1:].float().cpu()
         writer.add_embedding(embeddings, metadata=cells, metadata_header=list(labels), tag="items")
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flattened(value, f"{prefix}{key}.")
+        elif key != "_partial_":
+            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float) else str(value)
+    return flat
 
 
 def _examples(recommender: Recommender, data: TrainingData, seed: int) -> list[dict[str, Any]]:
