@@ -196,7 +196,7 @@ def evaluate_bundle(
 ) -> tuple[dict[str, Any], Recommender]:
     """The content of metrics.json, from the bundle as it lies on disk and is served.
 
-    The only place that reads test rows.
+    The only place where test rows count; the report also shows some of them in its examples.
     """
     recommender = Recommender.load(bundle, device)
     targets = Targets.from_frame(data.split.test, data.users, data.items)
