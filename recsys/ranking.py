@@ -31,9 +31,24 @@ def top_k(scores: Tensor, item_idx: Tensor, k: int, seed: int = 0) -> tuple[Tens
         scores float [B, k] and item_idx int64 [B, k]; entries with score -inf have index 0.
     """
     item_idx = item_idx.expand_as(scores)
+    if 0 < 4 * k < scores.shape[1]:
+        kept = _contenders(scores, k)
+        scores, item_idx = scores.gather(1, kept), item_idx.gather(1, kept)
     by_hash = tie_hash(item_idx, seed).argsort(dim=1)
     shuffled = scores.gather(1, by_hash)
     by_score = shuffled.argsort(dim=1, descending=True, stable=True)[:, :k]
     best_scores = shuffled.gather(1, by_score)
     best_items = item_idx.gather(1, by_hash.gather(1, by_score))
     return best_scores, best_items.masked_fill(best_scores == -torch.inf, 0)
+
+
+def _contenders(scores: Tensor, k: int) -> Tensor:
+    """Columns int64 [B, >= k] that hold all entries not below the row's ``k``-th best.
+
+    It saves sorting whole rows by hash and by score, which is slow where the catalogue is large.
+    """
+    best, columns = scores.topk(k, dim=1)
+    # Ties with the k-th best may go on beyond it; among entries of -inf there is nothing to order.
+    tied = ~(scores < best[:, -1:]) & (scores != -torch.inf)
+    width = int(tied.sum(dim=1).max()) if tied.numel() else 0
+    return columns if width <= k else scores.topk(width, dim=1).indices

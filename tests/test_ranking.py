@@ -22,6 +22,40 @@ def test_order_equals_a_sort_by_score_and_hash(scores, k, seed) -> None:
     assert best_scores[0].tolist() == [scores[i] for i in order]
 
 
+SCORES = st.sampled_from([-torch.inf, -1.0, 0.0, 0.5, 2.0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(0, 60).flatmap(
+        lambda n: st.lists(st.lists(SCORES, min_size=n, max_size=n), min_size=1, max_size=4)
+    ),
+    k=st.integers(1, 6),
+    seed=st.integers(0, 5),
+)
+def test_wide_rows_equal_a_sort_of_whole_rows(rows, k, seed) -> None:
+    scores = torch.tensor(rows)
+    items = torch.arange(1, scores.shape[1] + 1)
+    best_scores, best = top_k(scores, items, k, seed)
+    order = [np.lexsort((tie_hash(items, seed).numpy(), -np.array(row)))[:k] for row in rows]
+    assert best_scores.tolist() == [[row[i] for i in o] for row, o in zip(rows, order, strict=True)]
+    assert best.tolist() == [
+        [int(i) + 1 if row[i] > -np.inf else 0 for i in o]
+        for row, o in zip(rows, order, strict=True)
+    ]
+
+
+def test_ties_at_the_border_go_by_hash_also_in_wide_rows() -> None:
+    # One row has many ties at its second place, the other none.
+    scores = torch.zeros(2, 1000)
+    scores[:, 7] = 1.0
+    scores[1] += torch.arange(1000) / 1e4
+    items = torch.arange(1, 1001)
+    _, best = top_k(scores, items, 3)
+    tied = sorted((key, item) for item, key in enumerate(tie_hash(items).tolist(), 1) if item != 8)
+    assert best.tolist() == [[8, tied[0][1], tied[1][1]], [8, 1000, 999]]
+
+
 def test_the_order_of_columns_does_not_matter() -> None:
     scores = torch.tensor([[1.0, 1.0, 3.0, 1.0, 0.0]])
     items = torch.tensor([[4, 9, 2, 7, 5]])
