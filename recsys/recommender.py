@@ -82,9 +82,11 @@ class Recommender:
         return answers
 
     def _recommend_batch(self, requests: Sequence[Request], rerank: bool) -> list[RankedList]:
-        top_ks = torch.tensor([request.top_k for request in requests])
-        if int(top_ks.min()) < 1:
-            raise InputError("top_k of at least 1", "less", "ask for one item or more")
+        fewest = min(request.top_k for request in requests)
+        if fewest < 1:
+            raise InputError("top_k of at least 1", str(fewest), "ask for one item or more")
+        # No list is longer than the catalogue, and what is allocated must not be.
+        top_ks = torch.tensor([min(request.top_k, len(self.items)) for request in requests])
         history = self._histories(requests)
         exclude = self._excluded(requests)
         known = history.mask.any(dim=1)

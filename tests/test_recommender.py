@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
-from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.recommender import BATCH_SIZE, Recommender
+from recsys.schema import ExternalId, Request
 
 KNOWN_USERS = st.integers(101, 190)
 ITEMS = st.integers(1001, 1040)  # 1031 and up are unknown
@@ -62,6 +62,42 @@ def test_answers_do_not_depend_on_the_batch(
         np.testing.assert_allclose(alone.scores, answer.scores, atol=1e-5)
 
 
+def test_more_requests_than_one_batch_are_answered_in_order(
+    untrained_recommender: Recommender,
+) -> None:
+    requests = [Request(top_k=5, user_id=user_id) for user_id in range(101, 191)]
+    assert len(requests) > BATCH_SIZE
+    together = untrained_recommender.recommend(requests)
+    for request, answer in zip(requests, together, strict=True):
+        (alone,) = untrained_recommender.recommend([request])
+        assert answer.user_id == request.user_id
+        assert answer.item_ids == alone.item_ids
+
+
+def test_a_request_for_more_than_exists_gets_what_exists(
+    untrained_recommender: Recommender,
+) -> None:
+    (answer,) = untrained_recommender.recommend([Request(top_k=10**20, user_id=107)])
+    assert len(answer.item_ids) == 30 - 4
+
+
+@pytest.mark.parametrize("stranger", ["u3", "", 2**70, -1, None])
+def test_an_id_of_another_kind_is_an_unknown_one(
+    untrained_recommender: Recommender, stranger: ExternalId | None
+) -> None:
+    ids = [] if stranger is None else [stranger]
+    by_user, by_history = untrained_recommender.recommend(
+        [
+            Request(top_k=3, user_id=stranger, exclude=ids),
+            Request(top_k=3, history=[*ids, 1001], exclude=ids),
+        ]
+    )
+    assert by_user.source == "popular"
+    assert by_history.source == "reranked"
+    (known_alone,) = untrained_recommender.recommend([Request(top_k=3, history=[1001])])
+    assert by_history.item_ids == known_alone.item_ids
+
+
 def test_no_requests_no_answers(untrained_recommender: Recommender) -> None:
     assert untrained_recommender.recommend([]) == []
 
@@ -73,6 +109,7 @@ def test_an_unknown_user_gets_the_most_popular_items(untrained_recommender: Reco
     assert answer.source == "popular"
     assert answer.scores.tolist() == sorted(counts[1:].tolist(), reverse=True)
     assert counts[indices].tolist() == answer.scores.tolist()
+    assert len(set(answer.item_ids)) == 30
 
 
 def test_a_history_without_known_items_is_an_unknown_user(
@@ -124,5 +161,5 @@ def test_string_ids(string_id_recommender: Recommender) -> None:
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_below_one_is_refused(untrained_recommender: Recommender, top_k: int) -> None:
-    with pytest.raises(InputError, match="top_k"):
+    with pytest.raises(InputError, match=f"top_k.* found {top_k}"):
         untrained_recommender.recommend([Request(top_k=top_k, user_id=107)])
