@@ -1,6 +1,7 @@
 """What a bundle holds, as objects: models, histories, vocabularies, catalogue, index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from recsys.bundle import Bundle, read_bundle, write_bundle
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.index import CandidateIndex
 from recsys.item_graph import ItemGraph
@@ -142,6 +144,7 @@ def load_artifact(path: Path) -> Artifact:
         InputError: when it is missing, damaged or does not fit this code.
     """
     bundle = read_bundle(path)
+    _check_parts(bundle)
     content = bundle.tensors["content"]
     text, attributes = content["text"], content["attributes"]
     events = {name: tensor.numpy() for name, tensor in bundle.tensors["histories"].items()}
@@ -151,9 +154,10 @@ def load_artifact(path: Path) -> Artifact:
     values = torch.cat([text, attributes], dim=1)
     blank = torch.zeros(values.shape[1])
     towers = bundle.manifest["towers"]
-    two_tower = build_two_tower(towers, ContentFeatures(values, blank, blank))
-    two_tower.load_state_dict(bundle.tensors["two_tower"])
-    return Artifact(
+    with _fitting(path, "two_tower"):
+        two_tower = build_two_tower(towers, ContentFeatures(values, blank, blank))
+        two_tower.load_state_dict(bundle.tensors["two_tower"])
+    artifact = Artifact(
         version=bundle.version,
         manifest=bundle.manifest,
         users=bundle.vocabulary("users", USER_ID),
@@ -166,6 +170,8 @@ def load_artifact(path: Path) -> Artifact:
         index=bundle.index,
         stage2=_load_stage2(bundle, histories, text, len(towers)),
     )
+    _check_sizes(artifact, path)
+    return artifact
 
 
 def _load_stage2(
@@ -180,7 +186,61 @@ def _load_stage2(
         ItemGraph(num_items, stored[f"{name}.keys"], stored[f"{name}.weights"])
         for name in ("session", "co_occurrence")
     )
-    model = build_cross_encoder(config, text, num_towers)
-    model.load_state_dict(bundle.tensors["cross_encoder"])
+    with _fitting(bundle.path, "cross_encoder"):
+        model = build_cross_encoder(config, text, num_towers)
+        model.load_state_dict(bundle.tensors["cross_encoder"])
     extractor = SignalExtractor(histories, num_items, session, co_occurrence, text)
     return Stage2(model.eval(), extractor, int(bundle.manifest["max_history"]))
+
+
+def _check_parts(bundle: Bundle) -> None:
+    """Raise InputError when a bundle lacks what this code reads, as one of older code may."""
+    manifest = bundle.manifest
+    wanted = {
+        "manifest": ["towers", "num_candidates", "max_query_history", "vocabularies"],
+        "tensors": ["two_tower", "content", "histories"],
+        "tables": ["vocabulary", "users", "items"],
+    }
+    if manifest.get("cross_encoder") is not None:
+        wanted["manifest"].append("max_history")
+        wanted["tensors"] += ["cross_encoder", "graphs"]
+    there = {"manifest": manifest, "tensors": bundle.tensors, "tables": bundle.frames}
+    missing = [
+        f"{name} ({kind})"
+        for kind, names in wanted.items()
+        for name in names
+        if name not in there[kind]
+    ]
+    if missing:
+        raise _misfit(bundle.path, ", ".join(missing), "none, as written by other code")
+
+
+def _check_sizes(artifact: Artifact, path: Path) -> None:
+    """Raise InputError when the parts are not about the same users, items and width."""
+    num_items = len(artifact.items)
+    sizes = {
+        "items in the index": (num_items, len(artifact.index)),
+        "text vectors": (num_items + 1, len(artifact.text)),
+        "rows of the items table": (num_items, len(artifact.item_frame)),
+        "users with histories": (len(artifact.users), artifact.histories.num_users),
+        "index width": (sum(artifact.two_tower.embedding_dims), artifact.index.dim),
+    }
+    for name, (expected, found) in sizes.items():
+        if expected != found:
+            raise _misfit(path, f"{name}: {expected}", str(found))
+
+
+@contextmanager
+def _fitting(path: Path, model: str) -> Iterator[None]:
+    """Turn what a model says of a config or of weights that do not fit it into an InputError."""
+    try:
+        yield
+    except (TypeError, RuntimeError) as error:
+        # PyTorch names every tensor that does not fit, one a line.
+        reason = " ".join(str(error).split())[:300]
+        raise _misfit(path, f"a {model} that fits its manifest and this code", reason) from error
+
+
+def _misfit(path: Path, expected: str, found: str) -> InputError:
+    remedy = "use the code that wrote it, or run: python train.py stage=all"
+    return InputError(f"in the bundle {path} {expected}", found, remedy)

@@ -1,0 +1,196 @@
+"""A bundle serves after loading as it would have before saving, and says clearly when it cannot."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact, save_artifact
+from recsys.errors import InputError
+from recsys.index import CandidateIndex, FlatIndexBuilder
+from recsys.recommender import Recommender
+from recsys.schema import ExternalId, Request
+from tests.conftest import write_untrained_bundle
+
+KINDS = {
+    "integers": ([7, 3, 9, 12], list(range(500, 470, -1))),
+    "strings": (["zoë", "7", "a b"], [f"i/{n}" for n in range(25)]),
+}
+
+
+@pytest.fixture(params=KINDS)
+def ids(request: pytest.FixtureRequest) -> tuple[list[ExternalId], list[ExternalId]]:
+    return KINDS[request.param]
+
+
+def saved(root: Path, artifact: Artifact, **changes: Any) -> Path:
+    parts = {
+        name: getattr(artifact, name)
+        for name in (
+            *("manifest", "users", "items", "item_frame", "histories", "text", "attributes"),
+            *("two_tower", "index", "stage2"),
+        )
+    }
+    return save_artifact(root, "copy", **(parts | changes))
+
+
+@pytest.fixture
+def artifact(untrained_bundle: Path) -> Artifact:
+    return load_artifact(untrained_bundle)
+
+
+@pytest.mark.parametrize("stage2", [True, False])
+def test_lists_are_the_same_before_saving_and_after_loading(ids, stage2, tmp_path: Path) -> None:
+    user_ids, item_ids = ids
+    built = load_artifact(write_untrained_bundle(tmp_path, user_ids, item_ids, stage2=stage2))
+    # Weights that no initialisation makes: what is not stored would come back different.
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        models = [built.two_tower, *([built.stage2.cross_encoder] if built.stage2 else [])]
+        for parameter in (p for model in models for p in model.parameters()):
+            parameter.add_(torch.rand(parameter.shape, generator=generator))
+        built.two_tower.scales.fill_(2.5)
+    embeddings = built.two_tower.all_candidates().detach().numpy()
+    before = replace(built, index=FlatIndexBuilder().build(embeddings))
+    after = load_artifact(saved(tmp_path, before))
+
+    requests = [
+        *(Request(top_k=9, user_id=user_id) for user_id in (*user_ids, None)),
+        Request(top_k=50, history=item_ids[:3], exclude=item_ids[5:9]),
+    ]
+    expected = Recommender(before).recommend(requests)
+    for one, other in zip(expected, Recommender(after).recommend(requests), strict=True):
+        assert one.item_ids == other.item_ids
+        assert one.source == other.source
+        np.testing.assert_array_equal(one.scores, other.scores)
+    assert {answer.source for answer in expected} == {
+        "popular",
+        "reranked" if stage2 else "retrieved",
+    }
+
+
+def test_everything_else_comes_back_too(artifact: Artifact, tmp_path: Path) -> None:
+    after = load_artifact(saved(tmp_path, artifact))
+    assert after.items.ids.tolist() == artifact.items.ids.tolist()
+    assert after.users.content_hash() == artifact.users.content_hash()
+    assert after.item_frame.equals(artifact.item_frame)
+    for name in ("offsets", "item_idx", "timestamps"):
+        np.testing.assert_array_equal(
+            getattr(after.histories, name), getattr(artifact.histories, name)
+        )
+    assert torch.equal(after.text, artifact.text)
+    assert torch.equal(after.attributes, artifact.attributes)
+    assert after.num_candidates == 12
+    assert after.max_query_history == 100
+    assert after.stage2 is not None
+    assert after.stage2.max_history == 4
+    assert not after.two_tower.training
+    assert not after.stage2.cross_encoder.training
+
+
+def test_a_stage_1_bundle_has_no_re_ranker(string_id_bundle: Path) -> None:
+    assert load_artifact(string_id_bundle).stage2 is None
+    assert not (string_id_bundle / "cross_encoder.safetensors").exists()
+
+
+def test_the_manifest_says_how_large_everything_is(untrained_bundle: Path) -> None:
+    manifest = json.loads((untrained_bundle / "manifest.json").read_text())
+    sizes = {key: manifest[key] for key in ("num_users", "num_items", "text_dim")}
+    assert sizes == {"num_users": 90, "num_items": 30, "text_dim": 6}
+    assert manifest["embedding_dim"] == 8 + 1
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.update(text_dim=7),
+        lambda m: m.update(num_candidates=999),
+        lambda m: m["towers"][0].update(dim=16),
+        lambda m: m["vocabularies"].update(users="0" * 64),
+        lambda m: m.update(cross_encoder=None),
+    ],
+)
+def test_an_edited_manifest_is_refused(
+    edit: Callable[[dict[str, Any]], None], artifact: Artifact, tmp_path: Path
+) -> None:
+    bundle = saved(tmp_path, artifact)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    edit(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        load_artifact(bundle)
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    towers = [artifact.manifest["towers"][0] | {"dim": 16}]
+    bundle = saved(tmp_path, artifact, manifest=artifact.manifest | {"towers": towers})
+    with pytest.raises(InputError, match=r"two_tower.*size mismatch.*train") as refused:
+        load_artifact(bundle)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_of_another_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    encoder = artifact.manifest["cross_encoder"] | {"num_experts": 3}
+    bundle = saved(tmp_path, artifact, manifest=artifact.manifest | {"cross_encoder": encoder})
+    with pytest.raises(InputError, match=r"cross_encoder.*num_experts"):
+        load_artifact(bundle)
+
+
+@pytest.mark.parametrize("key", ["max_query_history", "num_candidates", "max_history"])
+def test_a_bundle_of_code_that_knew_less_is_refused(
+    key: str, artifact: Artifact, tmp_path: Path
+) -> None:
+    manifest = {name: value for name, value in artifact.manifest.items() if name != key}
+    with pytest.raises(InputError, match=key):
+        load_artifact(saved(tmp_path, artifact, manifest=manifest))
+
+
+def flat(num_items: int, dim: int) -> CandidateIndex:
+    return FlatIndexBuilder().build(np.ones((num_items + 1, dim), np.float32))
+
+
+def without_last_item(artifact: Artifact) -> dict[str, Any]:
+    return {"item_frame": artifact.item_frame.iloc[:-1]}
+
+
+def without_last_user(artifact: Artifact) -> dict[str, Any]:
+    histories = artifact.histories
+    return {"histories": replace(histories, offsets=histories.offsets[:-1])}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda _: {"index": flat(29, 9)}, "items in the index: 30; found 29"),
+        (lambda _: {"index": flat(30, 8)}, "index width: 9; found 8"),
+        (without_last_item, "rows of the items table: 30; found 29"),
+        (without_last_user, "users with histories: 90; found 89"),
+    ],
+)
+def test_parts_of_different_models_are_refused(
+    change: Callable[[Artifact], dict[str, Any]],
+    complaint: str,
+    artifact: Artifact,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        load_artifact(saved(tmp_path, artifact, **change(artifact)))
+
+
+def test_signals_of_another_number_of_towers_are_refused(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    """A stage 2 learned from the scores of as many towers as its stage 1 has."""
+    assert artifact.stage2 is not None
+    shape = artifact.manifest["cross_encoder"]
+    foreign = build_cross_encoder(shape, artifact.text, num_towers=3)
+    stage2 = Stage2(foreign, artifact.stage2.extractor, 4)
+    with pytest.raises(InputError, match=r"cross_encoder.*size mismatch"):
+        load_artifact(saved(tmp_path, artifact, stage2=stage2))
