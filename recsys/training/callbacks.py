@@ -24,8 +24,10 @@ class BestEpoch(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        before = float(self.best_score)
         super().on_validation_end(trainer, pl_module)
-        if self.wait_count == 0:
+        # Not by wait_count, which stays 0 also where a metric is not a number.
+        if float(self.best_score) > before:
             self.best_epochs = trainer.current_epoch + 1
 
     def state_dict(self) -> dict[str, Any]:

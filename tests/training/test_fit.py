@@ -30,6 +30,18 @@ class Interrupt(pl.Callback):
             raise KeyboardInterrupt("interrupted by the test")
 
 
+def modules_of(monkeypatch: pytest.MonkeyPatch, module: object) -> list[pl.LightningModule]:
+    """The modules that are fitted from now on."""
+    original, fitted = module.fit, []
+
+    def fit(trained: pl.LightningModule, *arguments: object, **options: object) -> None:
+        fitted.append(trained)
+        original(trained, *arguments, **options)
+
+    monkeypatch.setattr(module, "fit", fit)
+    return fitted
+
+
 def interrupting(monkeypatch: pytest.MonkeyPatch, module: object, epoch: int) -> None:
     original = module.fit
 
@@ -80,6 +92,7 @@ def test_an_interrupted_search_goes_on_to_the_same_result(
     planted, text, attributes, tmp_path, monkeypatch
 ) -> None:
     arguments = (recipe(epochs=20), planted, text, attributes)
+    fitted = modules_of(monkeypatch, stage1)
     expected, curves = search_epochs(*arguments, run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupting(patch, stage1, epoch=12)
@@ -88,6 +101,25 @@ def test_an_interrupted_search_goes_on_to_the_same_result(
     resumed, resumed_curves = search_epochs(*arguments, run(tmp_path / "broken", resume=True))
     assert resumed == expected
     np.testing.assert_allclose(resumed_curves.frame(), curves.frame(), atol=1e-6)
+    whole, broken, after = fitted
+    assert_equal_weights(whole.model, after.model)
+    with pytest.raises(AssertionError):
+        assert_equal_weights(whole.model, broken.model)
+
+
+@pytest.mark.parametrize("epoch", [5, 25])  # before and after the first checkpoint
+def test_an_interrupted_fit_goes_on_to_the_same_weights(
+    epoch: int, planted, text, attributes, tmp_path, monkeypatch
+) -> None:
+    arguments = (recipe(), 30, planted, text, attributes)
+    expected = fit_two_tower(*arguments, run(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        interrupting(patch, stage1, epoch=epoch)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            fit_two_tower(*arguments, run(tmp_path / "broken"))
+    assert (tmp_path / "broken" / "last.ckpt").exists() == (epoch > 20)
+    resumed = fit_two_tower(*arguments, run(tmp_path / "broken", resume=True))
+    assert_equal_weights(expected, resumed)
 
 
 def test_a_finished_fit_is_loaded_and_not_trained_again(
@@ -167,6 +199,19 @@ def test_an_interrupted_stage_2_goes_on_to_the_same_weights(
             stage2_model(lists, planted, text, run(tmp_path / "broken"))
     resumed = stage2_model(lists, planted, text, run(tmp_path / "broken", resume=True))
     assert_equal_weights(expected, resumed)
+
+
+def test_a_finished_stage_2_is_loaded_and_not_trained_again(
+    lists, planted, text, tmp_path: Path, monkeypatch
+) -> None:
+    first = stage2_model(lists, planted, text, run(tmp_path))
+    interrupting(monkeypatch, stage2, epoch=0)
+    assert_equal_weights(first, stage2_model(lists, planted, text, run(tmp_path, resume=True)))
+
+
+def test_the_same_seed_gives_the_same_stage_2(lists, planted, text, tmp_path: Path) -> None:
+    first = stage2_model(lists, planted, text, run(tmp_path / "0"))
+    assert_equal_weights(first, stage2_model(lists, planted, text, run(tmp_path / "1")))
 
 
 def test_stage_2_learns_to_rank_better_than_it_found_the_lists(
