@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from recsys.data.histories import Histories
+from recsys.errors import InputError
 from recsys.schema import HistoryBatch
 
 
@@ -54,6 +55,9 @@ class HistoryDataModule(pl.LightningDataModule):
         train: the events that the model may see. held_out: validation events, or None to train
             on everything without validation.
         max_length: the latest events kept of a history.
+
+    Raises:
+        InputError: when no user has two events that the model may see.
     """
 
     def __init__(
@@ -72,6 +76,13 @@ class HistoryDataModule(pl.LightningDataModule):
         self.max_length = max_length
         # A single event can't be both seen and predicted.
         self.train_users = np.flatnonzero(train.lengths >= 2)
+        if not len(self.train_users):
+            raise InputError(
+                "a user with two training events left, validation or fold held out",
+                f"at most {train.lengths.max(initial=0)} per user",
+                "give more interactions per user, or hold out fewer (data.num_test, "
+                "data.test_fraction)",
+            )
         self.batches = ShuffledBatches(len(self.train_users), batch_size, seed)
 
     def start_epoch(self, epoch: int) -> None:

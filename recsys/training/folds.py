@@ -61,7 +61,7 @@ def out_of_fold_lists(
     num_candidates: int,
     seed: int,
 ) -> list[CandidateLists]:
-    """Candidate lists of every fold.
+    """Candidate lists of every fold; of a few short histories, some folds may get no event.
 
     Args:
         histories: all training events. text: float32 [N + 1, T].
@@ -71,6 +71,8 @@ def out_of_fold_lists(
     lists = []
     for fold in range(num_folds):
         train, held_out = histories.select(folds != fold), histories.select(folds == fold)
+        if not len(_users_with_both(train, held_out)):
+            continue
         retriever = fit_retriever(train, fold)
         extractor = build_extractor(train, text)
         lists.append(candidate_lists(train, held_out, retriever, extractor, num_candidates))
@@ -93,7 +95,7 @@ def candidate_lists(
     batch_size: int = 64,
 ) -> CandidateLists:
     """Retrieve for each user with held-out events, and mark which candidates are among them."""
-    users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
+    users = _users_with_both(train, held_out)
     stride = extractor.num_items + 1
     positives = torch.from_numpy(held_out.user_idx * stride + held_out.item_idx)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -107,3 +109,7 @@ def candidate_lists(
     candidates, signals, relevance = (torch.cat(column) for column in zip(*parts, strict=True))
     num_relevant = torch.from_numpy(held_out.lengths[users])
     return CandidateLists(train, extractor, users, candidates, signals, relevance, num_relevant)
+
+
+def _users_with_both(train: Histories, held_out: Histories) -> NDArray[np.int64]:
+    return np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))

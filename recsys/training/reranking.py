@@ -16,6 +16,7 @@ from recsys.losses import listwise_softmax
 from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
 from recsys.training.folds import CandidateLists
+from recsys.training.schedule import one_cycle
 
 VALIDATION_SHARE = 0.1
 """The share of users whose lists are kept out of stage 2's training, to watch it."""
@@ -185,10 +186,4 @@ class RerankingModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.learning_rate, total_steps=self.total_steps, pct_start=0.1
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return one_cycle(optimizer, self.learning_rate, self.total_steps)

@@ -12,6 +12,7 @@ from recsys.data.datamodule import ValidationBatch
 from recsys.losses import CandidateFn
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble, history_weights
 from recsys.schema import HistoryBatch
+from recsys.training.schedule import one_cycle
 
 RetrievalLoss = Callable[[Tensor, CandidateFn, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -134,13 +135,5 @@ class RetrievalModule(pl.LightningModule):
             for tower, objective in zip(self.model.members, self.objectives, strict=True)
         ]
         optimizer = torch.optim.Adam(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[objective.learning_rate for objective in self.objectives],
-            total_steps=self.total_steps,
-            pct_start=0.1,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        peaks = [objective.learning_rate for objective in self.objectives]
+        return one_cycle(optimizer, peaks, self.total_steps)

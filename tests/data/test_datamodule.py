@@ -1,9 +1,11 @@
 """Batches: each eligible user once per epoch, in an order that only seed and epoch decide."""
 
 import numpy as np
+import pytest
 
 from recsys.data.datamodule import HistoryDataModule, ShuffledBatches
 from recsys.data.histories import Histories
+from recsys.errors import InputError
 
 
 def histories() -> Histories:
@@ -49,6 +51,13 @@ def test_validation_shows_training_events_and_asks_for_held_out_ones() -> None:
     (batch,) = list(module.val_dataloader())
     assert batch.targets.tolist() == [[27, 28]]
     assert batch.history.item_idx.tolist() == [[22, 23, 24, 25, 26]]
+
+
+def test_histories_too_short_to_train_on_are_refused() -> None:
+    users = np.arange(1, 8)
+    single = Histories.from_indices(users, users, users, 7)
+    with pytest.raises(InputError, match=r"two training events.*at most 1"):
+        HistoryDataModule(single, None, batch_size=2, max_length=50, seed=0)
 
 
 def test_long_histories_are_cut_to_their_latest_events() -> None:

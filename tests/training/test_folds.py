@@ -6,6 +6,7 @@ import torch
 
 from recsys.data.histories import Histories
 from recsys.index import FlatIndexBuilder
+from recsys.signals import signal_names
 from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower
 from tests.training.conftest import recipe, run
@@ -72,3 +73,29 @@ def test_signals_come_from_the_events_outside_the_fold(given) -> None:
     for lists in given[1]:
         counts = torch.from_numpy(lists.histories.item_counts(lists.extractor.num_items))
         torch.testing.assert_close(lists.extractor.log_counts, counts.float().log1p())
+
+
+def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
+    users = np.repeat([1, 2], 3)
+    few = Histories.from_indices(users, np.arange(1, 7), np.arange(6), 2)
+    fitted = []
+
+    def fit_retriever(train: Histories, fold: int):
+        fitted.append(fold)
+        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
+        return build_retriever(model, FlatIndexBuilder().build, 100)
+
+    lists = out_of_fold_lists(few, text, fit_retriever, num_folds=20, num_candidates=5, seed=0)
+    assert fitted == sorted(set(assign_folds(few, 20, seed=0).tolist()))
+    assert len(lists) == len(fitted) < 20
+    assert sum(int(fold.num_relevant.sum()) for fold in lists) == len(few)
+
+
+def test_a_candidates_popularity_counts_the_events_outside_the_fold(given) -> None:
+    for lists in given[1]:
+        assert not torch.isnan(lists.signals).any()
+        assert lists.signals.shape[:2] == lists.candidates.shape
+        counts = lists.histories.item_counts(lists.extractor.num_items)
+        column = signal_names(1).index("log_popularity")
+        expected = torch.from_numpy(counts)[lists.candidates].float().log1p() - 4.0
+        torch.testing.assert_close(lists.signals[:, :, column], expected)
