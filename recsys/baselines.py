@@ -115,7 +115,7 @@ def fit_als(
             iterations=iterations,
             random_state=seed,
         )
-        model.fit(_binary_matrix(train, num_items), show_progress=False)
+        model.fit(train.matrix(num_items), show_progress=False)
     return MatrixFactors(model.user_factors, model.item_factors)
 
 
@@ -141,7 +141,7 @@ def fit_ease(
             f"{num_items}",
             "leave it out, or raise baselines.ease.max_items where memory allows",
         )
-    matrix = _binary_matrix(train, num_items)
+    matrix = train.matrix(num_items)
     by_item = matrix.T.tocsr()
     gram = np.empty((num_items + 1, num_items + 1), dtype=np.float32)
     for start in range(0, len(gram), _GRAM_ROWS_PER_CHUNK):
@@ -193,16 +193,6 @@ def rank(
         start += len(chunk)
         size = max(1, _SCORES_PER_CHUNK // scores.shape[1])
     return ranked
-
-
-def _binary_matrix(train: Histories, num_items: int) -> csr_matrix:
-    """Which user has which item: float32 [U + 1, N + 1], 1 where an event is, however many."""
-    ones = np.ones(len(train), dtype=np.float32)
-    shape = (train.num_users + 1, num_items + 1)
-    matrix = csr_matrix((ones, train.item_idx, train.offsets), shape=shape, copy=True)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix
 
 
 def _without_padding(scores: NDArray[Any]) -> NDArray[np.float32]:

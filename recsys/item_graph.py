@@ -67,13 +67,33 @@ def co_occurrence_graphs(
 ) -> tuple[ItemGraph, ItemGraph]:
     """Session and plain co-occurrence graphs of the users' histories.
 
-    Two events of one user count 1 / (1 + |dt| / time_scale) in the session graph, so that items
-    seen in one sitting weigh most, and 1 in the plain graph. Both are divided by
-    sqrt(n_i n_j) + shrinkage, where n counts events: a damped cosine (Sarwar et al. 2001).
+    The counts of ``co_occurrence_counts``, divided by sqrt(n_i n_j) + shrinkage, where n counts
+    events: a damped cosine (Sarwar et al. 2001).
+
+    Args:
+        max_neighbors: the strongest neighbours kept per item.
+    """
+    session, plain = co_occurrence_counts(
+        histories, num_items, time_scale=time_scale, window=window
+    )
+    counts = histories.item_counts(num_items).astype(np.float32)
+    return (
+        _normalized(session, counts, shrinkage, max_neighbors),
+        _normalized(plain, counts, shrinkage, max_neighbors),
+    )
+
+
+def co_occurrence_counts(
+    histories: Histories, num_items: int, *, time_scale: float = 100.0, window: int = 1000
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """How often two items meet in one history: sparse symmetric float32 [N + 1, N + 1], twice.
+
+    Two events of one user count 1 / (1 + |dt| / time_scale) in the first matrix, the session
+    matrix, so that items seen in one sitting weigh most, and 1 in the second. An event is not
+    paired with itself: without repeated items both diagonals are empty.
 
     Args:
         time_scale: seconds. window: pairs further apart than this many events are not counted.
-        max_neighbors: the strongest neighbours kept per item.
     """
     session = sp.csr_matrix((num_items + 1, num_items + 1), dtype=np.float32)
     plain = session.copy()
@@ -103,11 +123,7 @@ def co_occurrence_graphs(
             batch, pending = [], 0
     if batch:
         session, plain = flush()
-    counts = histories.item_counts(num_items).astype(np.float32)
-    return (
-        _normalized(session + session.T, counts, shrinkage, max_neighbors),
-        _normalized(plain + plain.T, counts, shrinkage, max_neighbors),
-    )
+    return session + session.T, plain + plain.T
 
 
 def _normalized(

@@ -24,6 +24,7 @@ TOWER = {
     "hidden_dim": 0,
     "dropout": 0.0,
     "id_dropout": 0.0,
+    "length_exponent": 0.5,
 }
 ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
 

@@ -7,6 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from recsys.training.item_regression import ItemRegression
+from recsys.training.retrieval import Objective
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = [
     f"{path.parent.name}={path.stem}"
@@ -53,14 +56,13 @@ def test_every_index_can_be_built(option: str) -> None:
     assert callable(instantiate(composed("train", f"index={option}").index).build)
 
 
-def test_every_objective_of_the_towers_can_be_built() -> None:
-    for overrides in ([], ["experiment=sampled_softmax"]):
-        cfg = composed("train", *overrides)
-        for tower in cfg.retrieval.towers.values():
-            assert callable(instantiate(tower.objective).loss)
+@pytest.mark.parametrize("option", ["two_tower", "large_catalog"])
+def test_every_objective_of_the_towers_can_be_built(option: str) -> None:
+    cfg = composed("train", f"retrieval={option}")
+    objectives = [instantiate(tower.objective) for tower in cfg.retrieval.towers.values()]
+    assert all(isinstance(objective, Objective | ItemRegression) for objective in objectives)
 
 
-def test_sampled_softmax_takes_the_place_of_the_full_one() -> None:
-    loss = composed("train", "experiment=sampled_softmax").retrieval.towers.content.objective.loss
-    assert loss._target_ == "recsys.losses.sampled_softmax"
-    instantiate(loss)  # Keyword arguments of the full softmax must not be left over.
+def test_large_catalogs_are_trained_by_gradient_steps_alone() -> None:
+    for tower in composed("train", "retrieval=large_catalog").retrieval.towers.values():
+        assert isinstance(instantiate(tower.objective), Objective)

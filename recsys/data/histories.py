@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.schema import ITEM_ID, TIMESTAMP, USER_ID, HistoryBatch
@@ -82,6 +83,15 @@ class Histories:
     def item_counts(self, num_items: int) -> NDArray[np.int64]:
         """Events per item, int64 [num_items + 1]; entry 0 is 0."""
         return np.bincount(self.item_idx, minlength=num_items + 1)
+
+    def matrix(self, num_items: int) -> csr_matrix:
+        """Which user has which item: float32 [U + 1, N + 1], 1 where an event is, however many."""
+        ones = np.ones(len(self), dtype=np.float32)
+        shape = (self.num_users + 1, num_items + 1)
+        matrix = csr_matrix((ones, self.item_idx, self.offsets), shape=shape, copy=True)
+        matrix.sum_duplicates()
+        matrix.data[:] = 1.0
+        return matrix
 
     def select(self, keep: NDArray[np.bool_]) -> "Histories":
         """The events where ``keep`` [N] is True, same users."""

@@ -27,7 +27,7 @@ class ResidualMLP(nn.Module):
 
 
 class StandardizedLinear(nn.Module):
-    """A linear projection of frozen features, standardised by fixed statistics first.
+    """An affine projection of frozen features, standardised by fixed statistics first.
 
     Text vectors share a large common component; without centring it dominates the projection. The
     statistics are buffers, so that an item added later is treated as the training items were.
@@ -43,11 +43,16 @@ class StandardizedLinear(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", scale.clone())
-        self.linear = nn.Linear(len(mean), out_dim, bias=False)
+        self.linear = nn.Linear(len(mean), out_dim)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = self.linear((features - self.mean) * self.scale)
+        out: Tensor = self.linear(self.standardize(features))
         return out
+
+    def standardize(self, features: Tensor) -> Tensor:
+        """Centred and scaled features, float [..., F]."""
+        return (features - self.mean) * self.scale
 
 
 def weighted_sum_pool(table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:

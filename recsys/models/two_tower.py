@@ -61,29 +61,28 @@ class QueryTower(nn.Module):
 
 
 class CandidateTower(nn.Module):
-    """Item -> candidate embedding [D]; its bias travels as one more dimension."""
+    """Item -> candidate embedding [D]; an item's bias travels as one more dimension.
 
-    def __init__(self, items: ItemEncoder, num_items: int, use_bias: bool) -> None:
+    The bias is part of the item's encoding: it too is learned from content while the id is dropped,
+    so that a new item's popularity is guessed from its text.
+    """
+
+    def __init__(self, items: ItemEncoder) -> None:
         super().__init__()
         self.items = items
-        self.bias = nn.Embedding(num_items + 1, 1) if use_bias else None
-        if self.bias is not None:
-            nn.init.zeros_(self.bias.weight)
 
     def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
         embedding: Tensor = self.items(item_idx, features)
-        if self.bias is not None:
-            embedding = torch.cat([embedding, self.bias(item_idx)], dim=1)
         return embedding
 
 
-def history_weights(mask: Tensor) -> Tensor:
-    """1 / sqrt(number of events) at real events, 0 at padding: bool [B, L] -> float [B, L].
+def history_weights(mask: Tensor, length_exponent: float) -> Tensor:
+    """length ** -exponent at real events, 0 at padding: bool [B, L] -> float [B, L].
 
-    The square root keeps a long history louder than a short one, but not in proportion.
+    An exponent of 0.5 keeps a long history louder than a short one, but not in proportion.
     """
     length = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return mask / length.sqrt()
+    return mask / length**length_exponent
 
 
 class TwoTower(nn.Module):
@@ -96,6 +95,7 @@ class TwoTower(nn.Module):
         use_content: whether content features enter the towers.
         hidden_dim: width of the query tower's MLP; 0 for a linear query tower.
         dropout: inside that MLP. id_dropout: see ``ItemEncoder``.
+        length_exponent: see ``history_weights``.
     """
 
     def __init__(
@@ -110,16 +110,18 @@ class TwoTower(nn.Module):
         hidden_dim: int,
         dropout: float,
         id_dropout: float,
+        length_exponent: float,
     ) -> None:
         super().__init__()
 
-        def encoder() -> ItemEncoder:
-            projection = StandardizedLinear(feature_mean, feature_scale, dim)
-            return ItemEncoder(num_items, dim, projection if use_content else None, id_dropout)
+        def encoder(width: int) -> ItemEncoder:
+            projection = StandardizedLinear(feature_mean, feature_scale, width)
+            return ItemEncoder(num_items, width, projection if use_content else None, id_dropout)
 
-        self.query_tower = QueryTower(encoder(), dim, hidden_dim, dropout)
-        self.candidate_tower = CandidateTower(encoder(), num_items, use_bias)
+        self.query_tower = QueryTower(encoder(dim), dim, hidden_dim, dropout)
+        self.candidate_tower = CandidateTower(encoder(dim + int(use_bias)))
         self.use_bias = use_bias
+        self.length_exponent = length_exponent
         self.embedding_dim = dim + int(use_bias)
 
     def encode_history(self, table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
@@ -165,9 +167,9 @@ class TwoTowerEnsemble(nn.Module):
     def query(self, history: Tensor, history_mask: Tensor) -> Tensor:
         """Query embeddings of histories: int64 [B, L], bool [B, L] -> float [B, D]."""
         item_idx, positions = torch.unique(history, return_inverse=True)
-        weights = history_weights(history_mask)
         parts = []
         for tower in self.members:
+            weights = history_weights(history_mask, tower.length_exponent)
             table = tower.query_tower.items(item_idx, self.features[item_idx])
             parts.append(tower.encode_history(table, positions, weights))
         scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]

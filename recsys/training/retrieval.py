@@ -1,4 +1,7 @@
-"""Stage 1's LightningModule: each tower of the ensemble learns by its own objective."""
+"""Stage 1's LightningModule: each tower of the ensemble learns by its own objective.
+
+Towers without one were fitted before, in closed form, and stay as they are.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,7 +49,7 @@ class RetrievalModule(pl.LightningModule):
     def __init__(
         self,
         model: TwoTowerEnsemble,
-        objectives: Sequence[Objective],
+        objectives: Sequence[Objective | None],
         item_counts: Tensor,
         calibration: HistoryBatch,
         *,
@@ -55,17 +58,15 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.objectives = list(objectives)
+        pairs = zip(model.members, objectives, strict=True)
+        self.trained = [(tower, goal) for tower, goal in pairs if goal is not None]
         self.register_buffer("item_counts", item_counts, persistent=False)
         self.calibration = calibration
         self.total_steps = total_steps
         self.validation_k = validation_k
 
     def training_step(self, batch: HistoryBatch, _: int) -> Tensor:
-        losses = [
-            self._tower_loss(tower, objective, batch)
-            for tower, objective in zip(self.model.members, self.objectives, strict=True)
-        ]
+        losses = [self._tower_loss(tower, goal, batch) for tower, goal in self.trained]
         total = torch.stack(losses).sum()
         size = len(batch.item_idx)
         for name, loss in enumerate(losses):
@@ -77,7 +78,7 @@ class RetrievalModule(pl.LightningModule):
         history, mask = batch.item_idx, batch.mask
         keep = 1.0 - objective.input_dropout
         visible = mask & (torch.rand(history.shape, device=history.device) < keep)
-        weights = history_weights(mask) * visible / keep
+        weights = history_weights(mask, tower.length_exponent) * visible / keep
 
         features = self.model.features
         item_idx, positions = torch.unique(history, return_inverse=True)
@@ -131,9 +132,9 @@ class RetrievalModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
-            {"params": list(tower.parameters()), "lr": objective.learning_rate}
-            for tower, objective in zip(self.model.members, self.objectives, strict=True)
+            {"params": list(tower.parameters()), "lr": goal.learning_rate}
+            for tower, goal in self.trained
         ]
         optimizer = torch.optim.Adam(groups)
-        peaks = [objective.learning_rate for objective in self.objectives]
+        peaks = [goal.learning_rate for _, goal in self.trained]
         return one_cycle(optimizer, peaks, self.total_steps)

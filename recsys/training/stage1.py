@@ -20,6 +20,7 @@ from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
 from recsys.training.fit import TrainerFactory, fit
+from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective, RetrievalModule
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,14 @@ BuildIndex = Callable[[np.ndarray], CandidateIndex]
 class RetrievalRecipe:
     """All that training a stage 1 depends on besides the events.
 
-    towers, objectives: one each per tower of the ensemble. epochs: length of the learning-rate
+    towers, objectives: one each per tower of the ensemble; one objective at least is learned by
+    gradient steps. epochs: length of the learning-rate
     schedule and the most that are trained. patience: validations without improvement before
     training stops. num_validation: events per user held out to choose the number of epochs.
     """
 
     towers: Sequence[ModelConfig]
-    objectives: Sequence[Objective]
+    objectives: Sequence[Objective | ItemRegression]
     epochs: int
     validate_every: int
     patience: int
@@ -139,14 +141,18 @@ def _assemble(
     num_items = len(text) - 1
     item_counts = torch.from_numpy(train.item_counts(num_items))
     torch.manual_seed(seed)
-    model = build_two_tower(recipe.towers, content_features(text, attributes, item_counts))
+    content = content_features(text, attributes, item_counts)
+    model = build_two_tower(recipe.towers, content)
+    for tower, objective in zip(model.members, recipe.objectives, strict=True):
+        if isinstance(objective, ItemRegression):
+            objective.fit(tower, train, content)
     datamodule = HistoryDataModule(
         train, held_out, batch_size=recipe.batch_size, max_length=recipe.max_history, seed=seed
     )
     calibration = train.pad(datamodule.train_users[:CALIBRATION_USERS], recipe.max_history)
     module = RetrievalModule(
         model,
-        recipe.objectives,
+        [goal if isinstance(goal, Objective) else None for goal in recipe.objectives],
         item_counts,
         calibration,
         total_steps=recipe.epochs * datamodule.steps_per_epoch,

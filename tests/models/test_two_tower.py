@@ -16,6 +16,7 @@ LINEAR = {
     "hidden_dim": 0,
     "dropout": 0.0,
     "id_dropout": 0.0,
+    "length_exponent": 0.5,
 }
 CONTENT = {**LINEAR, "use_content": True, "use_bias": True, "hidden_dim": 8, "dropout": 0.3}
 
@@ -84,9 +85,10 @@ def test_content_moves_an_item_whose_id_was_never_trained(model) -> None:
     assert not torch.equal(tower.candidate_tower(item, one), tower.candidate_tower(item, other))
 
 
-def test_history_weights_are_one_over_the_square_root_of_the_length() -> None:
-    weights = history_weights(torch.tensor([[True, True, True, True], [True, False, False, False]]))
-    assert weights.tolist() == [[0.5] * 4, [1.0, 0.0, 0.0, 0.0]]
+@pytest.mark.parametrize(("exponent", "four", "one"), [(0.5, 0.5, 1.0), (0.0, 1.0, 1.0)])
+def test_history_weights_are_a_power_of_the_length(exponent, four, one) -> None:
+    mask = torch.tensor([[True, True, True, True], [True, False, False, False]])
+    assert history_weights(mask, exponent).tolist() == [[four] * 4, [one, 0.0, 0.0, 0.0]]
 
 
 def test_an_empty_history_has_a_finite_query(model) -> None:

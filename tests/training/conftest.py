@@ -22,6 +22,7 @@ TOWER = {
     "hidden_dim": 8,
     "dropout": 0.2,
     "id_dropout": 0.1,
+    "length_exponent": 0.5,
 }
 
 
