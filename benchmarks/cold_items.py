@@ -11,19 +11,18 @@ if not __package__:  # run as a file
     import _root  # type: ignore[import-not-found]  # noqa: F401
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from hydra.utils import instantiate
-from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.cold_item_draw import ColdItems, draw_cold_items, hold_out_items
 from benchmarks.content_rankers import (
     REGULARIZATIONS,
     Among,
@@ -31,68 +30,33 @@ from benchmarks.content_rankers import (
     FitFactors,
     Random,
     fit_similarity,
+    genres_and_year,
     map_factors,
 )
-from benchmarks.harness import Setting, cell, mean_metrics, parse_arguments, present, run_draws
+from benchmarks.harness import (
+    Setting,
+    cell,
+    mean_metrics,
+    parse_arguments,
+    plain_table,
+    present,
+    run_draws,
+)
 from benchmarks.training import TrainRecommender, train_recommender
 from recsys.baselines import Baseline, Popularity, rank
-from recsys.data.prepare import TrainingData, prepare
-from recsys.evaluation import Targets, ranked_tensor
+from recsys.data.prepare import TrainingData
+from recsys.evaluation import ranked_tensor
 from recsys.recommender import Recommender
-from recsys.schema import ITEM_ID, Dataset, ExternalId, Request, Split
+from recsys.schema import ExternalId, Request
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.1
 K = 20
 METRICS = (f"recall@{K}", f"ndcg@{K}")
 NUM_VALIDATION_DRAWS = 3
 
 Figures = dict[str, dict[str, float]]
 """``{"cold": {metric: value}, "catalogue": {metric: value}}``: by what was ranked."""
-
-
-@dataclass(frozen=True)
-class ColdItems:
-    """A draw: what may be trained on, and what is asked.
-
-    data: its training rows hold no cold item; its catalogue holds all. cold: bool [N + 1].
-    targets: every interaction, training or test, with a cold item.
-    """
-
-    data: TrainingData
-    cold: NDArray[np.bool_]
-    targets: Targets
-
-    def __post_init__(self) -> None:
-        assert not self.cold[self.data.train.item_idx].any(), "a cold item has training rows"
-        assert self.cold[self.targets.items.numpy()].all(), "a target is not a cold item"
-
-
-def hold_out_items(
-    data: TrainingData, candidates: NDArray[np.int64], share: float, seed: int
-) -> ColdItems:
-    """Hold a random share of the items ``candidates`` [n] out of training altogether."""
-    drawn = np.random.default_rng(seed).permutation(candidates)[: round(share * len(candidates))]
-    cold = np.zeros(len(data.items) + 1, dtype=bool)
-    cold[drawn] = True
-    train, test = data.split.train, data.split.test
-    rows = pd.concat([train, test], ignore_index=True)
-    split = Split(
-        name="cold-items",
-        protocol=f"cold items: {len(drawn)} random items have no training rows, seed {seed}",
-        train=train[~cold[data.items.encode(train[ITEM_ID])]].reset_index(drop=True),
-        test=rows[cold[data.items.encode(rows[ITEM_ID])]].reset_index(drop=True),
-    )
-    warm = prepare(Dataset(data.name, rows, data.catalog.items), split)
-    # Text vectors and ``cold`` go by index.
-    assert warm.items.content_hash() == data.items.content_hash()
-    return ColdItems(warm, cold, Targets.from_frame(split.test, warm.users, warm.items))
-
-
-def draw_cold_items(data: TrainingData, seed: int) -> ColdItems:
-    """Hold a random tenth of the catalogue out."""
-    return hold_out_items(data, np.arange(1, len(data.items) + 1), SHARE, seed)
 
 
 def evaluate_ranker(ranker: Baseline, draw: ColdItems, seed: int) -> Figures:
@@ -123,7 +87,10 @@ def evaluate_recommender(recommender: Recommender, draw: ColdItems, *, rerank: b
 
 
 def choose_regularizations(
-    data: TrainingData, feature_sets: Mapping[str, Features], fit_factors: FitFactors, seed: int
+    data: TrainingData,
+    feature_sets: Mapping[str, Sequence[Features]],
+    fit_factors: FitFactors,
+    seed: int,
 ) -> dict[str, float]:
     """Each ridge map's penalty, by recall among items that are drawn cold from ``data`` in turn.
 
@@ -132,10 +99,10 @@ def choose_regularizations(
     seen = np.flatnonzero(data.train.item_counts(len(data.items)))
     recalls = {name: np.zeros(len(REGULARIZATIONS)) for name in feature_sets}
     for number in range(NUM_VALIDATION_DRAWS):
-        inner = hold_out_items(data, seen, SHARE, seed + number)
+        inner = hold_out_items(data, seen, seed + number)
         factors = fit_factors(inner.data.train, len(data.items))
-        for name, features in feature_sets.items():
-            maps = map_factors(inner.data.train, factors, features, REGULARIZATIONS)
+        for name, blocks in feature_sets.items():
+            maps = map_factors(inner.data.train, factors, blocks, REGULARIZATIONS)
             recalls[name] += [evaluate_ranker(m, inner, seed)["cold"][METRICS[0]] for m in maps]
     return {name: REGULARIZATIONS[int(sums.argmax())] for name, sums in recalls.items()}
 
@@ -146,12 +113,11 @@ def measure_baselines(
     """``{"systems": {name: figures}, "regularization": {name: penalty}}``."""
     data = draw.data
     train, num_items = data.train, len(data.items)
-    attributes = data.catalog.attributes
-    is_genre = [name.startswith("genre: ") for name in data.catalog.attribute_names]
+    genres, with_year = genres_and_year(data.catalog)
     feature_sets = {
-        "ridge, genres and decade": attributes,
-        "ridge, text": text,
-        "ridge, genres, decade and text": np.concatenate([attributes, text], axis=1),
+        "ridge, genres and year": [with_year],
+        "ridge, text": [text],
+        "ridge, genres, year and text": [with_year, text],
     }
     log.info("ridge maps: choosing penalties on warm items")
     penalties = choose_regularizations(data, feature_sets, fit_factors, seed)
@@ -162,11 +128,11 @@ def measure_baselines(
     )
     rankers: dict[str, Baseline] = {
         "random": Random(num_items, seed),
-        "genre kNN": fit_similarity(train, attributes[:, is_genre]),
+        "genre kNN": fit_similarity(train, genres),
         "text kNN": fit_similarity(train, text),
         **{
-            name: map_factors(train, factors, features, [penalties[name]])[0]
-            for name, features in feature_sets.items()
+            name: map_factors(train, factors, blocks, [penalties[name]])[0]
+            for name, blocks in feature_sets.items()
         },
         "oracle: true popularity": Popularity(true_counts.astype(np.float32)),
     }
@@ -210,14 +176,14 @@ def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:
 def results_table(content: Mapping[str, Any]) -> Table:
     """One row per system: mean ± sd over draws."""
     num_draws, mean = len(content["draws"]), content["mean"]
-    table = Table(
-        title=f"{content['dataset']}: {mean['num_cold']:.0f} cold items, {num_draws} draws",
-        caption="mean ± sd over draws; whole catalogue: training items left out",
+    table = plain_table(
+        f"{content['dataset']}: {mean['num_cold']:.0f} cold items, mean ± sd of {num_draws} draws",
+        "ranked among the cold items, and within the whole catalogue",
     )
-    table.add_column("system")
-    for candidates in ("among cold items", "whole catalogue"):
+    table.add_column("system", no_wrap=True)
+    for candidates in ("cold", "catalogue"):
         for metric in METRICS:
-            table.add_column(f"{candidates}\n{metric}", justify="right")
+            table.add_column(f"{candidates}\n{metric}", justify="right", no_wrap=True)
     for system in mean["systems"]:
         cells = [
             cell(content, "systems", system, candidates, metric)

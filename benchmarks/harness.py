@@ -15,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -160,6 +161,11 @@ def run_draws(
     }
 
 
+def plain_table(title: str, caption: str) -> Table:
+    """An empty table whose rules leave room for numbers."""
+    return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def present(table: Table, content: Mapping[str, Any], output: Path | None) -> None:
     """Print the table, and write the figures where ``output`` is given."""
     console = Console()
@@ -175,4 +181,4 @@ def cell(summary: Mapping[str, Any], *path: str) -> str:
     mean, sd = summary["mean"], summary["sd"]
     for key in path:
         mean, sd = mean[key], sd[key]
-    return f"{mean:.3f} ± {sd:.3f}"
+    return f"{mean:.3f} ± {sd:.3f}".replace("0.", ".")
