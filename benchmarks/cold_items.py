@@ -47,6 +47,7 @@ from recsys.baselines import Baseline, Popularity, rank
 from recsys.data.prepare import TrainingData
 from recsys.evaluation import ranked_tensor
 from recsys.recommender import Recommender
+from recsys.results import column_name
 from recsys.schema import ExternalId, Request
 
 log = logging.getLogger(__name__)
@@ -174,16 +175,16 @@ def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:
 
 
 def results_table(content: Mapping[str, Any]) -> Table:
-    """One row per system: mean ± sd over draws."""
+    """One row per system: mean±sd over draws."""
     num_draws, mean = len(content["draws"]), content["mean"]
     table = plain_table(
-        f"{content['dataset']}: {mean['num_cold']:.0f} cold items, mean ± sd of {num_draws} draws",
+        f"{content['dataset']}: {mean['num_cold']:.0f} cold items, mean±sd of {num_draws} draws",
         "ranked among the cold items, and within the whole catalogue",
     )
     table.add_column("system", no_wrap=True)
     for candidates in ("cold", "catalogue"):
         for metric in METRICS:
-            table.add_column(f"{candidates}\n{metric}", justify="right", no_wrap=True)
+            table.add_column(f"{candidates}\n{column_name(metric)}", justify="right", no_wrap=True)
     for system in mean["systems"]:
         cells = [
             cell(content, "systems", system, candidates, metric)

@@ -177,8 +177,8 @@ def present(table: Table, content: Mapping[str, Any], output: Path | None) -> No
 
 
 def cell(summary: Mapping[str, Any], *path: str) -> str:
-    """``mean ± sd`` of the number at ``path`` below the summary's ``mean`` and ``sd``."""
+    """``mean±sd`` of the number at ``path`` below the summary's ``mean`` and ``sd``."""
     mean, sd = summary["mean"], summary["sd"]
     for key in path:
         mean, sd = mean[key], sd[key]
-    return f"{mean:.3f} ± {sd:.3f}".replace("0.", ".")
+    return f"{mean:.3f}±{sd:.3f}".replace("0.", ".")
