@@ -199,7 +199,7 @@ def main() -> None:
     arguments = parse_arguments("Rank items that have no interactions.")
     content = run_draws(arguments, partial(measure, stage2=arguments.stage2))
     content["protocol"] = " ".join((__doc__ or "").split("\n\n")[1].split())
-    present(results_table(content), content, arguments.output)
+    present([results_table(content)], content, arguments.output)
 
 
 if __name__ == "__main__":

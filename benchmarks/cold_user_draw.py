@@ -37,6 +37,15 @@ class ColdUsers:
         """The unseen users' first ``length`` interactions."""
         return self.histories.select(_places(self.histories) < length)
 
+    def shuffled(self, seed: int) -> "ColdUsers":
+        """The same users with their interactions in a random order, so with other targets."""
+        events = self.histories
+        places = events.random_ranks(np.random.default_rng(seed))
+        histories = Histories.from_indices(
+            events.user_idx, events.item_idx, places, events.num_users
+        )
+        return ColdUsers(self.data, histories, _targets(histories))
+
 
 def draw_cold_users(data: TrainingData, seed: int) -> ColdUsers:
     """Hold a random tenth of the users out; those with too few interactions are never drawn.

@@ -166,10 +166,11 @@ def plain_table(title: str, caption: str) -> Table:
     return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def present(table: Table, content: Mapping[str, Any], output: Path | None) -> None:
-    """Print the table, and write the figures where ``output`` is given."""
+def present(tables: Sequence[Table], content: Mapping[str, Any], output: Path | None) -> None:
+    """Print the tables, and write the figures where ``output`` is given."""
     console = Console()
-    console.print(table)
+    for table in tables:
+        console.print(table)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content, indent=2) + "\n")

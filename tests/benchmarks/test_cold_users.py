@@ -3,15 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from benchmarks.cold_user_draw import NUM_GIVEN, ColdUsers, draw_cold_users
 from benchmarks.cold_users import (
     HISTORY_LENGTHS,
     fold_in,
     measure_baselines,
-    measure_product,
     measure_recommender,
+    measure_systems,
 )
 from recsys.baselines import fit_ease, fit_popularity, rank
 from recsys.errors import InputError
@@ -106,14 +105,26 @@ def test_curves_of_all_systems_have_all_lengths_and_metrics(draw):
     assert systems["ease"]["0"] == systems["popularity"]["0"]
     assert len({tuple(figures.items()) for figures in systems["popularity"].values()}) == 1
 
-    def train(data, text):
-        assert data is draw.data
-        return FirstItems(data.items.ids.tolist())
-
-    for stage2, names in ((False, ["stage1"]), (True, ["stage1", "stage2"])):
-        curves = measure_product(draw, torch.ones(61, 4), train, stage2=stage2)
-        assert list(curves) == names
+    recommender = FirstItems(draw.data.items.ids.tolist())
+    for stage2, stages in ((False, ["stage1"]), (True, ["stage1", "stage2"])):
+        curves = measure_systems(draw, fit_ease(draw.data.train, 60), recommender, 0, stage2=stage2)
+        assert list(curves) == ["popularity", "ease", *stages]
         assert list(curves["stage1"]["20"]) == ["recall@10", "ndcg@10", "recall@100"]
+
+
+def test_a_random_order_keeps_users_and_interactions(draw):
+    shuffled = draw.shuffled(seed=3)
+    users = draw.histories.user_idx
+    assert (shuffled.histories.offsets == draw.histories.offsets).all()
+    assert (shuffled.histories.item_idx != draw.histories.item_idx).any()
+    for user in draw.targets.user_idx:
+        own, again = (set(h.item_idx[users == user]) for h in (draw.histories, shuffled.histories))
+        assert own == again
+    given = shuffled.given(NUM_GIVEN)
+    pairs = set(zip(given.user_idx - 1, given.item_idx, strict=True))
+    targets = set(zip(shuffled.targets.rows.tolist(), shuffled.targets.items.tolist(), strict=True))
+    assert len(targets) == 40
+    assert not pairs & targets
 
 
 def test_an_untrained_bundle_answers_unseen_histories(untrained_recommender):
