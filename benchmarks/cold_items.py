@@ -159,7 +159,7 @@ def measure_two_tower(
         systems[f"two-tower{suffix}"] = evaluate_recommender(recommender, draw, rerank=False)
         if stage2:
             reranked = evaluate_recommender(recommender, draw, rerank=True)
-            systems[f"two-tower + cross-encoder{suffix}"] = reranked
+            systems[f"both stages{suffix}"] = reranked
     return systems
 
 
