@@ -1,0 +1,1 @@
+"""Protocols beside the main evaluation, each a command: ``python benchmarks/<name>.py``."""
