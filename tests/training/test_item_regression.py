@@ -100,7 +100,7 @@ def test_an_item_without_events_is_placed_by_its_content(planted, attributes) ->
     ensemble = fitted(objective, train, text, attributes, dim=8)
     assert not ensemble.members[0].candidate_tower.items.id_embedding.weight[new_item].any()
     of_item = scores(ensemble, train)[:, new_item]
-    likes = torch.from_numpy(USERS % NUM_GROUPS == (new_item - 1) % NUM_GROUPS)
+    likes = torch.from_numpy((new_item - 1) % NUM_GROUPS == USERS % NUM_GROUPS)
     assert float(of_item[likes].min()) > float(of_item[~likes].max())
 
 
