@@ -44,7 +44,7 @@ def hold_out_items(data: TrainingData, candidates: NDArray[np.int64], seed: int)
         train=train[~cold[data.items.encode(train[ITEM_ID])]].reset_index(drop=True),
         test=rows[cold[data.items.encode(rows[ITEM_ID])]].reset_index(drop=True),
     )
-    warm = prepare(Dataset(data.name, rows, data.catalog.items), split)
+    warm = prepare(Dataset(data.name, rows, data.catalog.items, data.user_frame), split)
     # Text vectors and ``cold`` go by index.
     assert warm.items.content_hash() == data.items.content_hash()
     return ColdItems(warm, cold, Targets.from_frame(split.test, warm.users, warm.items))

@@ -71,7 +71,7 @@ def draw_cold_users(data: TrainingData, seed: int) -> ColdUsers:
         train=data.split.train[~data.split.train[USER_ID].isin(drawn)].reset_index(drop=True),
         test=rows[is_drawn].reset_index(drop=True),
     )
-    others = prepare(Dataset(data.name, rows, data.catalog.items), split)
+    others = prepare(Dataset(data.name, rows, data.catalog.items, data.user_frame), split)
     # Text vectors go by index.
     assert others.items.content_hash() == data.items.content_hash()
     unseen = Vocabulary(drawn.tolist()).sorted()

@@ -69,10 +69,14 @@ class Artifact:
         return int(self.manifest["num_candidates"])
 
 
-def build_two_tower(towers: Sequence[ModelConfig], content: ContentFeatures) -> TwoTowerEnsemble:
-    """A freshly initialised ensemble, one tower per config."""
+def build_two_tower(
+    towers: Sequence[ModelConfig], content: ContentFeatures, num_context: int = 0
+) -> TwoTowerEnsemble:
+    """A freshly initialised ensemble, one tower per config, for users of so many attributes."""
     num_items = len(content.values) - 1
-    members = [TwoTower(num_items, content.mean, content.scale, **config) for config in towers]
+    members = [
+        TwoTower(num_items, num_context, content.mean, content.scale, **config) for config in towers
+    ]
     return TwoTowerEnsemble(members, content.values)
 
 
@@ -104,6 +108,7 @@ def save_artifact(
             "offsets": torch.from_numpy(histories.offsets),
             "item_idx": torch.from_numpy(histories.item_idx),
             "timestamps": torch.from_numpy(histories.timestamps),
+            "context": torch.from_numpy(histories.context),
         },
     }
     if stage2 is not None:
@@ -148,14 +153,19 @@ def load_artifact(path: Path) -> Artifact:
     content = bundle.tensors["content"]
     text, attributes = content["text"], content["attributes"]
     events = {name: tensor.numpy() for name, tensor in bundle.tensors["histories"].items()}
-    histories = Histories(events["offsets"], events["item_idx"], events["timestamps"])
+    with _fitting(path, "table of histories"):
+        histories = Histories(**events)
+    num_users = len(histories.context) - 1
+    if histories.num_users != num_users:
+        raise _misfit(path, f"users with histories: {num_users}", str(histories.num_users))
 
     # The statistics of the features are buffers of the towers, restored with their weights.
     values = torch.cat([text, attributes], dim=1)
     blank = torch.zeros(values.shape[1])
     towers = bundle.manifest["towers"]
     with _fitting(path, "two_tower"):
-        two_tower = build_two_tower(towers, ContentFeatures(values, blank, blank))
+        content_features = ContentFeatures(values, blank, blank)
+        two_tower = build_two_tower(towers, content_features, histories.context.shape[1])
         two_tower.load_state_dict(bundle.tensors["two_tower"])
     artifact = Artifact(
         version=bundle.version,

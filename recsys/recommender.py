@@ -126,10 +126,12 @@ class Recommender:
     def _histories(self, requests: Sequence[Request]) -> HistoryBatch:
         """Stored histories of known users and given ones: padded, [B, L]."""
         stored = np.zeros(len(requests), dtype=np.int64)
+        users = np.array([self._user_idx(r.user_id) for r in requests], dtype=np.int64)
         by_user = [row for row, r in enumerate(requests) if r.history is None]
-        user_ids = [requests[row].user_id for row in by_user]
-        stored[by_user] = [self._user_idx(user_id) for user_id in user_ids]
-        batch = self.histories.pad(stored)
+        stored[by_user] = users[by_user]
+        # A known user's attributes count with a history given in the request, too.
+        context = torch.from_numpy(self.histories.context[users])
+        batch = self.histories.pad(stored)._replace(context=context)
         given = {
             row: self._known_items(request.history)
             for row, request in enumerate(requests)
@@ -138,7 +140,7 @@ class Recommender:
         if not given:
             return batch
         width = max(batch.mask.shape[1], *(len(items) for items in given.values()))
-        item_idx, timestamps, mask = (_widened(part, width) for part in batch)
+        item_idx, timestamps, mask = (_widened(part, width) for part in batch[:3])
         for row, items in given.items():
             item_idx[row, : len(items)] = torch.from_numpy(items)
             # Without times of their own, the events count as a sitting that ends now, where "now"
@@ -146,7 +148,7 @@ class Recommender:
             seconds_ago = torch.arange(len(items) - 1, -1, -1)
             timestamps[row, : len(items)] = self._latest_event - seconds_ago
             mask[row, : len(items)] = True
-        return HistoryBatch(item_idx, timestamps, mask)
+        return HistoryBatch(item_idx, timestamps, mask, context)
 
     def _user_idx(self, user_id: ExternalId | None) -> int:
         return 0 if user_id is None else int(self.users.encode([user_id])[0])

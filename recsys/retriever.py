@@ -49,7 +49,9 @@ class Retriever:
         """
         device = self.embeddings.device
         recent = latest_events(history, self.max_history)
-        query = self.model.query(recent.item_idx.to(device), recent.mask.to(device))
+        query = self.model.query(
+            *(part.to(device) for part in (recent.item_idx, recent.mask, recent.context))
+        )
         seen = history.item_idx.numpy()
         excluded = seen if exclude is None else np.concatenate([seen, exclude], axis=1)
         scores, found = self.index.search(query.float().cpu().numpy(), k, excluded)

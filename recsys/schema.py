@@ -61,15 +61,17 @@ class Split:
 
 
 class HistoryBatch(NamedTuple):
-    """Padded, time-ordered histories; real events are left-aligned.
+    """Padded, time-ordered histories with their users' attributes; events are left-aligned.
 
     item_idx: int64 [B, L], 0 where padded. timestamps: int64 [B, L], unix seconds, 0 where padded.
-    mask: bool [B, L], True = real.
+    mask: bool [B, L], True = real. context: float32 [B, A], the users' attributes, zeros where
+    none are known.
     """
 
     item_idx: Tensor
     timestamps: Tensor
     mask: Tensor
+    context: Tensor
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ _PAIR_SCALES = (20.0, 4.0, 4.0)
 _WINDOW_DAYS = (1, 7, 30)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
+_PRIOR_EVENTS = 10.0
 # Bounds memory, which grows with candidates x events.
 _MAX_MATCHED = 1000
 
@@ -31,6 +32,7 @@ def signal_names(num_towers: int) -> list[str]:
         "log_popularity",
         "relative_popularity",
         "log_history_length",
+        "context_affinity",
         *[f"{name}_{kind}" for name in PAIR_NAMES for kind in ("sum", "mean", "best")],
         *[f"{kind}_{days}d" for days in _WINDOW_DAYS for kind in ("popularity", "trend")],
     ]
@@ -57,6 +59,7 @@ class SignalExtractor:
         counts = torch.from_numpy(histories.item_counts(num_items)).float()
         self.log_counts = counts.log1p()
         self.share = counts / counts.sum().clamp(min=1)
+        self.affinity = _context_affinity(histories, num_items)
         self.graphs = {"session": session, "co_occurrence": co_occurrence}
         self.session = session.lookup()
         self.co_occurrence = co_occurrence.lookup()
@@ -109,6 +112,7 @@ class SignalExtractor:
             *_standardized(scores, mask).unbind(dim=2),
             3.0 - rank,
             *self._popularity(history, candidates),
+            torch.einsum("bka,ba->bk", self.affinity[candidates], history.context),
             *_standardized(self._matches(history, candidates), mask).unbind(dim=2),
             *self._recent_popularity(history, candidates),
         ]
@@ -147,6 +151,19 @@ class SignalExtractor:
             expected = total[:, None] * self.share[candidates]
             columns += [count.log1p() - 1.0, ((count + 1.0) / (expected + 1.0)).log()]
         return columns
+
+
+def _context_affinity(histories: Histories, num_items: int) -> Tensor:
+    """How much more common items are among users of an attribute than among all: [N + 1, A].
+
+    The logarithm of the ratio of the two; items with few events are drawn towards 0.
+    """
+    matrix = histories.matrix(num_items)
+    counts = torch.from_numpy(matrix.sum(axis=0)).reshape(-1, 1)
+    by_attribute = torch.from_numpy(matrix.T @ histories.context)  # [N + 1, A]
+    # At least one event, so that no share is 0.
+    share = by_attribute.sum(dim=0).clamp(min=1.0) / counts.sum().clamp(min=1.0)
+    return ((by_attribute + _PRIOR_EVENTS * share) / ((counts + _PRIOR_EVENTS) * share)).log()
 
 
 class _WindowCounts:

@@ -79,7 +79,9 @@ def test_a_row_does_not_depend_on_its_batch_or_on_empty_slots(histories, extract
 
 def test_padding_of_the_history_changes_nothing(histories, extractor) -> None:
     history = histories.pad(np.array([1]))
-    wider = HistoryBatch(*(torch.nn.functional.pad(part, (0, 4)) for part in history))
+    wider = HistoryBatch(
+        *(torch.nn.functional.pad(part, (0, 4)) for part in history[:3]), history.context
+    )
     candidates, scores = torch.tensor([[7, 8, 9]]), torch.rand(1, 3, 1)
     torch.testing.assert_close(
         extractor.signals(history, candidates, scores), extractor.signals(wider, candidates, scores)
@@ -89,7 +91,9 @@ def test_padding_of_the_history_changes_nothing(histories, extractor) -> None:
 def test_an_empty_history_has_finite_signals(extractor) -> None:
     none = torch.zeros(1, 1, dtype=torch.long)
     signals = extractor.signals(
-        HistoryBatch(none, none, none > 0), torch.tensor([[1, 2]]), torch.rand(1, 2, 1)
+        HistoryBatch(none, none, none > 0, torch.zeros(1, 0)),
+        torch.tensor([[1, 2]]),
+        torch.rand(1, 2, 1),
     )
     assert torch.isfinite(signals).all()
 
@@ -107,7 +111,7 @@ def test_the_session_signal_prefers_what_was_seen_at_the_same_time() -> None:
 
 def test_latest_events_keeps_the_end_of_each_history() -> None:
     item_idx = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
-    batch = latest_events(HistoryBatch(item_idx, item_idx * 10, item_idx > 0), 3)
+    batch = latest_events(HistoryBatch(item_idx, item_idx * 10, item_idx > 0, torch.zeros(2, 0)), 3)
     assert batch.item_idx.tolist() == [[2, 3, 4], [5, 6, 0]]
     assert batch.timestamps.tolist() == [[20, 30, 40], [50, 60, 0]]
     assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
@@ -121,3 +125,20 @@ def test_the_cross_encoder_reads_the_latest_events(histories, extractor) -> None
     assert batch.history_age[0, 1] == 0
     assert batch.history_age[0, 0] > 0
     assert batch.pairs.shape[:3] == (1, 2, 2)
+
+
+def test_affinity_prefers_what_users_of_the_same_attribute_have() -> None:
+    """Users 1 to 4 have attribute 0 and item 1, users 5 to 8 attribute 1 and item 2; all have 3."""
+    users = np.concatenate([np.arange(1, 9), np.arange(1, 9)])
+    items = np.array([1] * 4 + [2] * 4 + [3] * 8)
+    context = np.repeat(np.eye(2, dtype=np.float32), 4, axis=0)
+    context = np.concatenate([np.zeros((1, 2), np.float32), context])
+    histories = Histories.from_indices(users, items, np.arange(16), 8, context)
+    extractor = extractor_of(histories)
+    column = signal_names(1).index("context_affinity")
+    batch = histories.pad(np.array([1, 5]))
+    candidates = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    affinity = extractor.signals(batch, candidates, torch.rand(2, 3, 1))[:, :, column]
+    assert affinity[0, 0] > 0.2 > -0.2 > affinity[0, 1]
+    assert affinity[1, 1] > 0.2 > -0.2 > affinity[1, 0]
+    torch.testing.assert_close(affinity[:, 2], torch.zeros(2), atol=1e-5, rtol=0)

@@ -18,11 +18,13 @@ class Histories:
 
     offsets: int64 [U + 2]; row 0 is the padding user and empty. item_idx: int64 [N].
     timestamps: int64 [N], unix seconds. Events with equal timestamps keep their file order.
+    context: float32 [U + 1, A], the users' attributes; A may be 0.
     """
 
     offsets: NDArray[np.int64]
     item_idx: NDArray[np.int64]
     timestamps: NDArray[np.int64]
+    context: NDArray[np.float32]
 
     @classmethod
     def from_indices(
@@ -31,18 +33,25 @@ class Histories:
         item_idx: NDArray[np.int64],
         timestamps: NDArray[np.int64],
         num_users: int,
+        context: NDArray[np.float32] | None = None,
     ) -> "Histories":
         """Build from parallel arrays [N] in any order; ``user_idx`` lies in 1..num_users."""
         order = np.lexsort((np.arange(len(user_idx)), timestamps, user_idx))
         counts = np.bincount(user_idx, minlength=num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(offsets, item_idx[order], timestamps[order])
+        if context is None:
+            context = np.zeros((num_users + 1, 0), dtype=np.float32)
+        return cls(offsets, item_idx[order], timestamps[order], context)
 
     @classmethod
     def from_frame(
-        cls, interactions: pd.DataFrame, users: Vocabulary, items: Vocabulary
+        cls,
+        interactions: pd.DataFrame,
+        users: Vocabulary,
+        items: Vocabulary,
+        context: NDArray[np.float32] | None = None,
     ) -> "Histories":
-        """Encode a frame of interactions.
+        """Encode a frame of interactions; ``context`` has the users' rows already.
 
         Raises:
             ValueError: when the frame holds a user or an item that the vocabularies lack.
@@ -52,7 +61,7 @@ class Histories:
         if (user_idx == 0).any() or (item_idx == 0).any():
             raise ValueError("interactions hold ids that the vocabulary lacks; filter them first")
         timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
-        return cls.from_indices(user_idx, item_idx, timestamps, len(users))
+        return cls.from_indices(user_idx, item_idx, timestamps, len(users), context)
 
     @property
     def num_users(self) -> int:
@@ -97,7 +106,7 @@ class Histories:
         """The events where ``keep`` [N] is True, same users."""
         counts = np.bincount(self.user_idx[keep], minlength=self.num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Histories(offsets, self.item_idx[keep], self.timestamps[keep])
+        return Histories(offsets, self.item_idx[keep], self.timestamps[keep], self.context)
 
     def pad(self, user_idx: NDArray[np.int64], max_length: int | None = None) -> HistoryBatch:
         """The latest ``max_length`` events of each user, oldest first and left-aligned: [B, L].
@@ -118,9 +127,8 @@ class Histories:
         else:
             item_idx = np.where(mask, self.item_idx[source], 0)
             timestamps = np.where(mask, self.timestamps[source], 0)
-        return HistoryBatch(
-            torch.from_numpy(item_idx), torch.from_numpy(timestamps), torch.from_numpy(mask)
-        )
+        arrays = (item_idx, timestamps, mask, self.context[user_idx])
+        return HistoryBatch(*(torch.from_numpy(array) for array in arrays))
 
 
 def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
@@ -130,6 +138,6 @@ def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
     source = (length - width).clamp(min=0) + torch.arange(width, device=length.device)
     mask = source < length
     source = source.clamp(max=history.mask.shape[1] - 1)
-    return HistoryBatch(
-        history.item_idx.gather(1, source) * mask, history.timestamps.gather(1, source) * mask, mask
-    )
+    item_idx = history.item_idx.gather(1, source) * mask
+    timestamps = history.timestamps.gather(1, source) * mask
+    return HistoryBatch(item_idx, timestamps, mask, history.context)

@@ -9,6 +9,7 @@ import pandas as pd
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.splits import check_no_leakage
+from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.schema import ITEM_ID, USER_ID, Dataset, Split
@@ -17,6 +18,7 @@ from recsys.schema import ITEM_ID, USER_ID, Dataset, Split
 @dataclass(frozen=True)
 class TrainingData:
     """train: histories of the training rows alone. fingerprint: changes when any of them does.
+    user_attributes: names of the columns of ``train.context``. user_frame: as in ``Dataset``.
 
     The item vocabulary holds the whole catalogue, also items without training rows; the user
     vocabulary holds the users with training rows.
@@ -29,6 +31,8 @@ class TrainingData:
     catalog: Catalog
     train: Histories
     fingerprint: str
+    user_attributes: list[str]
+    user_frame: pd.DataFrame | None
 
 
 def prepare(dataset: Dataset, split: Split) -> TrainingData:
@@ -40,7 +44,8 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     check_no_leakage(split.train, split.test)
     users = Vocabulary(pd.unique(split.train[USER_ID]).tolist()).sorted()
     items = Vocabulary(dataset.items[ITEM_ID].tolist()).sorted()
-    train = Histories.from_frame(split.train, users, items)
+    attributes = UserAttributes.from_frame(dataset.users, users)
+    train = Histories.from_frame(split.train, users, items, attributes.multi_hot)
     if (train.lengths >= 2).sum() < 2 or len(items) < 2:
         raise InputError(
             "at least two users with two training rows each, and two items",
@@ -49,14 +54,24 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
         )
     catalog = Catalog.from_frame(dataset.items, items)
     fingerprint = _fingerprint(users, items, train)
-    return TrainingData(dataset.name, split, users, items, catalog, train, fingerprint)
+    return TrainingData(
+        dataset.name,
+        split,
+        users,
+        items,
+        catalog,
+        train,
+        fingerprint,
+        attributes.names,
+        dataset.users,
+    )
 
 
 def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
     digest = hashlib.sha256()
     digest.update(users.content_hash().encode())
     digest.update(items.content_hash().encode())
-    for array in (train.offsets, train.item_idx, train.timestamps):
+    for array in (train.offsets, train.item_idx, train.timestamps, train.context):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -46,16 +46,31 @@ class ItemEncoder(nn.Module):
 
 
 class QueryTower(nn.Module):
-    """History -> query embedding: a normalised sum of the items' vectors, then an optional MLP."""
+    """History and context -> query embedding: a sum of item and attribute vectors, then an MLP.
 
-    def __init__(self, items: ItemEncoder, dim: int, hidden_dim: int, dropout: float) -> None:
+    Args:
+        num_context: how many user attributes there are. hidden_dim: of the MLP; 0 for none.
+    """
+
+    def __init__(
+        self, items: ItemEncoder, num_context: int, dim: int, hidden_dim: int, dropout: float
+    ) -> None:
         super().__init__()
         self.items = items
+        self.context = nn.Linear(num_context, dim, bias=False) if num_context else None
+        if self.context is not None:
+            nn.init.zeros_(self.context.weight)
         self.mlp = ResidualMLP(dim, hidden_dim, dropout) if hidden_dim else nn.Identity()
 
-    def forward(self, table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
-        """table: float [n, D] from ``items``; positions: int64 [B, L]; weights: float [B, L]."""
+    def forward(
+        self, table: Tensor, positions: Tensor, weights: Tensor, context: Tensor | None
+    ) -> Tensor:
+        """table: float [n, D] from ``items``; positions: int64 [B, L]; weights: float [B, L];
+        context: float [B, A], or None where nothing is known of the users.
+        """
         pooled = weighted_sum_pool(table, positions, weights)
+        if self.context is not None and context is not None:
+            pooled = pooled + self.context(context)
         embedding: Tensor = self.mlp(pooled)
         return embedding
 
@@ -89,7 +104,7 @@ class TwoTower(nn.Module):
     """A query tower and a candidate tower that meet in one dot product.
 
     Args:
-        num_items: items are 1..num_items.
+        num_items: items are 1..num_items. num_context: user attributes.
         feature_mean, feature_scale: float [F], statistics of the content features.
         dim: width of both towers (plus one when ``use_bias``).
         use_content: whether content features enter the towers.
@@ -101,6 +116,7 @@ class TwoTower(nn.Module):
     def __init__(
         self,
         num_items: int,
+        num_context: int,
         feature_mean: Tensor,
         feature_scale: Tensor,
         *,
@@ -118,15 +134,17 @@ class TwoTower(nn.Module):
             projection = StandardizedLinear(feature_mean, feature_scale, width)
             return ItemEncoder(num_items, width, projection if use_content else None, id_dropout)
 
-        self.query_tower = QueryTower(encoder(dim), dim, hidden_dim, dropout)
+        self.query_tower = QueryTower(encoder(dim), num_context, dim, hidden_dim, dropout)
         self.candidate_tower = CandidateTower(encoder(dim + int(use_bias)))
         self.use_bias = use_bias
         self.length_exponent = length_exponent
         self.embedding_dim = dim + int(use_bias)
 
-    def encode_history(self, table: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    def encode_history(
+        self, table: Tensor, positions: Tensor, weights: Tensor, context: Tensor | None
+    ) -> Tensor:
         """Query embeddings float [B, embedding_dim]; arguments as in ``QueryTower.forward``."""
-        query: Tensor = self.query_tower(table, positions, weights)
+        query: Tensor = self.query_tower(table, positions, weights, context)
         if self.use_bias:
             query = torch.cat([query, torch.ones_like(query[:, :1])], dim=1)
         return query
@@ -164,14 +182,14 @@ class TwoTowerEnsemble(nn.Module):
     def members(self) -> list[TwoTower]:
         return [tower for tower in self.towers if isinstance(tower, TwoTower)]
 
-    def query(self, history: Tensor, history_mask: Tensor) -> Tensor:
-        """Query embeddings of histories: int64 [B, L], bool [B, L] -> float [B, D]."""
+    def query(self, history: Tensor, history_mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Query embeddings: int64 [B, L], bool [B, L], float [B, A] -> float [B, D]."""
         item_idx, positions = torch.unique(history, return_inverse=True)
         parts = []
         for tower in self.members:
             weights = history_weights(history_mask, tower.length_exponent)
             table = tower.query_tower.items(item_idx, self.features[item_idx])
-            parts.append(tower.encode_history(table, positions, weights))
+            parts.append(tower.encode_history(table, positions, weights, context))
         scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
         return torch.cat(scaled, dim=1)
 
@@ -185,13 +203,17 @@ class TwoTowerEnsemble(nn.Module):
         return self.candidates(torch.arange(self.num_items + 1, device=self.features.device))
 
     @torch.no_grad()
-    def standardize(self, history: Tensor, history_mask: Tensor) -> None:
+    def standardize(
+        self, history: Tensor, history_mask: Tensor, context: Tensor | None = None
+    ) -> None:
         """Set the scales so that each member's scores have unit variance within a user's list.
 
         The variance of q.c over the catalogue is q' Cov(c) q, so no [B, N] matrix is formed.
         """
         self.scales.fill_(1.0)
-        queries = torch.split(self.query(history, history_mask), self.embedding_dims, dim=1)
+        queries = torch.split(
+            self.query(history, history_mask, context), self.embedding_dims, dim=1
+        )
         candidates = torch.split(self.all_candidates()[1:], self.embedding_dims, dim=1)
         for i, (query, candidate) in enumerate(zip(queries, candidates, strict=True)):
             variance = ((query @ candidate.T.cov()) * query).sum(dim=1).mean()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, hstack
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
@@ -29,7 +29,8 @@ class ItemRegression:
 
     l2: ridge penalty of the item-to-item weights. session_weight: of co-occurrence within a
     sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale). content_weight:
-    of similarity in standardised content features. length_discount: a user with n events weighs
+    of similarity in standardised content features. context_weight: of a
+    user's attribute next to an event. length_discount: a user with n events weighs
     n ** -length_discount. content_l2: ridge penalty of the map from content to item vectors.
     max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes.
     """
@@ -38,6 +39,7 @@ class ItemRegression:
     session_weight: float = 2.5
     time_scale: float = 100.0
     content_weight: float = 12.0
+    context_weight: float = 1.0
     length_discount: float = 0.25
     content_l2: float = 50.0
     max_items: int = 10_000
@@ -65,31 +67,42 @@ class ItemRegression:
             )
         features = ((content.values - content.mean) * content.scale).double()
         features[0] = 0.0
-        weights = self._weights(train, num_items, features)
-        queries, candidates = low_rank(weights, train.matrix(num_items), tower.embedding_dim)
+        # A user's attributes are like further items of the history that are never recommended.
+        context = csr_matrix(self.context_weight * train.context)
+        matrix = hstack([train.matrix(num_items), context]).tocsr()
+        weights = self._weights(train, matrix, features)
+        vectors, candidates = low_rank(weights, matrix, tower.embedding_dim)
+        queries, attributes = vectors[: num_items + 1], vectors[num_items + 1 :]
         seen = torch.from_numpy(train.item_counts(num_items) > 0)
-        for encoder, vectors in (
+        for encoder, of_items in (
             (tower.query_tower.items, queries),
             (tower.candidate_tower.items, candidates),
         ):
-            _split(encoder, vectors, features, seen, self.content_l2)
+            _split(encoder, of_items, features, seen, self.content_l2)
+        if tower.query_tower.context is not None:
+            with torch.no_grad():
+                tower.query_tower.context.weight.copy_(self.context_weight * attributes.T)
 
-    def _weights(self, train: Histories, num_items: int, features: Tensor) -> Tensor:
-        """Item-to-item weights float64 [N + 1, N + 1], zero on the diagonal."""
-        matrix = train.matrix(num_items)
+    def _weights(self, train: Histories, matrix: csr_matrix, features: Tensor) -> Tensor:
+        """Weights float64 [N + 1 + A, N + 1] of items and attributes, none of an item on itself.
+
+        Args:
+            matrix: sparse [U + 1, N + 1 + A]. features: standardised content, float64 [N + 1, F].
+        """
+        size = len(features)
         length = np.maximum(train.lengths, 1.0)
         typical = length[train.lengths > 0].mean()
         by_user = diags((length / typical) ** -self.length_discount)
-        session, _ = co_occurrence_counts(train, num_items, time_scale=self.time_scale)
+        session, _ = co_occurrence_counts(train, size - 1, time_scale=self.time_scale)
         # An event meets itself at a distance of no time.
-        counts = train.item_counts(num_items).astype(np.float64)
+        counts = train.item_counts(size - 1).astype(np.float64)
         session = session + diags(counts)
-        observed = matrix.T @ by_user @ matrix + self.session_weight * session
-        gram = torch.from_numpy(observed.toarray()).double()
-        gram.addmm_(features, features.T, alpha=self.content_weight)
+        gram = torch.from_numpy((matrix.T @ by_user @ matrix).toarray()).double()
+        gram[:size, :size] += torch.from_numpy(self.session_weight * session.toarray())
+        gram[:size, :size].addmm_(features, features.T, alpha=self.content_weight)
         gram.diagonal().add_(self.l2)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        weights: Tensor = inverse / -inverse.diagonal()
+        weights: Tensor = inverse[:, :size] / -inverse.diagonal()[:size]
         return weights.fill_diagonal_(0.0)
 
 
@@ -100,13 +113,13 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
     least-squares sense (reduced-rank regression, Izenman 1975).
 
     Args:
-        weights: W, float64 [N + 1, N + 1]. matrix: X, [U + 1, N + 1].
+        weights: W, float64 [M, N + 1]. matrix: X, [U + 1, M].
 
     Returns:
-        Query vectors W V and candidate vectors V of the items, float64 [N + 1, rank]; columns
+        Query vectors W V float64 [M, rank] and candidate vectors V float64 [N + 1, rank]; columns
         beyond the rank of the scores are zero.
     """
-    size = len(weights)
+    size = weights.shape[1]
     dense = weights.numpy()
     events = matrix.astype(np.float64)
 

@@ -77,6 +77,7 @@ def train_stage1(
             "epochs": epochs,
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
+            "user_attributes": data.user_attributes,
             "stage1": dict(stage1_config),
             "cross_encoder": None,
         },
@@ -134,7 +135,7 @@ def train_stage2(
     stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
     kept = (
         *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
-        *("stage1", "text"),
+        *("user_attributes", "stage1", "text"),
     )
     bundle = save_artifact(
         destination.root,

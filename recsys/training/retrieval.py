@@ -90,7 +90,7 @@ class RetrievalModule(pl.LightningModule):
             encoded.append(embedding)
             return embedding
 
-        query = tower.encode_history(table, positions, weights).float()
+        query = tower.encode_history(table, positions, weights, batch.context).float()
         # Mixed precision ends here: sums over a whole catalogue need float32.
         with torch.autocast(query.device.type, enabled=False):
             loss = objective.loss(
@@ -103,8 +103,9 @@ class RetrievalModule(pl.LightningModule):
 
     def standardize(self) -> None:
         """Put the towers' scores on one scale, as they stand now."""
-        history, _, mask = self.calibration
-        self.model.standardize(history.to(self.device), mask.to(self.device))
+        batch = self.calibration
+        parts = (batch.item_idx, batch.mask, batch.context)
+        self.model.standardize(*(part.to(self.device) for part in parts))
 
     @torch.no_grad()
     def on_validation_epoch_start(self) -> None:
@@ -112,8 +113,8 @@ class RetrievalModule(pl.LightningModule):
         self._catalog = self.model.all_candidates()
 
     def validation_step(self, batch: ValidationBatch, _: int) -> None:
-        history, _timestamps, mask = batch.history
-        scores = self.model.query(history, mask) @ self._catalog.T
+        history, mask = batch.history.item_idx, batch.history.mask
+        scores = self.model.query(history, mask, batch.history.context) @ self._catalog.T
         scores = scores.scatter(1, history, -torch.inf)
         scores[:, 0] = -torch.inf
         ranked = scores.topk(min(self.validation_k, scores.shape[1] - 1), dim=1).indices

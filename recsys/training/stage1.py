@@ -142,7 +142,7 @@ def _assemble(
     item_counts = torch.from_numpy(train.item_counts(num_items))
     torch.manual_seed(seed)
     content = content_features(text, attributes, item_counts)
-    model = build_two_tower(recipe.towers, content)
+    model = build_two_tower(recipe.towers, content, train.context.shape[1])
     for tower, objective in zip(model.members, recipe.objectives, strict=True):
         if isinstance(objective, ItemRegression):
             objective.fit(tower, train, content)

@@ -34,7 +34,7 @@ def fitted(
 ) -> TwoTower:
     counts = torch.from_numpy(train.item_counts(NUM_ITEMS))
     content = content_features(text, attributes, counts)
-    ensemble = build_two_tower([MODEL | model], content).eval()
+    ensemble = build_two_tower([MODEL | model], content, train.context.shape[1]).eval()
     objective.fit(ensemble.members[0], train, content)
     return ensemble
 
@@ -126,3 +126,17 @@ def test_a_large_catalogue_is_refused(planted, text, attributes) -> None:
 def test_only_linear_towers_are_fitted(model, planted, text, attributes) -> None:
     with pytest.raises(ValueError, match="hidden_dim=0 and use_bias=false"):
         fitted(ItemRegression(), planted, text, attributes, **model)
+
+
+def test_a_users_attributes_move_the_scores(planted, text, attributes) -> None:
+    """Attributes that tell the group find its items for a user without any history."""
+    groups = np.eye(NUM_GROUPS, dtype=np.float32)[np.arange(NUM_USERS + 1) % NUM_GROUPS]
+    groups[0] = 0.0
+    train = Histories(planted.offsets, planted.item_idx, planted.timestamps, groups)
+    ensemble = fitted(ItemRegression(l2=2.0), train, text, attributes, dim=8)
+    nothing = torch.zeros(NUM_GROUPS, 1, dtype=torch.long)
+    context = torch.eye(NUM_GROUPS)
+    with torch.inference_mode():
+        found = ensemble.query(nothing, nothing > 0, context) @ ensemble.all_candidates().T
+    best = found[:, 1:].topk(5, dim=1).indices
+    assert (best % NUM_GROUPS == torch.arange(NUM_GROUPS)[:, None]).all()

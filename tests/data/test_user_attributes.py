@@ -1,0 +1,52 @@
+"""User attributes become categories and ranges that enough users share."""
+
+import numpy as np
+import pandas as pd
+
+from recsys.data.user_attributes import NUM_RANGES, UserAttributes
+from recsys.data.vocabulary import Vocabulary
+
+USERS = Vocabulary(list(range(1, 101)))
+
+
+def encoded(**columns: object) -> UserAttributes:
+    return UserAttributes.from_frame(pd.DataFrame({"user_id": USERS.ids} | columns), USERS)
+
+
+def test_categories_are_one_hot() -> None:
+    attributes = encoded(gender=["F"] * 40 + ["M"] * 60)
+    assert attributes.names == ["gender: F", "gender: M"]
+    assert attributes.multi_hot.sum(axis=0).tolist() == [40, 60]
+    assert attributes.multi_hot[[0, 1, 100]].tolist() == [[0, 0], [1, 0], [0, 1]]
+
+
+def test_numbers_are_cut_into_equally_full_ranges() -> None:
+    attributes = encoded(age=np.arange(100))
+    assert len(attributes.names) == NUM_RANGES
+    assert attributes.names[0] == "age: 0 to 14"
+    assert set(attributes.multi_hot[1:].sum(axis=1)) == {1.0}
+    assert set(attributes.multi_hot.sum(axis=0)) <= {14.0, 15.0}
+
+
+def test_few_numbers_are_categories() -> None:
+    assert encoded(level=[1, 2] * 50).names == ["level: 1", "level: 2"]
+
+
+def test_categories_of_few_users_are_left_out() -> None:
+    attributes = encoded(zip_code=[f"{i:05}" for i in range(96)] + ["same"] * 4)
+    assert attributes.multi_hot.shape == (101, 0)
+
+
+def test_missing_values_have_no_attribute() -> None:
+    attributes = encoded(gender=["F"] * 50 + [None] * 50)
+    assert attributes.names == ["gender: F"]
+    assert attributes.multi_hot[51:].sum() == 0
+
+
+def test_users_without_training_rows_have_no_say() -> None:
+    frame = pd.DataFrame({"user_id": range(1, 201), "group": ["a"] * 100 + ["b"] * 100})
+    assert UserAttributes.from_frame(frame, USERS).names == ["group: a"]
+
+
+def test_without_a_table_there_are_none() -> None:
+    assert UserAttributes.from_frame(None, USERS).multi_hot.shape == (101, 0)
