@@ -20,7 +20,8 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.item_graph import co_occurrence_counts
-from recsys.models.two_tower import ItemEncoder, TwoTower
+from recsys.models.two_tower import TwoTower
+from recsys.training.content_map import fit_content_map
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,6 @@ class ItemRegression:
 
     def fit(self, tower: TwoTower, train: Histories, content: ContentFeatures) -> None:
         """Set the parameters of ``tower``, which must be linear and without a bias.
-
-        Each item's vector is split into a ridge regression on its content and what that leaves,
-        which becomes the id embedding. An item without events has the former alone: what is known
-        of it is its content.
 
         Raises:
             InputError: when the catalogue is too large.
@@ -78,7 +75,7 @@ class ItemRegression:
             (tower.query_tower.items, queries),
             (tower.candidate_tower.items, candidates),
         ):
-            _split(encoder, of_items, features, seen, self.content_l2)
+            fit_content_map(encoder, of_items, content.values, seen, self.content_l2)
         if tower.query_tower.context is not None:
             with torch.no_grad():
                 tower.query_tower.context.weight.copy_(self.context_weight * attributes.T)
@@ -136,23 +133,3 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
     candidates[:, :found] = torch.from_numpy(vectors[:, ::-1].copy())
     candidates[0] = 0.0
     return weights @ candidates, candidates
-
-
-@torch.no_grad()
-def _split(
-    encoder: ItemEncoder, vectors: Tensor, features: Tensor, seen: Tensor, content_l2: float
-) -> None:
-    """Write vectors [N + 1, D] into an encoder: content's share, and the rest as id embedding."""
-    rest = vectors
-    if encoder.projection is not None:
-        known = features[seen]
-        mean_features, mean = known.mean(dim=0), vectors[seen].mean(dim=0)
-        centred = known - mean_features
-        gram = centred.T @ centred
-        gram.diagonal().add_(content_l2)
-        slope = torch.linalg.solve(gram, centred.T @ (vectors[seen] - mean))  # [F, D]
-        bias = mean - mean_features @ slope
-        encoder.projection.linear.weight.copy_(slope.T)
-        encoder.projection.linear.bias.copy_(bias)
-        rest = vectors - features @ slope - bias
-    encoder.id_embedding.weight.copy_(rest * seen[:, None])
