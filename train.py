@@ -96,6 +96,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             reranking_recipe(cfg.reranking, cfg.seed),
             instantiate(stage1.index).build,
             cfg.reranking.num_folds,
+            cfg.reranking.lists_per_user,
             run,
             pipeline.Destination(root, run_folder.name, manifest),
         )

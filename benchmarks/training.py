@@ -23,6 +23,7 @@ class Recipe:
     reranking: RerankingRecipe | None
     num_candidates: int
     num_folds: int
+    lists_per_user: int
     build_index: BuildIndex
     trainer_factory: TrainerFactory
 
@@ -55,6 +56,7 @@ def train_recommender(recipe: Recipe, data: TrainingData, text: Tensor) -> Recom
                 recipe.reranking,
                 recipe.build_index,
                 recipe.num_folds,
+                recipe.lists_per_user,
                 run,
                 Destination(root, "stage2", manifest),
             )

@@ -1,8 +1,9 @@
 """The re-ranker: candidate tokens attend to the history's tokens, layer by layer.
 
-A candidate's token is its text vector and its signals; a history token is its text vector and its
-age. Signals between the two (co-occurrence in a session, similarity of text) enter as attention
-biases. The score starts as stage 1's and the network learns a correction.
+A candidate's token is made of its signals, a history token of its age. Signals between the two
+(co-occurrence in a session, similarity of the frozen text vectors) enter as attention biases. The
+text vectors themselves may be added to the tokens. The score starts as stage 1's and the network
+learns a correction.
 """
 
 from typing import NamedTuple
@@ -75,6 +76,9 @@ class CrossEncoder(nn.Module):
         text: float32 [N + 1, T], frozen text vectors; row 0 zeros. num_signals, num_pairs: widths
             of the signals and the pair signals.
         dim, num_heads, num_layers, dropout: of the transformer.
+        text_tokens: whether tokens hold a projection of their item's text vector. It lets the
+            network learn which items go with which, and also by heart which candidates a user's
+            lists called irrelevant: those that are held out elsewhere included.
     """
 
     text: Tensor
@@ -89,11 +93,20 @@ class CrossEncoder(nn.Module):
         num_heads: int = 4,
         num_layers: int = 2,
         dropout: float = 0.2,
+        text_tokens: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("text", text, persistent=False)
-        self.candidate_text = nn.Linear(text.shape[1], dim, bias=False)
-        self.history_text = nn.Linear(text.shape[1], dim, bias=False)
+        self.text_projections = (
+            nn.ModuleDict(
+                {
+                    side: nn.Linear(text.shape[1], dim, bias=False)
+                    for side in ("candidates", "history")
+                }
+            )
+            if text_tokens
+            else None
+        )
         self.history_age = nn.Linear(1, dim)
         self.history_norm = nn.LayerNorm(dim)
         self.signals = nn.Sequential(nn.Linear(num_signals, dim), nn.GELU(), nn.Linear(dim, dim))
@@ -120,10 +133,12 @@ class CrossEncoder(nn.Module):
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Scores float [B, K]; -inf where there is no candidate."""
-        x = self._text(batch.candidates, self.candidate_text) + self.signals(batch.signals)
-        x = self.input_dropout(x)
-        history = self._text(batch.history, self.history_text)
-        history = self.history_norm(history + self.history_age(batch.history_age[:, :, None]))
+        x = self.signals(batch.signals)
+        history = self.history_age(batch.history_age[:, :, None])
+        if self.text_projections is not None:
+            x = x + self._text(batch.candidates, self.text_projections["candidates"])
+            history = history + self._text(batch.history, self.text_projections["history"])
+        x, history = self.input_dropout(x), self.history_norm(history)
         for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
             x = feed_forward(attention(x, history, batch.history_mask, batch.pairs))
         scores = self.linear(batch.signals) + self.head(x)

@@ -58,24 +58,31 @@ def out_of_fold_lists(
     fit_retriever: FitRetriever,
     *,
     num_folds: int,
+    lists_per_user: int,
     num_candidates: int,
     seed: int,
 ) -> list[CandidateLists]:
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
+
+    A user's lists come from ``lists_per_user`` of the folds only. What a user will like and has not
+    had yet is called irrelevant in each of them, and each repetition teaches it more firmly, while
+    a held-out event is relevant in one list alone.
 
     Args:
         histories: all training events. text: float32 [N + 1, T].
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
     """
     folds = assign_folds(histories, num_folds, seed)
+    chosen = _choose_folds(histories, folds, num_folds, lists_per_user, seed)
     lists = []
     for fold in range(num_folds):
         train, held_out = histories.select(folds != fold), histories.select(folds == fold)
-        if not len(_users_with_both(train, held_out)):
+        users = np.flatnonzero(chosen[:, fold])
+        if not len(users):
             continue
         retriever = fit_retriever(train, fold)
         extractor = build_extractor(train, text)
-        lists.append(candidate_lists(train, held_out, retriever, extractor, num_candidates))
+        lists.append(candidate_lists(train, held_out, users, retriever, extractor, num_candidates))
     return lists
 
 
@@ -89,13 +96,13 @@ def build_extractor(histories: Histories, text: Tensor) -> SignalExtractor:
 def candidate_lists(
     train: Histories,
     held_out: Histories,
+    users: NDArray[np.int64],
     retriever: Retriever,
     extractor: SignalExtractor,
     num_candidates: int,
     batch_size: int = 64,
 ) -> CandidateLists:
-    """Retrieve for each user with held-out events, and mark which candidates are among them."""
-    users = _users_with_both(train, held_out)
+    """Retrieve for users [n], and mark which candidates are among their held-out events."""
     stride = extractor.num_items + 1
     positives = torch.from_numpy(held_out.user_idx * stride + held_out.item_idx)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -111,5 +118,23 @@ def candidate_lists(
     return CandidateLists(train, extractor, users, candidates, signals, relevance, num_relevant)
 
 
-def _users_with_both(train: Histories, held_out: Histories) -> NDArray[np.int64]:
-    return np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
+def _choose_folds(
+    histories: Histories,
+    folds: NDArray[np.int64],
+    num_folds: int,
+    lists_per_user: int,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Of which folds each user gets a list: bool [U + 1, num_folds].
+
+    Up to ``lists_per_user`` folds, from a random one on, that hold some but not all of the events.
+    """
+    held_out = np.zeros((histories.num_users + 1, num_folds), dtype=np.int64)
+    np.add.at(held_out, (histories.user_idx, folds), 1)
+    possible = (held_out > 0) & (held_out < histories.lengths[:, None])
+    start = np.random.default_rng([seed, 1]).integers(0, num_folds, len(possible))
+    order = (start[:, None] + np.arange(num_folds)) % num_folds
+    turned = np.take_along_axis(possible, order, axis=1)
+    chosen = np.zeros_like(possible)
+    np.put_along_axis(chosen, order, turned & (turned.cumsum(axis=1) <= lists_per_user), axis=1)
+    return chosen

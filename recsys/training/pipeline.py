@@ -100,6 +100,7 @@ def train_stage2(
     reranking: RerankingRecipe,
     build_index: BuildIndex,
     num_folds: int,
+    lists_per_user: int,
     run: Run,
     destination: Destination,
 ) -> tuple[Path, Curves]:
@@ -128,6 +129,7 @@ def train_stage2(
         text,
         fit_retriever,
         num_folds=num_folds,
+        lists_per_user=lists_per_user,
         num_candidates=stage1.num_candidates,
         seed=reranking.seed,
     )

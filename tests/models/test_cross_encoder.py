@@ -12,7 +12,8 @@ B, K, L, S, P, N = 2, 5, 4, 3, 2, 12
 def model() -> CrossEncoder:
     torch.manual_seed(0)
     text = torch.nn.functional.pad(torch.randn(N, 6), (0, 0, 1, 0))
-    return CrossEncoder(text, S, P, dim=8, num_heads=2, num_layers=2, dropout=0.1).eval()
+    options = {"dim": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.1, "text_tokens": True}
+    return CrossEncoder(text, S, P, **options).eval()
 
 
 @pytest.fixture
@@ -83,6 +84,14 @@ def test_every_input_matters(trained, batch, part) -> None:
     if part == "history":
         changed = changed * batch.history_mask
     assert not torch.allclose(trained(batch), trained(batch._replace(**{part: changed})))
+
+
+def test_without_text_tokens_an_item_is_what_is_measured_of_it(batch) -> None:
+    model = CrossEncoder(torch.randn(N + 1, 6), S, P, dim=8, num_heads=2, num_layers=1).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    others = batch._replace(candidates=batch.candidates % N + 1)
+    assert torch.equal(model(batch), model(others))
 
 
 def test_attention_with_a_strong_pair_signal_picks_that_event() -> None:

@@ -176,7 +176,9 @@ def lists(planted: Histories, text: Tensor, attributes: Tensor, tmp_path_factory
         model = fit_two_tower(recipe(), 5, train, text, attributes, run(folder / str(fold)))
         return build_retriever(model, FlatIndexBuilder().build, 100)
 
-    return out_of_fold_lists(planted, text, fit_retriever, num_folds=2, num_candidates=20, seed=0)
+    return out_of_fold_lists(
+        planted, text, fit_retriever, num_folds=2, lists_per_user=2, num_candidates=20, seed=0
+    )
 
 
 def reranking(epochs: int) -> RerankingRecipe:

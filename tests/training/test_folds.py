@@ -29,7 +29,13 @@ def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[Candi
         return build_retriever(model, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
-        planted, text, fit_retriever, num_folds=FOLDS, num_candidates=10, seed=0
+        planted,
+        text,
+        fit_retriever,
+        num_folds=FOLDS,
+        lists_per_user=FOLDS,
+        num_candidates=10,
+        seed=0,
     )
     return seen, lists
 
@@ -75,6 +81,21 @@ def test_signals_come_from_the_events_outside_the_fold(given) -> None:
         torch.testing.assert_close(lists.extractor.log_counts, counts.float().log1p())
 
 
+def test_a_users_lists_come_from_as_many_folds_as_asked_for(
+    planted, text, attributes, tmp_path
+) -> None:
+    def fit_retriever(train: Histories, fold: int):
+        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
+        return build_retriever(model, FlatIndexBuilder().build, 100)
+
+    lists = out_of_fold_lists(
+        planted, text, fit_retriever, num_folds=FOLDS, lists_per_user=2, num_candidates=10, seed=0
+    )
+    users, counts = np.unique(np.concatenate([fold.user_idx for fold in lists]), return_counts=True)
+    assert len(users) == planted.num_users
+    assert set(counts.tolist()) == {2}
+
+
 def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
     users = np.repeat([1, 2], 3)
     few = Histories.from_indices(users, np.arange(1, 7), np.arange(6), 2)
@@ -85,10 +106,17 @@ def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
         model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
         return build_retriever(model, FlatIndexBuilder().build, 100)
 
-    lists = out_of_fold_lists(few, text, fit_retriever, num_folds=20, num_candidates=5, seed=0)
+    lists = out_of_fold_lists(
+        few, text, fit_retriever, num_folds=20, lists_per_user=20, num_candidates=5, seed=0
+    )
     assert fitted == sorted(set(assign_folds(few, 20, seed=0).tolist()))
     assert len(lists) == len(fitted) < 20
     assert sum(int(fold.num_relevant.sum()) for fold in lists) == len(few)
+    # A list is found for each user, though most folds hold none of their events.
+    lists = out_of_fold_lists(
+        few, text, fit_retriever, num_folds=20, lists_per_user=1, num_candidates=5, seed=0
+    )
+    assert sorted(np.concatenate([fold.user_idx for fold in lists])) == [1, 2]
 
 
 def test_a_candidates_popularity_counts_the_events_outside_the_fold(given) -> None:
