@@ -89,14 +89,21 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         stage1_bundle = bundle if 1 in stages else stage1_bundle
         # The folds must be trained exactly as the stage 1 that is served was.
         stage1 = OmegaConf.create(read_manifest(stage1_bundle)["stage1"])
-        _, curves["Stage 2"] = pipeline.train_stage2(
+        lists = pipeline.stage2_lists(
             data,
             stage1_bundle,
             retrieval_recipe(stage1.retrieval, stage1.seed),
-            reranking_recipe(cfg.reranking, cfg.seed),
             instantiate(stage1.index).build,
             cfg.reranking.num_folds,
             cfg.reranking.lists_per_user,
+            cfg.seed,
+            run,
+        )
+        _, curves["Stage 2"] = pipeline.train_stage2(
+            data,
+            stage1_bundle,
+            lists,
+            reranking_recipe(cfg.reranking, cfg.seed),
             run,
             pipeline.Destination(root, run_folder.name, manifest),
         )

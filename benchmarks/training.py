@@ -10,7 +10,7 @@ from torch import Tensor
 from recsys.data.prepare import TrainingData
 from recsys.recommender import Recommender
 from recsys.training.fit import TrainerFactory
-from recsys.training.pipeline import Destination, train_stage1, train_stage2
+from recsys.training.pipeline import Destination, stage2_lists, train_stage1, train_stage2
 from recsys.training.stage1 import BuildIndex, RetrievalRecipe, Run
 from recsys.training.stage2 import RerankingRecipe
 
@@ -49,15 +49,17 @@ def train_recommender(recipe: Recipe, data: TrainingData, text: Tensor) -> Recom
             Destination(root, "stage1", manifest),
         )
         if recipe.reranking is not None:
-            bundle, _ = train_stage2(
+            lists = stage2_lists(
                 data,
                 bundle,
                 recipe.retrieval,
-                recipe.reranking,
                 recipe.build_index,
                 recipe.num_folds,
                 recipe.lists_per_user,
+                recipe.reranking.seed,
                 run,
-                Destination(root, "stage2", manifest),
+            )
+            bundle, _ = train_stage2(
+                data, bundle, lists, recipe.reranking, run, Destination(root, "stage2", manifest)
             )
         return Recommender.load(bundle)

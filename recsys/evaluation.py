@@ -23,6 +23,7 @@ __all__ = [
     "Targets",
     "evaluate",
     "paired_bootstrap",
+    "per_user_metrics",
     "ranked_tensor",
     "results_markdown",
     "results_table",
@@ -126,7 +127,7 @@ def evaluate(
         system: hit_matrix(ranked, targets.rows, targets.items, num_items)
         for system, ranked in rankings.items()
     }
-    per_user = {system: _per_user(hit, targets.num_relevant) for system, hit in hits.items()}
+    per_user = {system: per_user_metrics(hit, targets.num_relevant) for system, hit in hits.items()}
     means = {
         system: {metric: float(values.mean()) for metric, values in metrics.items()}
         for system, metrics in per_user.items()
@@ -205,7 +206,8 @@ def paired_bootstrap(
     return ends
 
 
-def _per_user(hits: Tensor, num_relevant: Tensor) -> dict[str, Tensor]:
+def per_user_metrics(hits: Tensor, num_relevant: Tensor) -> dict[str, Tensor]:
+    """Each of TABLE_METRICS per user [U], from hits bool [U, K] and num_relevant int64 [U]."""
     metrics = {}
     for k in CUTOFFS:
         metrics[f"recall@{k}"] = recall_at_k(hits, num_relevant, k)

@@ -1,7 +1,7 @@
 """The road from prepared data to an evaluated bundle, stage by stage."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from recsys.recommender import Recommender
 from recsys.retriever import Retriever
 from recsys.schema import ExternalId, Request
 from recsys.training.callbacks import Curves
-from recsys.training.folds import out_of_fold_lists
+from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import (
     BuildIndex,
     RetrievalRecipe,
@@ -93,21 +93,20 @@ def train_stage1(
     return bundle, curves
 
 
-def train_stage2(
+def stage2_lists(
     data: TrainingData,
     stage1_bundle: Path,
     retrieval: RetrievalRecipe,
-    reranking: RerankingRecipe,
     build_index: BuildIndex,
     num_folds: int,
     lists_per_user: int,
+    seed: int,
     run: Run,
-    destination: Destination,
-) -> tuple[Path, Curves]:
-    """Train the cross-encoder for the stage 1 of a bundle, and write a bundle with both.
+) -> list[CandidateLists]:
+    """Out-of-fold candidate lists for the stage 1 of a bundle: what any stage 2 learns from.
 
-    The served stage 1 is taken over as it is; ``retrieval`` must be the recipe that it was trained
-    by, and trains the stage 1 of each fold.
+    ``retrieval`` must be the recipe that the bundle's stage 1 was trained by, and trains the stage
+    1 of each fold.
 
     Raises:
         InputError: when the bundle was trained on other rows.
@@ -124,15 +123,31 @@ def train_stage2(
         model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
         return build_retriever(model, build_index, retrieval.max_history)
 
-    lists = out_of_fold_lists(
+    return out_of_fold_lists(
         data.train,
         text,
         fit_retriever,
         num_folds=num_folds,
         lists_per_user=lists_per_user,
         num_candidates=stage1.num_candidates,
-        seed=reranking.seed,
+        seed=seed,
     )
+
+
+def train_stage2(
+    data: TrainingData,
+    stage1_bundle: Path,
+    lists: Sequence[CandidateLists],
+    reranking: RerankingRecipe,
+    run: Run,
+    destination: Destination,
+) -> tuple[Path, Curves]:
+    """Train the cross-encoder on the lists of ``stage2_lists``, and write a bundle of both stages.
+
+    The served stage 1 is taken over as it is.
+    """
+    stage1 = load_artifact(stage1_bundle)
+    text, attributes = stage1.text, stage1.attributes
     num_towers = len(stage1.manifest["towers"])
     stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
     kept = (
