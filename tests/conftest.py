@@ -37,8 +37,10 @@ def write_untrained_bundle(
     users, items = Vocabulary(user_ids), Vocabulary(item_ids)
     user_idx = np.repeat(np.arange(1, len(users) + 1), 4)
     item_idx = (user_idx + np.tile([0, 2, 4, 6], len(users))) % len(items) + 1
+    context = np.eye(2, dtype=np.float32)[np.arange(len(users) + 1) % 2]
+    context[0] = 0.0
     histories = Histories.from_indices(
-        user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users)
+        user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users), context
     )
     text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
     attributes = torch.rand(len(items) + 1, 3, generator=generator).round()
@@ -46,7 +48,8 @@ def write_untrained_bundle(
     counts = torch.from_numpy(histories.item_counts(len(items)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        two_tower = build_two_tower([TOWER], content_features(text, attributes, counts)).eval()
+        two_tower = build_two_tower([TOWER], content_features(text, attributes, counts), 2).eval()
+        torch.nn.init.normal_(two_tower.members[0].query_tower.context.weight, std=0.1)
         cross_encoder = build_cross_encoder(ENCODER, text, 1).eval()
     session, plain = co_occurrence_graphs(histories, len(items))
     extractor = SignalExtractor(histories, len(items), session, plain, text)

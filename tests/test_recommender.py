@@ -125,10 +125,27 @@ def test_a_given_history_retrieves_what_the_same_stored_one_does(
     batch = untrained_recommender.histories.pad(untrained_recommender.users.encode([107]))
     items = untrained_recommender.items.decode(batch.item_idx[0].numpy())
     stored, given_ = untrained_recommender.recommend(
-        [Request(top_k=9, user_id=107), Request(top_k=9, history=items)], rerank=False
+        [Request(top_k=9, user_id=107), Request(top_k=9, user_id=107, history=items)],
+        rerank=False,
     )
     assert stored.item_ids == given_.item_ids
+    np.testing.assert_allclose(stored.scores, given_.scores, rtol=1e-5)
     assert stored.source == "retrieved"
+
+
+def test_a_known_users_attributes_count_with_a_given_history(
+    untrained_recommender: Recommender,
+) -> None:
+    """Users 107 and 109 share their only attribute, 108 has the other, and 5 is unknown."""
+    users = [107, 109, 108, 5, None]
+    requests = [Request(top_k=5, user_id=user, history=[1003, 1008]) for user in users]
+    same, as_well, other, unknown, nobody = (
+        answer.scores for answer in untrained_recommender.recommend(requests, rerank=False)
+    )
+    np.testing.assert_allclose(same, as_well, rtol=1e-5)
+    assert not np.allclose(same, other)
+    assert not np.allclose(same, unknown)
+    np.testing.assert_allclose(unknown, nobody, rtol=1e-5)
 
 
 def test_stage_1_returns_the_best_dot_products(untrained_recommender: Recommender) -> None:
@@ -136,7 +153,7 @@ def test_stage_1_returns_the_best_dot_products(untrained_recommender: Recommende
     (answer,) = recommender.recommend([Request(top_k=26, user_id=107)], rerank=False)
     history = recommender.histories.pad(recommender.users.encode([107]))
     model = recommender.retriever.model
-    query = model.query(history.item_idx, history.mask)
+    query = model.query(history.item_idx, history.mask, history.context)
     scores = (query @ model.all_candidates().T)[0].detach().numpy()
     scores[history.item_idx[0].numpy()] = -np.inf
     best = np.argsort(-scores[1:], kind="stable")[:26] + 1
