@@ -23,7 +23,6 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from rich.table import Table
-from scipy.sparse import csr_matrix
 
 from benchmarks.cold_user_draw import NUM_GIVEN, ColdUsers, draw_cold_users
 from benchmarks.harness import (
@@ -75,11 +74,7 @@ class FoldIn:
 
 def fold_in(fitted: ItemWeights, histories: Histories, popularity: Popularity) -> FoldIn:
     """``fitted``'s weights over the histories of other users."""
-    shape = (histories.num_users + 1, len(fitted.weights))
-    ones = np.ones(len(histories), dtype=np.float32)
-    matrix = csr_matrix((ones, histories.item_idx, histories.offsets), shape, copy=True)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
+    matrix = histories.matrix(len(fitted.weights) - 1)
     return FoldIn(ItemWeights(matrix, fitted.weights), popularity)
 
 

@@ -30,8 +30,7 @@ class ItemRegression:
 
     l2: ridge penalty of the item-to-item weights. session_weight: of co-occurrence within a
     sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale). content_weight:
-    of similarity in standardised content features. context_weight: of a
-    user's attribute next to an event. length_discount: a user with n events weighs
+    of similarity in standardised content features. length_discount: a user with n events weighs
     n ** -length_discount. content_l2: ridge penalty of the map from content to item vectors.
     max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes.
     """
@@ -40,7 +39,6 @@ class ItemRegression:
     session_weight: float = 2.5
     time_scale: float = 100.0
     content_weight: float = 12.0
-    context_weight: float = 1.0
     length_discount: float = 0.25
     content_l2: float = 50.0
     max_items: int = 10_000
@@ -65,7 +63,7 @@ class ItemRegression:
         features = ((content.values - content.mean) * content.scale).double()
         features[0] = 0.0
         # A user's attributes are like further items of the history that are never recommended.
-        context = csr_matrix(self.context_weight * train.context)
+        context = csr_matrix(train.context)
         matrix = hstack([train.matrix(num_items), context]).tocsr()
         weights = self._weights(train, matrix, features)
         vectors, candidates = low_rank(weights, matrix, tower.embedding_dim)
@@ -78,7 +76,7 @@ class ItemRegression:
             fit_content_map(encoder, of_items, content.values, seen, self.content_l2)
         if tower.query_tower.context is not None:
             with torch.no_grad():
-                tower.query_tower.context.weight.copy_(self.context_weight * attributes.T)
+                tower.query_tower.context.weight.copy_(attributes.T)
 
     def _weights(self, train: Histories, matrix: csr_matrix, features: Tensor) -> Tensor:
         """Weights float64 [N + 1 + A, N + 1] of items and attributes, none of an item on itself.

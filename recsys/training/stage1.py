@@ -36,9 +36,9 @@ class RetrievalRecipe:
     """All that training a stage 1 depends on besides the events.
 
     towers, objectives: one each per tower of the ensemble; one objective at least is learned by
-    gradient steps. epochs: length of the learning-rate
-    schedule and the most that are trained. patience: validations without improvement before
-    training stops. num_validation: events per user held out to choose the number of epochs.
+    gradient steps. epochs: length of the learning-rate schedule and the most that are trained.
+    patience: validations without improvement before training stops. num_validation: events per
+    user held out to choose the number of epochs.
     """
 
     towers: Sequence[ModelConfig]
