@@ -23,15 +23,18 @@ from benchmarks.harness import load_setting
 from benchmarks.lambdamart import fit_lambdamart, lambdamart_ranking
 from recsys.baselines import Baseline, fit_all, rank
 from recsys.data.prepare import TrainingData
-from recsys.evaluation import Targets, per_user_metrics, ranked_tensor
+from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
 from recsys.recommender import Recommender
-from recsys.schema import Request
-from recsys.training.pipeline import Destination, stage2_lists, train_stage1, train_stage2
+from recsys.training.pipeline import (
+    EVALUATION_K,
+    Destination,
+    served_ranking,
+    stage2_lists,
+    train_stage1,
+    train_stage2,
+)
 from recsys.training.stage1 import Run
-
-K = 100
-"""Length of the evaluated lists."""
 
 
 @dataclass
@@ -114,12 +117,14 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
     recommender = Recommender.load(bundle)
     users = targets.user_idx
     rankings = {
-        name: torch.from_numpy(np.ascontiguousarray(rank(baseline, data.train, users, K, seed)))
+        name: torch.from_numpy(
+            np.ascontiguousarray(rank(baseline, data.train, users, EVALUATION_K, seed))
+        )
         for name, baseline in fitted.items()
     }
-    rankings["lambdamart"] = lambdamart_ranking(booster, recommender, users, K)
+    rankings["lambdamart"] = lambdamart_ranking(booster, recommender, users, EVALUATION_K)
     for stage, rerank in (("stage1", False), ("stage2", True)):
-        rankings[stage] = _served(recommender, data, users, rerank)
+        rankings[stage] = served_ranking(recommender, data, targets, rerank=rerank)
     write(folder, seed, rankings, targets, len(data.items), data.split.protocol, costs)
 
 
@@ -156,12 +161,3 @@ def write(
     partial = folder / "result.json.partial"
     partial.write_text(json.dumps(content, indent=2) + "\n")
     partial.rename(folder / "result.json")
-
-
-def _served(
-    recommender: Recommender, data: TrainingData, users: np.ndarray, rerank: bool
-) -> Tensor:
-    known = iter(data.users.decode(users[users > 0]))
-    requests = [Request(top_k=K, user_id=next(known) if user else None) for user in users]
-    answers = recommender.recommend(requests, rerank=rerank)
-    return ranked_tensor([answer.item_ids for answer in answers], data.items, K)

@@ -218,15 +218,9 @@ def evaluate_bundle(
     """
     recommender = Recommender.load(bundle, device)
     targets = Targets.from_frame(data.split.test, data.users, data.items)
-    user_ids = _user_ids(targets, data)
-    requests = [Request(top_k=EVALUATION_K, user_id=user_id) for user_id in user_ids]
     stages = {"stage1": False} | ({"stage2": True} if recommender.reranker else {})
     rankings = {
-        stage: ranked_tensor(
-            [a.item_ids for a in recommender.recommend(requests, rerank=rerank)],
-            data.items,
-            EVALUATION_K,
-        )
+        stage: served_ranking(recommender, data, targets, rerank=rerank)
         for stage, rerank in stages.items()
     }
     for name, baseline in fit_baselines(data.train, len(data.items)).items():
@@ -243,6 +237,15 @@ def evaluate_bundle(
         seed=seed,
     )
     return metrics, recommender
+
+
+def served_ranking(
+    recommender: Recommender, data: TrainingData, targets: Targets, *, rerank: bool
+) -> Tensor:
+    """What the service answers to each user of ``targets``: int64 [U, EVALUATION_K], 0 = none."""
+    requests = [Request(top_k=EVALUATION_K, user_id=user) for user in _user_ids(targets, data)]
+    answers = recommender.recommend(requests, rerank=rerank)
+    return ranked_tensor([answer.item_ids for answer in answers], data.items, EVALUATION_K)
 
 
 def _user_ids(targets: Targets, data: TrainingData) -> list[ExternalId | None]:
