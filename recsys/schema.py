@@ -64,8 +64,8 @@ class HistoryBatch(NamedTuple):
     """Padded, time-ordered histories with their users' attributes; events are left-aligned.
 
     item_idx: int64 [B, L], 0 where padded. timestamps: int64 [B, L], unix seconds, 0 where padded.
-    mask: bool [B, L], True = real. context: float32 [B, A], the users' attributes, zeros where
-    none are known.
+    mask: bool [B, L], True = real. context: float32 [B, A], the users' attributes, the average
+    user's where none are known.
     """
 
     item_idx: Tensor

@@ -18,7 +18,7 @@ class Histories:
 
     offsets: int64 [U + 2]; row 0 is the padding user and empty. item_idx: int64 [N].
     timestamps: int64 [N], unix seconds. Events with equal timestamps keep their file order.
-    context: float32 [U + 1, A], the users' attributes; A may be 0.
+    context: float32 [U + 1, A], the users' attributes, in row 0 the average user's; A may be 0.
     """
 
     offsets: NDArray[np.int64]

@@ -18,11 +18,12 @@ MIN_USERS = 5
 
 @dataclass(frozen=True)
 class UserAttributes:
-    """multi_hot: float32 [U + 1, A], row 0 and users without attributes are zeros.
+    """values: float32 [U + 1, A], 1 where a user has an attribute. Row 0, the unknown user, and
+    users of whom no attribute is known have the average of the others: the best guess at them.
     names: A names, e.g. ``gender: F`` and ``age: 25 to 31``.
     """
 
-    multi_hot: NDArray[np.float32]
+    values: NDArray[np.float32]
     names: list[str]
 
     @classmethod
@@ -48,6 +49,8 @@ class UserAttributes:
         values = np.zeros((len(vocabulary) + 1, len(names)), dtype=np.float32)
         if names:
             values[index] = np.stack(columns, axis=1)
+            known_users = values.any(axis=1)
+            values[~known_users] = values[known_users].mean(axis=0)
         return cls(values, names)
 
 

@@ -63,7 +63,7 @@ class ItemRegression:
         features = ((content.values - content.mean) * content.scale).double()
         features[0] = 0.0
         # A user's attributes are like further items of the history that are never recommended.
-        context = csr_matrix(train.context)
+        context = csr_matrix(train.context * (train.lengths > 0)[:, None])
         matrix = hstack([train.matrix(num_items), context]).tocsr()
         weights = self._weights(train, matrix, features)
         vectors, candidates = low_rank(weights, matrix, tower.embedding_dim)

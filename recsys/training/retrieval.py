@@ -13,9 +13,10 @@ from torch import Tensor
 
 from recsys.data.datamodule import ValidationBatch
 from recsys.losses import CandidateFn
-from recsys.models.two_tower import TwoTower, TwoTowerEnsemble, history_weights
+from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.schema import HistoryBatch
 from recsys.training.content_map import fit_content_map
+from recsys.training.history_dropout import Shown, first_events, some_events
 from recsys.training.schedule import one_cycle
 
 RetrievalLoss = Callable[[Tensor, CandidateFn, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -27,6 +28,9 @@ class Objective:
 
     loss: one of ``recsys.losses``. input_dropout: share of each history's events that the query
     does not see. l2: weight of the squared norm of the item vectors that a step encodes.
+    new_user_share: share of a batch whose users are treated as new ones: the query sees a few of
+    their events (``first_events``), and no attributes of every other one. new_user_weight: of the
+    loss of those users.
     content_l2: ridge penalty of the map from content to item vectors, fitted at the end.
     """
 
@@ -35,6 +39,8 @@ class Objective:
     l2: float
     learning_rate: float
     content_l2: float = 50.0
+    new_user_share: float = 0.0
+    new_user_weight: float = 0.0
 
 
 class RetrievalModule(pl.LightningModule):
@@ -45,9 +51,11 @@ class RetrievalModule(pl.LightningModule):
         calibration: histories on which the towers' scores are put on one scale.
         total_steps: length of the learning-rate schedule (one cycle, Smith 2018); training may stop
             before it.
+        unknown_context: float [A], the attributes of a user of whom nothing is known.
     """
 
     item_counts: Tensor
+    unknown_context: Tensor
 
     def __init__(
         self,
@@ -55,6 +63,7 @@ class RetrievalModule(pl.LightningModule):
         objectives: Sequence[Objective | None],
         item_counts: Tensor,
         calibration: HistoryBatch,
+        unknown_context: Tensor,
         *,
         total_steps: int,
         validation_k: int = 100,
@@ -64,6 +73,7 @@ class RetrievalModule(pl.LightningModule):
         pairs = zip(model.members, objectives, strict=True)
         self.trained = [(tower, goal) for tower, goal in pairs if goal is not None]
         self.register_buffer("item_counts", item_counts, persistent=False)
+        self.register_buffer("unknown_context", unknown_context, persistent=False)
         self.calibration = calibration
         self.total_steps = total_steps
         self.validation_k = validation_k
@@ -78,12 +88,25 @@ class RetrievalModule(pl.LightningModule):
         return total
 
     def _tower_loss(self, tower: TwoTower, objective: Objective, batch: HistoryBatch) -> Tensor:
-        history, mask = batch.item_idx, batch.mask
-        keep = 1.0 - objective.input_dropout
-        visible = mask & (torch.rand(history.shape, device=history.device) < keep)
-        weights = history_weights(mask, tower.length_exponent) * visible / keep
+        is_new = torch.rand(len(batch.mask), device=batch.mask.device) < objective.new_user_share
+        known, new = (HistoryBatch(*(part[rows] for part in batch)) for rows in (~is_new, is_new))
+        exponent = tower.length_exponent
+        total = torch.zeros((), device=batch.mask.device)
+        if len(known.mask):
+            shown = some_events(known.mask, objective.input_dropout, exponent)
+            total = total + self._loss(tower, objective, known, shown)
+        if len(new.mask):
+            anonymous = torch.rand(len(new.mask), 1, device=new.mask.device) < 0.5
+            context = torch.where(anonymous, self.unknown_context, new.context)
+            shown = first_events(new.mask, exponent)
+            loss = self._loss(tower, objective, new._replace(context=context), shown)
+            total = total + objective.new_user_weight * loss
+        return total
 
-        features = self.model.features
+    def _loss(
+        self, tower: TwoTower, objective: Objective, batch: HistoryBatch, shown: Shown
+    ) -> Tensor:
+        history, features = batch.item_idx, self.model.features
         item_idx, positions = torch.unique(history, return_inverse=True)
         table = tower.query_tower.items(item_idx, features[item_idx])
         encoded: list[Tensor] = []
@@ -93,11 +116,12 @@ class RetrievalModule(pl.LightningModule):
             encoded.append(embedding)
             return embedding
 
-        query = tower.encode_history(table, positions, weights, batch.context).float()
+        query = tower.encode_history(table, positions, shown.weights, batch.context).float()
         # Mixed precision ends here: sums over a whole catalogue need float32.
         with torch.autocast(query.device.type, enabled=False):
+            hidden = batch.mask & ~shown.visible
             loss = objective.loss(
-                query, candidates, history, visible, mask & ~visible, self.item_counts
+                query, candidates, history, shown.visible, hidden, self.item_counts
             )
             dim = tower.embedding_dim - int(tower.use_bias)
             norms = [table.float().square().sum()] + [e[:, :dim].square().sum() for e in encoded]

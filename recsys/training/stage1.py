@@ -155,6 +155,7 @@ def _assemble(
         [goal if isinstance(goal, Objective) else None for goal in recipe.objectives],
         item_counts,
         calibration,
+        torch.from_numpy(train.context[0]),
         total_steps=recipe.epochs * datamodule.steps_per_epoch,
     )
     return module, datamodule
