@@ -163,6 +163,7 @@ def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
     return RetrievalRecipe(
         towers=[dict(tower.model) for tower in towers],
         objectives=[instantiate(tower.objective) for tower in towers],
+        content_map=instantiate(cfg.content_map),
         epochs=cfg.epochs,
         validate_every=cfg.validate_every,
         patience=cfg.patience,

@@ -17,6 +17,7 @@ from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.index import CandidateIndex
 from recsys.item_graph import ItemGraph
+from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.schema import ITEM_ID, USER_ID
@@ -78,6 +79,21 @@ def build_two_tower(
         TwoTower(num_items, num_context, content.mean, content.scale, **config) for config in towers
     ]
     return TwoTowerEnsemble(members, content.values)
+
+
+def _restored_two_tower(
+    towers: Sequence[ModelConfig], values: Tensor, num_context: int, state: Mapping[str, Tensor]
+) -> TwoTowerEnsemble:
+    """A trained ensemble from its ``state_dict`` and the items' content, float [N + 1, F]."""
+    blank = torch.zeros(values.shape[1])
+    ensemble = build_two_tower(towers, ContentFeatures(values, blank, blank), num_context)
+    vectors = ensemble.item_vectors().detach()
+    num_landmarks = len(state["content_map.landmarks"])
+    content_map = ContentMap(num_landmarks, values.shape[1], vectors.shape[1])
+    # The vectors come with the state; this gives the ensemble the form that it has once trained.
+    ensemble.fix_items(vectors, content_map)
+    ensemble.load_state_dict(state)
+    return ensemble
 
 
 def build_cross_encoder(config: ModelConfig, text: Tensor, num_towers: int) -> CrossEncoder:
@@ -159,14 +175,11 @@ def load_artifact(path: Path) -> Artifact:
     if histories.num_users != num_users:
         raise _misfit(path, f"users with histories: {num_users}", str(histories.num_users))
 
-    # The statistics of the features are buffers of the towers, restored with their weights.
     values = torch.cat([text, attributes], dim=1)
-    blank = torch.zeros(values.shape[1])
     towers = bundle.manifest["towers"]
+    num_context = histories.context.shape[1]
     with _fitting(path, "two_tower"):
-        content_features = ContentFeatures(values, blank, blank)
-        two_tower = build_two_tower(towers, content_features, histories.context.shape[1])
-        two_tower.load_state_dict(bundle.tensors["two_tower"])
+        two_tower = _restored_two_tower(towers, values, num_context, bundle.tensors["two_tower"])
     artifact = Artifact(
         version=bundle.version,
         manifest=bundle.manifest,
@@ -245,7 +258,7 @@ def _fitting(path: Path, model: str) -> Iterator[None]:
     """Turn what a model says of a config or of weights that do not fit it into an InputError."""
     try:
         yield
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, KeyError, RuntimeError) as error:
         # PyTorch names every tensor that does not fit, one a line.
         reason = " ".join(str(error).split())[:300]
         raise _misfit(path, f"a {model} that fits its manifest and this code", reason) from error

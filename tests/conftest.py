@@ -16,6 +16,7 @@ from recsys.item_graph import co_occurrence_graphs
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId
 from recsys.signals import SignalExtractor
+from recsys.training.content_map import KernelRidge, fix_items
 
 TOWER = {
     "dim": 8,
@@ -38,7 +39,7 @@ def write_untrained_bundle(
     user_idx = np.repeat(np.arange(1, len(users) + 1), 4)
     item_idx = (user_idx + np.tile([0, 2, 4, 6], len(users))) % len(items) + 1
     context = np.eye(2, dtype=np.float32)[np.arange(len(users) + 1) % 2]
-    context[0] = 0.0
+    context[0] = 0.5
     histories = Histories.from_indices(
         user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users), context
     )
@@ -48,7 +49,9 @@ def write_untrained_bundle(
     counts = torch.from_numpy(histories.item_counts(len(items)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        two_tower = build_two_tower([TOWER], content_features(text, attributes, counts), 2).eval()
+        content = content_features(text, attributes, counts)
+        two_tower = build_two_tower([TOWER], content, 2).eval()
+        fix_items(two_tower, content, counts > 0, KernelRidge())
         torch.nn.init.normal_(two_tower.members[0].query_tower.context.weight, std=0.1)
         cross_encoder = build_cross_encoder(ENCODER, text, 1).eval()
     session, plain = co_occurrence_graphs(histories, len(items))

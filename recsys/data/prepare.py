@@ -45,7 +45,7 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     users = Vocabulary(pd.unique(split.train[USER_ID]).tolist()).sorted()
     items = Vocabulary(dataset.items[ITEM_ID].tolist()).sorted()
     attributes = UserAttributes.from_frame(dataset.users, users)
-    train = Histories.from_frame(split.train, users, items, attributes.values)
+    train = Histories.from_frame(split.train, users, items, attributes.matrix)
     if (train.lengths >= 2).sum() < 2 or len(items) < 2:
         raise InputError(
             "at least two users with two training rows each, and two items",

@@ -18,12 +18,12 @@ MIN_USERS = 5
 
 @dataclass(frozen=True)
 class UserAttributes:
-    """values: float32 [U + 1, A], 1 where a user has an attribute. Row 0, the unknown user, and
+    """matrix: float32 [U + 1, A], 1 where a user has an attribute. Row 0, the unknown user, and
     users of whom no attribute is known have the average of the others: the best guess at them.
     names: A names, e.g. ``gender: F`` and ``age: 25 to 31``.
     """
 
-    values: NDArray[np.float32]
+    matrix: NDArray[np.float32]
     names: list[str]
 
     @classmethod

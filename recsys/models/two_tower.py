@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys.models.content_map import ContentMap
 from recsys.models.layers import ResidualMLP, StandardizedLinear, drop_rows, weighted_sum_pool
 from recsys.schema import PAD_IDX
 
@@ -18,7 +19,8 @@ class ItemEncoder(nn.Module):
     """Item -> vector: an id embedding plus a projection of its frozen content features.
 
     ``id_dropout`` drops whole id embeddings in training, so that the content alone learns to carry
-    an item: this is what makes a new item recommendable (cf. DropoutNet, Volkovs et al. 2017).
+    an item (cf. DropoutNet, Volkovs et al. 2017). Once trained, the id embedding holds an item's
+    whole vector, and there is no projection any more.
 
     Args:
         num_items: items are 1..num_items; row 0 is padding.
@@ -36,13 +38,23 @@ class ItemEncoder(nn.Module):
         self.projection = projection
         self.id_dropout = id_dropout
 
+    @property
+    def dim(self) -> int:
+        return self.id_embedding.embedding_dim
+
     def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
-        """item_idx: int64 [n]; features: float [n, F], the same items' content -> float [n, D]."""
+        """item_idx: int64 [n]; features: float [N + 1, F], all items' content -> float [n, D]."""
         embedding: Tensor = self.id_embedding(item_idx)
         embedding = drop_rows(embedding, self.id_dropout, self.training)
         if self.projection is not None:
-            embedding = embedding + self.projection(features)
+            embedding = embedding + self.projection(features[item_idx])
         return embedding
+
+    @torch.no_grad()
+    def fix(self, vectors: Tensor) -> None:
+        """From now on the items' vectors are float [N + 1, D], row 0 zeros."""
+        self.id_embedding.weight.copy_(vectors)
+        self.projection = None
 
 
 class QueryTower(nn.Module):
@@ -157,6 +169,8 @@ class TwoTowerEnsemble(nn.Module):
         towers: the members.
         features: float [num_items + 1, F], content features of all items; row 0 zeros. Kept as a
             buffer, since histories and candidates are given by index.
+
+    Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``.
     """
 
     features: Tensor
@@ -168,6 +182,7 @@ class TwoTowerEnsemble(nn.Module):
         # Not persistent: the same values are stored once, as the content of the items.
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("scales", torch.ones(len(towers)))
+        self.content_map: ContentMap | None = None
 
     @property
     def num_items(self) -> int:
@@ -182,21 +197,41 @@ class TwoTowerEnsemble(nn.Module):
     def members(self) -> list[TwoTower]:
         return [tower for tower in self.towers if isinstance(tower, TwoTower)]
 
+    @property
+    def encoders(self) -> list[ItemEncoder]:
+        """Those of the histories' items and those of the candidates, tower by tower."""
+        return [part.items for t in self.members for part in (t.query_tower, t.candidate_tower)]
+
+    def item_vectors(self) -> Tensor:
+        """All items' vectors in all encoders, side by side: float [N + 1, D']."""
+        item_idx = torch.arange(self.num_items + 1, device=self.features.device)
+        return torch.cat([encoder(item_idx, self.features) for encoder in self.encoders], dim=1)
+
+    def fix_items(self, vectors: Tensor, content_map: ContentMap) -> None:
+        """Set the vectors that items have from now on, float [N + 1, D'], and the map for others.
+
+        D' and the order of columns are as in ``item_vectors``.
+        """
+        dims = [encoder.dim for encoder in self.encoders]
+        for encoder, part in zip(self.encoders, torch.split(vectors, dims, dim=1), strict=True):
+            encoder.fix(part)
+        self.content_map = content_map
+
     def query(self, history: Tensor, history_mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Query embeddings: int64 [B, L], bool [B, L], float [B, A] -> float [B, D]."""
         item_idx, positions = torch.unique(history, return_inverse=True)
         parts = []
         for tower in self.members:
             weights = history_weights(history_mask, tower.length_exponent)
-            table = tower.query_tower.items(item_idx, self.features[item_idx])
+            table = tower.query_tower.items(item_idx, self.features)
             parts.append(tower.encode_history(table, positions, weights, context))
         scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
         return torch.cat(scaled, dim=1)
 
     def candidates(self, item_idx: Tensor) -> Tensor:
         """Candidate embeddings of items: int64 [n] -> float [n, D]."""
-        features = self.features[item_idx]
-        return torch.cat([t.candidate_tower(item_idx, features) for t in self.members], dim=1)
+        parts = [tower.candidate_tower(item_idx, self.features) for tower in self.members]
+        return torch.cat(parts, dim=1)
 
     def all_candidates(self) -> Tensor:
         """Candidate embeddings float [num_items + 1, D]; row 0 is padding, never search it."""

@@ -21,7 +21,6 @@ from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.item_graph import co_occurrence_counts
 from recsys.models.two_tower import TwoTower
-from recsys.training.content_map import fit_content_map
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ItemRegression:
     l2: ridge penalty of the item-to-item weights. session_weight: of co-occurrence within a
     sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale). content_weight:
     of similarity in standardised content features. length_discount: a user with n events weighs
-    n ** -length_discount. content_l2: ridge penalty of the map from content to item vectors.
+    n ** -length_discount.
     max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes.
     """
 
@@ -40,7 +39,6 @@ class ItemRegression:
     time_scale: float = 100.0
     content_weight: float = 12.0
     length_discount: float = 0.25
-    content_l2: float = 50.0
     max_items: int = 10_000
 
     def fit(self, tower: TwoTower, train: Histories, content: ContentFeatures) -> None:
@@ -68,12 +66,9 @@ class ItemRegression:
         weights = self._weights(train, matrix, features)
         vectors, candidates = low_rank(weights, matrix, tower.embedding_dim)
         queries, attributes = vectors[: num_items + 1], vectors[num_items + 1 :]
-        seen = torch.from_numpy(train.item_counts(num_items) > 0)
-        for encoder, of_items in (
-            (tower.query_tower.items, queries),
-            (tower.candidate_tower.items, candidates),
-        ):
-            fit_content_map(encoder, of_items, content.values, seen, self.content_l2)
+        seen = torch.from_numpy(train.item_counts(num_items) > 0)[:, None]
+        tower.query_tower.items.fix(queries * seen)
+        tower.candidate_tower.items.fix(candidates * seen)
         if tower.query_tower.context is not None:
             with torch.no_grad():
                 tower.query_tower.context.weight.copy_(attributes.T)

@@ -15,7 +15,6 @@ from recsys.data.datamodule import ValidationBatch
 from recsys.losses import CandidateFn
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.schema import HistoryBatch
-from recsys.training.content_map import fit_content_map
 from recsys.training.history_dropout import Shown, first_events, some_events
 from recsys.training.schedule import one_cycle
 
@@ -31,20 +30,20 @@ class Objective:
     new_user_share: share of a batch whose users are treated as new ones: the query sees a few of
     their events (``first_events``), and no attributes of every other one. new_user_weight: of the
     loss of those users.
-    content_l2: ridge penalty of the map from content to item vectors, fitted at the end.
     """
 
     loss: RetrievalLoss
     input_dropout: float
     l2: float
     learning_rate: float
-    content_l2: float = 50.0
     new_user_share: float = 0.0
     new_user_weight: float = 0.0
 
 
 class RetrievalModule(pl.LightningModule):
     """Trains a ``TwoTowerEnsemble``; validates it by recall@k over the whole catalogue.
+
+    Whoever trains it has to ``standardize`` it at the end.
 
     Args:
         item_counts: int64 [N + 1], training events per item.
@@ -108,11 +107,11 @@ class RetrievalModule(pl.LightningModule):
     ) -> Tensor:
         history, features = batch.item_idx, self.model.features
         item_idx, positions = torch.unique(history, return_inverse=True)
-        table = tower.query_tower.items(item_idx, features[item_idx])
+        table = tower.query_tower.items(item_idx, features)
         encoded: list[Tensor] = []
 
         def candidates(wanted: Tensor) -> Tensor:
-            embedding: Tensor = tower.candidate_tower(wanted, features[wanted]).float()
+            embedding: Tensor = tower.candidate_tower(wanted, features).float()
             encoded.append(embedding)
             return embedding
 
@@ -153,23 +152,6 @@ class RetrievalModule(pl.LightningModule):
             batch_size=len(history),
             prog_bar=True,
         )
-
-    def on_train_end(self) -> None:
-        self.model.eval()
-        self._fit_content_maps()
-        self.standardize()
-
-    @torch.no_grad()
-    def _fit_content_maps(self) -> None:
-        """Gradient steps fit the content of items with events, and more closely than generalises
-        to items without: a ridge regression on the trained vectors places those better.
-        """
-        features, seen = self.model.features, self.item_counts > 0
-        item_idx = torch.arange(len(features), device=features.device)
-        for tower, goal in self.trained:
-            for encoder in (tower.query_tower.items, tower.candidate_tower.items):
-                vectors = encoder(item_idx, features)
-                fit_content_map(encoder, vectors, features, seen, goal.content_l2)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [

@@ -14,11 +14,12 @@ from recsys.artifact import ModelConfig, build_two_tower
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
-from recsys.features import content_features
+from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
+from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective, RetrievalModule
@@ -36,13 +37,14 @@ class RetrievalRecipe:
     """All that training a stage 1 depends on besides the events.
 
     towers, objectives: one each per tower of the ensemble; one objective at least is learned by
-    gradient steps. epochs: length of the learning-rate schedule and the most that are trained.
-    patience: validations without improvement before training stops. num_validation: events per
-    user held out to choose the number of epochs.
+    gradient steps. content_map: how items without events are placed. epochs: length of the
+    learning-rate schedule and the most that are trained. patience: validations without improvement
+    before training stops. num_validation: events per user held out to choose the number of epochs.
     """
 
     towers: Sequence[ModelConfig]
     objectives: Sequence[Objective | ItemRegression]
+    content_map: KernelRidge
     epochs: int
     validate_every: int
     patience: int
@@ -74,7 +76,8 @@ def search_epochs(
     """
     remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
-    module, datamodule = _assemble(recipe, remaining, held_out, text, attributes, recipe.seed)
+    content = _content(remaining, text, attributes)
+    module, datamodule = _assemble(recipe, remaining, held_out, content, recipe.seed)
     fit(
         module,
         datamodule,
@@ -107,7 +110,8 @@ def fit_two_tower(
 ) -> TwoTowerEnsemble:
     """Fit on all given events for a fixed number of epochs, without validation."""
     seed = recipe.seed + seed_offset
-    module, datamodule = _assemble(recipe, train, None, text, attributes, seed)
+    content = _content(train, text, attributes)
+    module, datamodule = _assemble(recipe, train, None, content, seed)
     fit(
         module,
         datamodule,
@@ -118,7 +122,10 @@ def fit_two_tower(
         resume=run.resume,
         checkpoint_every=20,
     )
-    return module.model.cpu().eval()
+    module.cpu().eval()
+    fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
+    module.standardize()
+    return module.model
 
 
 def build_retriever(
@@ -130,18 +137,20 @@ def build_retriever(
     return Retriever(model, build_index(embeddings), max_history)
 
 
+def _content(train: Histories, text: Tensor, attributes: Tensor) -> ContentFeatures:
+    item_counts = torch.from_numpy(train.item_counts(len(text) - 1))
+    return content_features(text, attributes, item_counts)
+
+
 def _assemble(
     recipe: RetrievalRecipe,
     train: Histories,
     held_out: Histories | None,
-    text: Tensor,
-    attributes: Tensor,
+    content: ContentFeatures,
     seed: int,
 ) -> tuple[RetrievalModule, HistoryDataModule]:
-    num_items = len(text) - 1
-    item_counts = torch.from_numpy(train.item_counts(num_items))
+    item_counts = torch.from_numpy(train.item_counts(len(content.values) - 1))
     torch.manual_seed(seed)
-    content = content_features(text, attributes, item_counts)
     model = build_two_tower(recipe.towers, content, train.context.shape[1])
     for tower, objective in zip(model.members, recipe.objectives, strict=True):
         if isinstance(objective, ItemRegression):

@@ -16,22 +16,22 @@ def encoded(**columns: object) -> UserAttributes:
 def test_categories_are_one_hot() -> None:
     attributes = encoded(gender=["F"] * 40 + ["M"] * 60)
     assert attributes.names == ["gender: F", "gender: M"]
-    assert attributes.values[1:].sum(axis=0).tolist() == [40, 60]
-    assert attributes.values[[1, 100]].tolist() == [[1, 0], [0, 1]]
+    assert attributes.matrix[1:].sum(axis=0).tolist() == [40, 60]
+    assert attributes.matrix[[1, 100]].tolist() == [[1, 0], [0, 1]]
 
 
 def test_an_unknown_user_is_an_average_one() -> None:
     attributes = encoded(gender=["F"] * 20 + ["M"] * 60 + [None] * 20)
-    assert attributes.values[0].tolist() == [0.25, 0.75]
-    assert (attributes.values[81:] == attributes.values[0]).all()
+    assert attributes.matrix[0].tolist() == [0.25, 0.75]
+    assert (attributes.matrix[81:] == attributes.matrix[0]).all()
 
 
 def test_numbers_are_cut_into_equally_full_ranges() -> None:
     attributes = encoded(age=np.arange(100))
     assert len(attributes.names) == NUM_RANGES
     assert attributes.names[0] == "age: 0 to 14"
-    assert set(attributes.values[1:].sum(axis=1)) == {1.0}
-    assert set(attributes.values[1:].sum(axis=0)) <= {14.0, 15.0}
+    assert set(attributes.matrix[1:].sum(axis=1)) == {1.0}
+    assert set(attributes.matrix[1:].sum(axis=0)) <= {14.0, 15.0}
 
 
 def test_few_numbers_are_categories() -> None:
@@ -40,13 +40,13 @@ def test_few_numbers_are_categories() -> None:
 
 def test_categories_of_few_users_are_left_out() -> None:
     attributes = encoded(zip_code=[f"{i:05}" for i in range(96)] + ["same"] * 4)
-    assert attributes.values.shape == (101, 0)
+    assert attributes.matrix.shape == (101, 0)
 
 
 def test_a_missing_value_beside_others_is_no_attribute() -> None:
     attributes = encoded(gender=["F"] * 50 + [None] * 50, level=["a"] * 100)
     assert attributes.names == ["gender: F", "level: a"]
-    assert attributes.values[51:, 0].sum() == 0
+    assert attributes.matrix[51:, 0].sum() == 0
 
 
 def test_users_without_training_rows_have_no_say() -> None:
@@ -55,4 +55,4 @@ def test_users_without_training_rows_have_no_say() -> None:
 
 
 def test_without_a_table_there_are_none() -> None:
-    assert UserAttributes.from_frame(None, USERS).values.shape == (101, 0)
+    assert UserAttributes.from_frame(None, USERS).matrix.shape == (101, 0)

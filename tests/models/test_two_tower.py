@@ -6,6 +6,7 @@ from torch import Tensor
 
 from recsys.artifact import build_two_tower
 from recsys.features import content_features
+from recsys.models.content_map import ContentMap
 from recsys.models.two_tower import TwoTowerEnsemble, history_weights
 
 NUM_ITEMS = 20
@@ -74,14 +75,14 @@ def test_standardize_gives_each_tower_unit_variance_within_a_list(model) -> None
 def test_without_content_a_tower_ignores_features(model) -> None:
     tower = model.members[0]
     item = torch.tensor([5])
-    one, other = torch.zeros(1, 8), torch.ones(1, 8)
+    one, other = torch.zeros(NUM_ITEMS + 1, 8), torch.ones(NUM_ITEMS + 1, 8)
     assert torch.equal(tower.candidate_tower(item, one), tower.candidate_tower(item, other))
 
 
 def test_content_moves_an_item_whose_id_was_never_trained(model) -> None:
     tower = model.members[1]
     item = torch.tensor([5])
-    one, other = torch.zeros(1, 8), torch.ones(1, 8)
+    one, other = torch.zeros(NUM_ITEMS + 1, 8), torch.ones(NUM_ITEMS + 1, 8)
     assert not torch.equal(tower.candidate_tower(item, one), tower.candidate_tower(item, other))
 
 
@@ -99,17 +100,24 @@ def test_an_empty_history_has_a_finite_query(model) -> None:
 def test_id_dropout_is_active_in_training_only(model) -> None:
     encoder = model.members[1].candidate_tower.items
     encoder.id_dropout = 0.5
-    items, features = torch.arange(1, 21), torch.zeros(20, 8)
+    items, features = torch.arange(1, 21), torch.zeros(NUM_ITEMS + 1, 8)
     assert torch.equal(encoder(items, features), encoder(items, features))
     encoder.train()
     torch.manual_seed(0)
-    content = encoder.projection(features)
+    content = encoder.projection(features[items])
     dropped = (encoder(items, features) - content).abs().sum(dim=1) == 0
     assert 0 < int(dropped.sum()) < 20
 
 
-def test_an_item_given_by_content_is_standardised_as_in_training(model) -> None:
-    """The statistics are buffers: an encoder restored from disk treats new items alike."""
+def test_fixed_items_have_the_given_vectors_and_no_content(model) -> None:
+    vectors = torch.randn(NUM_ITEMS + 1, model.item_vectors().shape[1])
+    vectors[0] = 0.0
+    content_map = ContentMap(3, 8, vectors.shape[1])
+    model.fix_items(vectors, content_map)
+    assert torch.equal(model.item_vectors(), vectors)
     state = model.state_dict()
-    assert any(name.endswith("projection.mean") for name in state)
-    assert not any(name == "features" for name in state)
+    assert not any("projection" in name or name == "features" for name in state)
+    assert {name for name in state if name.startswith("content_map.")} >= {
+        "content_map.landmarks",
+        "content_map.mean",
+    }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys import losses
 from recsys.data.histories import Histories
+from recsys.training.content_map import KernelRidge
 from recsys.training.retrieval import Objective
 from recsys.training.stage1 import RetrievalRecipe, Run
 
@@ -53,6 +54,7 @@ def recipe(loss: object = losses.full_softmax, **changes: object) -> RetrievalRe
     settings = {
         "towers": [TOWER],
         "objectives": [Objective(loss, 0.5, 1e-4, 0.02)],
+        "content_map": KernelRidge(),
         "epochs": 30,
         "validate_every": 5,
         "patience": 10,

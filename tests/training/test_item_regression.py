@@ -11,21 +11,20 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import content_features
 from recsys.models.two_tower import TwoTower
+from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.item_regression import ItemRegression, low_rank
 from tests.training.conftest import NUM_GROUPS, NUM_ITEMS, NUM_USERS
 
 MODEL = {
     "dim": NUM_ITEMS,
-    "use_content": True,
+    "use_content": False,
     "use_bias": False,
     "hidden_dim": 0,
     "dropout": 0.0,
     "id_dropout": 0.0,
     "length_exponent": 0.0,
 }
-EASE = ItemRegression(
-    l2=2.0, session_weight=0.0, content_weight=0.0, length_discount=0.0, content_l2=1.0
-)
+EASE = ItemRegression(l2=2.0, session_weight=0.0, content_weight=0.0, length_discount=0.0)
 USERS = np.arange(1, NUM_USERS + 1)
 
 
@@ -96,9 +95,12 @@ def test_an_item_without_events_is_placed_by_its_content(planted, attributes) ->
     text[0] = 0.0
     new_item = 6
     train = planted.select(planted.item_idx != new_item)
-    objective = ItemRegression(l2=2.0, content_l2=1.0)
-    ensemble = fitted(objective, train, text, attributes, dim=8)
-    assert not ensemble.members[0].candidate_tower.items.id_embedding.weight[new_item].any()
+    content = content_features(text, attributes, torch.from_numpy(train.item_counts(NUM_ITEMS)))
+    ensemble = fitted(ItemRegression(l2=2.0), train, text, attributes, dim=8)
+    assert not ensemble.item_vectors()[new_item].any()
+    seen = torch.arange(NUM_ITEMS + 1) != new_item
+    seen[0] = False
+    fix_items(ensemble, content, seen, KernelRidge(l2=1.0))
     of_item = scores(ensemble, train)[:, new_item]
     likes = torch.from_numpy((new_item - 1) % NUM_GROUPS == USERS % NUM_GROUPS)
     assert float(of_item[likes].min()) > float(of_item[~likes].max())
