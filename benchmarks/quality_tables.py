@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.runs import counted, machine_line
 from recsys.evaluation import paired_bootstrap
 from recsys.results import column_name, label
 
@@ -53,7 +54,6 @@ def markdown(
 ) -> tuple[str, dict[str, Any]]:
     """The report as Markdown, and all of its numbers."""
     content: dict[str, Any] = {"machine": dict(machine), "protocols": {}}
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     lines = [
         "# Ranking quality",
         "",
@@ -62,8 +62,7 @@ def markdown(
         "held-out row. LambdaMART learns from the lists of stage 2 and re-ranks the same "
         "candidates.",
         "",
-        f"Commit {machine['commit']}; {machine['processor']}, {machine['cores']} cores; "
-        f"{versions}.",
+        machine_line(machine),
     ]
     for protocol, seeds in units.items():
         summary = summarize(seeds)
@@ -134,7 +133,9 @@ def results_table(summary: Mapping[str, Any]) -> list[str]:
         metric: max(values[metric]["mean"] for values in systems.values()) for metric in metrics
     }
     lines = [
-        f"| {summary['num_seeds']} seeds | " + " | ".join(map(column_name, metrics)) + " |",
+        f"| {counted(summary['num_seeds'], 'seed')} | "
+        + " | ".join(map(column_name, metrics))
+        + " |",
         "|---|" + "---:|" * len(metrics),
     ]
     for name, values in systems.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import quality
+from benchmarks import quality, runs
 from benchmarks.quality_tables import Unit, bars_table, difference, markdown, summarize
 from benchmarks.quality_unit import without_test_rows
 
@@ -69,11 +69,6 @@ def test_training_is_handed_no_held_out_row(data) -> None:
     pd.testing.assert_frame_equal(training.split.train, data.split.train)
 
 
-def test_code_and_configuration_name_a_result() -> None:
-    assert quality.fingerprint(["seed=0"]) == quality.fingerprint(["seed=0"])
-    assert quality.fingerprint(["seed=0"]) != quality.fingerprint(["seed=1"])
-
-
 @pytest.mark.slow
 def test_a_unit_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = quality.run_unit("ua", 0, QUICK, tmp_path)
@@ -86,12 +81,6 @@ def test_a_unit_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a finished unit is run again")
 
-    monkeypatch.setattr(quality.subprocess, "run", fail)
+    monkeypatch.setattr(runs.subprocess, "run", fail)
     again = quality.run_unit("ua", 0, QUICK, tmp_path)
     np.testing.assert_array_equal(again.per_user["stage2"], first.per_user["stage2"])
-
-
-@pytest.mark.slow
-def test_a_unit_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(quality.InputError, match=r"data\.nonsense"):
-        quality.run_unit("ua", 0, ["data.nonsense=1"], tmp_path)
