@@ -35,6 +35,7 @@ from benchmarks.content_rankers import (
 )
 from benchmarks.harness import (
     Setting,
+    argument_parser,
     cell,
     mean_metrics,
     parse_arguments,
@@ -42,6 +43,7 @@ from benchmarks.harness import (
     present,
     run_draws,
 )
+from benchmarks.runs import counted
 from benchmarks.training import TrainRecommender, train_recommender
 from recsys.baselines import Baseline, Popularity, rank
 from recsys.data.prepare import TrainingData
@@ -176,9 +178,9 @@ def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:
 
 def results_table(content: Mapping[str, Any]) -> Table:
     """One row per system: mean±sd over draws."""
-    num_draws, mean = len(content["draws"]), content["mean"]
+    draws, mean = counted(len(content["draws"]), "draw"), content["mean"]
     table = plain_table(
-        f"{content['dataset']}: {mean['num_cold']:.0f} cold items, mean±sd of {num_draws} draws",
+        f"{content['dataset']}: {mean['num_cold']:.0f} cold items, mean±sd of {draws}",
         "ranked among the cold items, and within the whole catalogue",
     )
     table.add_column("system", no_wrap=True)
@@ -196,10 +198,10 @@ def results_table(content: Mapping[str, Any]) -> Table:
 
 
 def main() -> None:
-    arguments = parse_arguments("Rank items that have no interactions.")
+    arguments = parse_arguments(argument_parser("Rank items that have no interactions."))
     content = run_draws(arguments, partial(measure, stage2=arguments.stage2))
     content["protocol"] = " ".join((__doc__ or "").split("\n\n")[1].split())
-    present([results_table(content)], content, arguments.output)
+    present("Items without any training row", [results_table(content)], content, arguments.output)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,14 @@ from rich.table import Table
 from benchmarks.cold_user_draw import NUM_GIVEN, ColdUsers, draw_cold_users
 from benchmarks.harness import (
     Setting,
+    argument_parser,
     mean_metrics,
     parse_arguments,
     plain_table,
     present,
     run_draws,
 )
+from benchmarks.runs import counted
 from benchmarks.training import train_recommender
 from recsys.baselines import Baseline, ItemWeights, Popularity, fit_popularity, rank
 from recsys.data.histories import Histories
@@ -146,9 +148,9 @@ def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:
 
 def results_table(content: Mapping[str, Any], order: str) -> Table:
     """One row per system and metric, one column per length of the history."""
-    num_draws, mean = len(content["draws"]), content["mean"]
+    draws, mean = counted(len(content["draws"]), "draw"), content["mean"]
     table = plain_table(
-        f"{content['dataset']}: {mean['num_users']:.0f} unseen users, mean of {num_draws} draws",
+        f"{content['dataset']}: {mean['num_users']:.0f} unseen users, mean of {draws}",
         f"columns: number of interactions that are given, {order}",
     )
     table.add_column("system", no_wrap=True)
@@ -166,10 +168,15 @@ def results_table(content: Mapping[str, Any], order: str) -> Table:
 
 
 def main() -> None:
-    arguments = parse_arguments("Recommend to users that training has not seen.")
+    arguments = parse_arguments(argument_parser("Recommend to users that training has not seen."))
     content = run_draws(arguments, partial(measure, stage2=arguments.stage2))
     content["protocol"] = " ".join((__doc__ or "").split("\n\n")[1].split())
-    present([results_table(content, order) for order in ORDERS], content, arguments.output)
+    present(
+        "Users without any training row",
+        [results_table(content, order) for order in ORDERS],
+        content,
+        arguments.output,
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.runs import machine, machine_line
 from benchmarks.training import Recipe
 from recsys.cli import CONFIG_DIR
 from recsys.data.prepare import TrainingData
@@ -33,6 +34,9 @@ from recsys.training.stage1 import BuildIndex
 from train import load_data, reranking_recipe, retrieval_recipe
 
 log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "faiss-cpu")
+"""Whose versions are told beside the figures."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def summarize(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     """The command line of a benchmark: ``draws, seed, stage2, output, overrides``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--draws", type=int, default=3, help="random draws to average (default 3)")
@@ -126,8 +130,15 @@ def parse_arguments(description: str) -> argparse.Namespace:
         default=False,
         help="train and measure the cross-encoder too (slow)",
     )
-    parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
+    parser.add_argument(
+        "--output", type=Path, help="write all figures to this JSON file, tables to .md beside it"
+    )
     parser.add_argument("overrides", nargs="*", help="of configs/train.yaml, e.g. data=sample")
+    return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments given; ends the process with a message when a number is out of range."""
     arguments = parser.parse_args()
     if arguments.draws < 1 or arguments.seed < 0:
         parser.error("--draws must be at least 1 and --seed not negative")
@@ -154,6 +165,7 @@ def run_draws(
     except InputError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     return {
+        "machine": machine(PACKAGES),
         "dataset": setting.data.name,
         "split": setting.data.split.name,
         "seed": arguments.seed,
@@ -167,15 +179,38 @@ def plain_table(title: str, caption: str) -> Table:
     return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def present(tables: Sequence[Table], content: Mapping[str, Any], output: Path | None) -> None:
-    """Print the tables, and write the figures where ``output`` is given."""
+def present(
+    title: str, tables: Sequence[Table], content: Mapping[str, Any], output: Path | None
+) -> None:
+    """Print the tables; where ``output`` is given, write the figures there and the tables to .md.
+
+    Args:
+        title: heading of the Markdown file. content: as of ``run_draws``, with ``protocol``.
+    """
     console = Console()
     for table in tables:
         console.print(table)
     if output is not None:
+        page = output.with_suffix(".md")
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content, indent=2) + "\n")
-        console.print(f"written to {output}", highlight=False)
+        paragraphs = [f"# {title}", str(content["protocol"]), machine_line(content["machine"])]
+        if content["overrides"]:
+            paragraphs.append(f"Overrides: `{' '.join(content['overrides'])}`.")
+        page.write_text("\n\n".join([*paragraphs, *map(markdown_table, tables)]) + "\n")
+        console.print(f"written to {output} and {page.name}", highlight=False)
+
+
+def markdown_table(table: Table) -> str:
+    """A table as Markdown below its title and caption; the cells must be plain strings."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    header, *rows = [
+        f"| {' | '.join(' '.join(text.split()) for text in row)} |"
+        for row in zip(*columns, strict=True)
+    ]
+    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
+    lines = [f"## {table.title}", "", f"{table.caption}", "", header, f"|{'|'.join(rules)}|", *rows]
+    return "\n".join(lines)
 
 
 def cell(summary: Mapping[str, Any], *path: str) -> str:

@@ -160,3 +160,4 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "40 cold items" in done.stdout
     assert "two-tower, without text" in output.read_text()
+    assert "| two-tower, without text |" in output.with_suffix(".md").read_text()

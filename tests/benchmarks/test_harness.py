@@ -1,9 +1,18 @@
+import json
 import sys
 
 import pytest
 import torch
 
-from benchmarks.harness import cell, mean_metrics, parse_arguments, summarize
+from benchmarks.harness import (
+    argument_parser,
+    cell,
+    mean_metrics,
+    parse_arguments,
+    plain_table,
+    present,
+    summarize,
+)
 from recsys.evaluation import Targets
 
 
@@ -33,7 +42,7 @@ def test_metrics_are_averaged_over_users():
 
 def test_overrides_and_options_mix(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--draws", "2", "data=sample", "--stage2"])
-    arguments = parse_arguments("")
+    arguments = parse_arguments(argument_parser(""))
     assert (arguments.draws, arguments.stage2) == (2, True)
     assert arguments.overrides == ["data=sample"]
 
@@ -42,4 +51,33 @@ def test_overrides_and_options_mix(monkeypatch):
 def test_counts_out_of_range_are_refused(monkeypatch, wrong):
     monkeypatch.setattr(sys, "argv", ["x", *wrong])
     with pytest.raises(SystemExit, match="2"):
-        parse_arguments("")
+        parse_arguments(argument_parser(""))
+
+
+def test_figures_and_tables_are_written_beside_each_other(tmp_path, capsys):
+    table = plain_table("2 systems", "higher is better")
+    table.add_column("system")
+    table.add_column("cold\nR@20", justify="right")
+    table.add_row("text kNN", ".250±.010")
+    table.add_row("random", ".120±.005")
+    machine = {"processor": "x", "cores": 2, "commit": "abc", "versions": {"torch": "1"}}
+    content = {"protocol": "How.", "machine": machine, "overrides": ["data=sample"], "mean": 0.25}
+    output = tmp_path / "new" / "cold.json"
+    present("Cold items", [table], content, output)
+    assert json.loads(output.read_text()) == content
+    page = output.with_suffix(".md").read_text()
+    assert page.splitlines()[-4:] == [
+        "| system | cold R@20 |",
+        "|---|---:|",
+        "| text kNN | .250±.010 |",
+        "| random | .120±.005 |",
+    ]
+    for part in ("# Cold items\n", "\nHow.\n", "Commit abc; x, 2 cores; torch 1.", "`data=sample`"):
+        assert part in page
+    assert "text kNN" in capsys.readouterr().out
+
+
+def test_without_an_output_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    present("t", [], {}, None)
+    assert not list(tmp_path.iterdir())
