@@ -1,7 +1,7 @@
 """Trains the product on given rows and loads it as serving would: from its bundle on disk."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from recsys.data.prepare import TrainingData
 from recsys.recommender import Recommender
 from recsys.training.fit import TrainerFactory
+from recsys.training.folds import CandidateLists
 from recsys.training.pipeline import Destination, stage2_lists, train_stage1, train_stage2
 from recsys.training.stage1 import BuildIndex, RetrievalRecipe, Run
 from recsys.training.stage2 import RerankingRecipe
@@ -36,30 +37,64 @@ def train_recommender(recipe: Recipe, data: TrainingData, text: Tensor) -> Recom
     """Train on the data's training rows alone; the bundle's folder is removed after loading."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        run = Run(recipe.trainer_factory, root / "fit", resume=False)
-        manifest = {"dataset": data.name, "split": data.split.name, "text": None}
-        bundle, _ = train_stage1(
-            data,
-            text,
-            recipe.retrieval,
-            recipe.build_index,
-            recipe.num_candidates,
-            {},
-            run,
-            Destination(root, "stage1", manifest),
-        )
+        bundle = write_stage1(recipe, data, text, root)
         if recipe.reranking is not None:
-            lists = stage2_lists(
-                data,
-                bundle,
-                recipe.retrieval,
-                recipe.build_index,
-                recipe.num_folds,
-                recipe.lists_per_user,
-                recipe.reranking.seed,
-                run,
-            )
-            bundle, _ = train_stage2(
-                data, bundle, lists, recipe.reranking, run, Destination(root, "stage2", manifest)
-            )
+            lists = candidate_lists(recipe, data, bundle, root)
+            bundle = write_stage2(recipe, data, bundle, lists, root)
         return Recommender.load(bundle)
+
+
+def write_stage1(recipe: Recipe, data: TrainingData, text: Tensor, root: Path) -> Path:
+    """A bundle of stage 1 below ``root``; text: float32 [N + 1, T]."""
+    bundle, _ = train_stage1(
+        data,
+        text,
+        recipe.retrieval,
+        recipe.build_index,
+        recipe.num_candidates,
+        {},
+        Run(recipe.trainer_factory, root / "fit", resume=False),
+        _destination(data, root, "stage1"),
+    )
+    return bundle
+
+
+def candidate_lists(
+    recipe: Recipe, data: TrainingData, stage1: Path, root: Path
+) -> list[CandidateLists]:
+    """What stage 2 learns from.
+
+    The stage 1 of a fold that an earlier call with the same ``root`` trained is loaded again, so
+    calls must differ in ``lists_per_user`` alone.
+    """
+    assert recipe.reranking is not None
+    return stage2_lists(
+        data,
+        stage1,
+        recipe.retrieval,
+        recipe.build_index,
+        recipe.num_folds,
+        recipe.lists_per_user,
+        recipe.reranking.seed,
+        Run(recipe.trainer_factory, root / "folds", resume=True),
+    )
+
+
+def write_stage2(
+    recipe: Recipe,
+    data: TrainingData,
+    stage1: Path,
+    lists: Sequence[CandidateLists],
+    root: Path,
+) -> Path:
+    """A bundle of both stages below ``root``, in place of an earlier one."""
+    assert recipe.reranking is not None
+    run = Run(recipe.trainer_factory, root / "fit", resume=False)
+    destination = _destination(data, root, "stage2")
+    bundle, _ = train_stage2(data, stage1, lists, recipe.reranking, run, destination)
+    return bundle
+
+
+def _destination(data: TrainingData, root: Path, name: str) -> Destination:
+    manifest = {"dataset": data.name, "split": data.split.name, "text": None}
+    return Destination(root, name, manifest)

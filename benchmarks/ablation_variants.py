@@ -1,0 +1,122 @@
+"""The product with one part taken away, and the validation rows that it is judged by."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.training import Recipe
+from recsys.data.histories import Histories
+from recsys.data.prepare import TrainingData, hold_out_random
+from recsys.evaluation import Targets
+from recsys.training.item_regression import ItemRegression
+
+NUM_HELD_OUT = 10
+"""Training rows per user, at most half of them, that the variants are judged by."""
+FULL = "full model"
+TEXT_SHUFFLED = "text shuffled among items"
+WITHOUT_TEXT = "without text"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """All that training depends on. text: float32 [N + 1, T]."""
+
+    recipe: Recipe
+    data: TrainingData
+    text: Tensor
+
+
+def carve_validation(data: TrainingData, seed: int) -> tuple[TrainingData, Targets]:
+    """Training data without some random rows of each user, and these rows as targets.
+
+    The split of the data that remains has neither training nor test rows: what trains on it has
+    ``train`` alone to go by, and no row to tune on.
+    """
+    remaining, held_out = hold_out_random(data.train, NUM_HELD_OUT, seed)
+    split = replace(data.split, train=data.split.train[:0], test=data.split.test[:0])
+    fingerprint = f"{data.fingerprint}, less {NUM_HELD_OUT} rows per user, seed {seed}"
+    carved = replace(data, split=split, train=remaining, fingerprint=fingerprint)
+    return carved, held_out_targets(held_out)
+
+
+def held_out_targets(held_out: Histories) -> Targets:
+    """Held-out events as targets, a row per user who has any."""
+    users = np.flatnonzero(held_out.lengths)
+    return Targets(
+        user_idx=users,
+        rows=torch.from_numpy(np.searchsorted(users, held_out.user_idx)),
+        items=torch.from_numpy(held_out.item_idx),
+        num_relevant=torch.from_numpy(held_out.lengths[users]),
+    )
+
+
+def text_variants(full: Variant, seed: int) -> dict[str, Variant]:
+    """The text vectors as they are, dealt out to other items, and all zeros; row 0 stays zeros.
+
+    Shuffled vectors have the same statistics, and tell an item from others as well as before: what
+    they lack is what they mean.
+    """
+    text = full.text
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = text.clone()
+    shuffled[1:] = text[1 + torch.randperm(len(text) - 1, generator=generator)]
+    return {
+        FULL: full,
+        TEXT_SHUFFLED: replace(full, text=shuffled),
+        WITHOUT_TEXT: replace(full, text=torch.zeros_like(text)),
+    }
+
+
+def stage1_variants(full: Variant, seed: int) -> dict[str, Variant]:
+    """Stage 1 less one part each; a part that the recipe does not have is no variant."""
+    variants = text_variants(full, seed)
+    for name, weights in (
+        ("without sessions", {"session_weight": 0.0}),
+        ("without content similarity", {"content_weight": 0.0}),
+    ):
+        if any(isinstance(goal, ItemRegression) for goal in full.recipe.retrieval.objectives):
+            variants[name] = replace(full, recipe=_with_regression(full.recipe, **weights))
+    if full.data.train.context.shape[1]:
+        variants["without user attributes"] = replace(full, data=without_attributes(full.data))
+    return variants
+
+
+def without_attributes(data: TrainingData) -> TrainingData:
+    """The same rows, with nothing known of the users."""
+    nothing = data.train.context[:, :0]
+    train = replace(data.train, context=nothing)
+    fingerprint = f"{data.fingerprint}, no user attributes"
+    return replace(data, train=train, user_attributes=[], user_frame=None, fingerprint=fingerprint)
+
+
+def stage2_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """Stage 2 with one setting changed each; all learn from the same lists."""
+    assert recipe.reranking is not None
+    reranking = recipe.reranking
+
+    def network(**changes: Any) -> Recipe:
+        encoder = {**reranking.cross_encoder, **changes}
+        return replace(recipe, reranking=replace(reranking, cross_encoder=encoder))
+
+    unaveraged = replace(reranking, average_share=0.0)
+    return {
+        "without attention to the history": network(num_layers=0),
+        "with text vectors in the tokens": network(text_tokens=True),
+        "without averaged weights": replace(recipe, reranking=unaveraged),
+    }
+
+
+def with_lists_of_all_folds(recipe: Recipe) -> Recipe:
+    """Each user's lists come from every fold."""
+    return replace(recipe, lists_per_user=recipe.num_folds)
+
+
+def _with_regression(recipe: Recipe, **changes: float) -> Recipe:
+    objectives = [
+        replace(goal, **changes) if isinstance(goal, ItemRegression) else goal  # type: ignore[arg-type]
+        for goal in recipe.retrieval.objectives
+    ]
+    return replace(recipe, retrieval=replace(recipe.retrieval, objectives=objectives))
