@@ -1,6 +1,6 @@
 """The report's charts, from the content of metrics.json and the training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,11 +121,11 @@ def _line_chart(
         chart.texts.append(
             Text(right + 8, points[-1][1] + 4, short_name(system), style=f"name {style}")
         )
-    return _apart(chart, right + 8)
+    return names_apart(chart, right + 8)
 
 
-def _apart(chart: Chart, x: float) -> Chart:
-    """Keeps the names at the right edge from lying on each other."""
+def names_apart(chart: Chart, x: float) -> Chart:
+    """The chart, its texts at ``x`` (names at the right edge) kept from lying on each other."""
     at_edge = [text for text in chart.texts if text.x == x]
     others = [text for text in chart.texts if text.x != x]
     places = spread([text.y for text in at_edge], 16, 12, chart.height - 36)
@@ -205,31 +205,44 @@ def interval_chart(metrics: dict[str, Any]) -> Chart | None:
     differences = metrics.get("stage2_minus_stage1")
     if not differences:
         return None
-    left, right, top, step = 92.0, 392.0, 10.0, 36.0
-    bottom = top + step * len(TABLE_METRICS)
-    ends = [differences[m][end] for m in TABLE_METRICS for end in ("low", "high")]
-    ticks = nice_ticks(min(0.0, *ends), max(0.0, *ends), about=4)
-    x = Scale(ticks[0], ticks[-1], left, right)
-    texts = [[signed(differences[m][e]) for e in ("mean", "low", "high")] for m in TABLE_METRICS]
-    chart = Chart(
+    return difference_chart(
         "What stage 2 adds to stage 1",
         f"Mean difference over users with its 95% interval, from a paired bootstrap over "
         f"{metrics['n_users']:,} users. An interval that crosses zero shows no difference.",
-        WIDTH,
-        bottom + 28,
-        ["Metric", "Mean", "Low", "High"],
-        [[metric_name(m), *row] for m, row in zip(TABLE_METRICS, texts, strict=True)],
+        "Metric",
+        {metric_name(metric): differences[metric] for metric in TABLE_METRICS},
     )
+
+
+def difference_chart(
+    title: str,
+    caption: str,
+    column: str,
+    differences: Mapping[str, Mapping[str, float]],
+    left: float = 92.0,
+) -> Chart:
+    """Differences with their intervals beside a zero line, a row each.
+
+    column: what the rows are. differences: row -> ``mean, low, high``. left: room for names.
+    """
+    right, top, step = 392.0, 10.0, 36.0
+    bottom = top + step * len(differences)
+    ends = [entry[end] for entry in differences.values() for end in ("low", "high")]
+    about = 4 if right - left > 250 else 3
+    ticks = nice_ticks(min(0.0, *ends), max(0.0, *ends), about)
+    x = Scale(ticks[0], ticks[-1], left, right)
+    chart = Chart(title, caption, WIDTH, bottom + 28, [column, "Mean", "Low", "High"], [])
     for tick, name in zip(ticks, tick_labels(ticks, signed=True), strict=True):
         chart.rule(x(tick), top, x(tick), bottom, "axis" if tick == 0 else "grid")
         chart.texts.append(Text(x(tick), bottom + 20, name, "middle"))
-    for number, (metric, (mean, low, high)) in enumerate(zip(TABLE_METRICS, texts, strict=True)):
+    for number, (row, entry) in enumerate(differences.items()):
         y = top + step * (number + 0.5)
-        entry = differences[metric]
-        chart.texts.append(Text(left - 14, y + 4, metric_name(metric), "end", "row"))
+        mean, low, high = (signed(entry[key]) for key in ("mean", "low", "high"))
+        chart.rows.append([row, mean, low, high])
+        chart.texts.append(Text(left - 14, y + 4, row, "end", "row"))
         chart.texts.append(Text(WIDTH - 4, y + 4, mean, "end", "value"))
         chart.rule(x(entry["low"]), y, x(entry["high"]), y, "interval s-stage2")
-        tip = f"{metric_name(metric)}: {mean} ({low} to {high})"
+        tip = f"{row}: {mean} ({low} to {high})"
         chart.marks.append(Mark(x(entry["mean"]), y, "disc", "s-stage2", tip))
     return chart
 
@@ -239,19 +252,19 @@ def ndcg_chart(metrics: dict[str, Any]) -> Chart:
     values = {system: row["ndcg@10"] for system, row in systems(metrics).items()}
     caption = "The quality of the first ten as a whole; hits near the top weigh more."
     texts = {s: (v, f"{v:.4f}") for s, v in values.items()}
-    return _bar_chart("NDCG@10 by system", caption, texts, step=44.0)
+    return bar_chart("NDCG@10 by system", caption, texts, step=44.0)
 
 
 def bar_charts(metrics: dict[str, Any]) -> list[Chart]:
     """Coverage and novelty of the first ten, one bar per system."""
     coverage, novelty = metrics["coverage@10"], metrics["novelty@10"]
     return [
-        _bar_chart(
+        bar_chart(
             "Catalogue coverage",
             "Share of all items that appear in some user's first ten.",
             {s: (coverage[s], f"{100 * coverage[s]:.1f}%") for s in systems(metrics)},
         ),
-        _bar_chart(
+        bar_chart(
             "Novelty",
             "Mean self-information of the first ten, in bits: one bit more means items that half "
             "as many users know.",
@@ -260,17 +273,29 @@ def bar_charts(metrics: dict[str, Any]) -> list[Chart]:
     ]
 
 
-def _bar_chart(
-    title: str, caption: str, values: dict[str, tuple[float, str]], step: float = 36.0
+def bar_chart(
+    title: str,
+    caption: str,
+    values: Mapping[str, tuple[float, str]],
+    step: float = 36.0,
+    left: float = 92.0,
+    right: float = 410.0,
+    styles: Mapping[str, str] | None = None,
 ) -> Chart:
-    left, right, top = 92.0, 410.0, 6.0
+    """One bar per system.
+
+    values: system -> length of its bar, and what is written beside it. step: height of a row.
+    left, right: where bars begin and end. styles: CSS classes in place of the systems' own.
+    """
+    top = 6.0
     height = top + step * len(values) + 6
     rows = [[short_name(system), text] for system, (_, text) in values.items()]
     chart = Chart(title, caption, WIDTH, height, ["System", title], rows)
     x = Scale(0.0, max(value for value, _ in values.values()) or 1.0, left, right)
     for number, (system, (value, text)) in enumerate(values.items()):
         y = top + step * (number + 0.5)
+        style = (styles or {}).get(system, style_class(system))
         chart.texts.append(Text(left - 12, y + 4, short_name(system), "end", "row"))
-        chart.bars.append(Bar(left, y - 9, round(x(value) - left, 2), 18, style_class(system)))
+        chart.bars.append(Bar(left, y - 9, round(x(value) - left, 2), 18, style))
         chart.texts.append(Text(x(value) + 8, y + 4, text, "start", "value"))
     return chart
