@@ -20,6 +20,7 @@ TITLE = "title"
 DESCRIPTION = "description"
 GENRES = "genres"
 YEAR = "year"
+RELEASE_DATE = "release_date"
 
 GENRE_SEPARATOR = "|"
 
@@ -37,7 +38,8 @@ class Dataset:
     interactions: ``user_id, item_id`` (int64 or str), ``timestamp`` (int64, unix seconds), optional
         ``rating`` (float64); one row per (user, item); a RangeIndex in file order.
     items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
-        joined by ``|``, may be empty) and ``year`` (Int64, may be missing); one row per item.
+        joined by ``|``, may be empty), ``year`` (Int64, may be missing) and ``release_date`` (str,
+        YYYY-MM-DD, may be empty); one row per item.
     users: optional frame with ``user_id`` and any attributes.
     """
 

@@ -9,10 +9,20 @@ from numpy.typing import NDArray
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.schema import DESCRIPTION, GENRE_SEPARATOR, GENRES, ITEM_ID, TITLE, YEAR
+from recsys.schema import (
+    DESCRIPTION,
+    GENRE_SEPARATOR,
+    GENRES,
+    ITEM_ID,
+    RELEASE_DATE,
+    TITLE,
+    YEAR,
+)
 
 MAX_GENRES = 256
 """The most common genres become attributes; the rest (free tags) reach the models as text alone."""
+MIN_RELEASED = 5
+"""A quarter (or a year, where no date is known) in which fewer items were released is left out."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +30,10 @@ class Catalog:
     """All items of a vocabulary, in its order.
 
     items: row ``p`` is the item with index ``p + 1``; columns ``item_id, title, description,
-        genres`` (str, may be empty), ``year`` (Int64, may be missing), then any others.
+        genres`` (str, may be empty), ``year`` (Int64, may be missing), ``release_date`` (str, may
+        be empty), then any others.
     attributes: float32 [N + 1, A], multi-hot; row 0 (padding) is zeros.
-    attribute_names: A names, e.g. ``genre: Action`` and ``decade: 1990s``.
+    attribute_names: A names, e.g. ``genre: Action``, ``decade: 1990s`` and ``released: 1997Q2``.
     """
 
     items: pd.DataFrame
@@ -40,8 +51,8 @@ class Catalog:
 
         Args:
             attribute_names: the columns of a catalogue that a model was trained on; attributes
-                outside of them are ignored. None takes all decades and the ``MAX_GENRES`` most
-                common genres (ties by name).
+                outside of them are ignored. None takes all decades, the ``MAX_GENRES`` most
+                common genres (ties by name), and times of release of ``MIN_RELEASED`` items.
 
         Raises:
             InputError: when the vocabulary holds an item that the frame lacks.
@@ -57,12 +68,13 @@ class Catalog:
                 "add them to the items table",
             )
         aligned = items.iloc[row_of[1:]].reset_index(drop=True)
-        for column in (DESCRIPTION, GENRES):
+        for column in (DESCRIPTION, GENRES, RELEASE_DATE):
             text = aligned[column] if column in aligned else pd.Series("", aligned.index)
             aligned[column] = text.astype("str").fillna("")
         aligned[YEAR] = aligned.get(YEAR, pd.NA)
-        aligned[YEAR] = aligned[YEAR].astype("Int64")
-        leading = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR]
+        released = pd.to_datetime(aligned[RELEASE_DATE], format="%Y-%m-%d", errors="coerce")
+        aligned[YEAR] = aligned[YEAR].astype("Int64").fillna(released.dt.year.astype("Int64"))
+        leading = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE]
         aligned = aligned[leading + [c for c in aligned if c not in leading]]
 
         labels = _labels(aligned)
@@ -106,12 +118,20 @@ def _labels(items: pd.DataFrame) -> "pd.Series[str]":
     genres = "genre: " + genres[genres != ""]
     years = rows[YEAR].dropna()
     decades = "decade: " + (years // 10 * 10).astype("str") + "s"
-    return pd.concat([genres, decades.astype("str")]).astype("str")
+    dates = pd.to_datetime(rows[RELEASE_DATE], format="%Y-%m-%d", errors="coerce").dropna()
+    quarters = dates.dt.to_period("Q").astype("str")
+    undated = years.drop(quarters.index, errors="ignore").astype("str")
+    released = "released: " + pd.concat([quarters, undated]).astype("str")
+    labels: pd.Series[str] = pd.concat([genres, decades.astype("str"), released]).astype("str")
+    return labels
 
 
 def _names(labels: "pd.Series[str]") -> list[str]:
-    is_genre = labels.str.startswith("genre: ").to_numpy(bool)
     # sort_index first: a stable sort by count then breaks ties by name.
-    counts = labels[is_genre].value_counts().sort_index()
-    common = counts.sort_values(ascending=False, kind="stable").index[:MAX_GENRES]
-    return sorted(common) + sorted(labels[~is_genre].unique())
+    counts = labels.value_counts().sort_index()
+    names = pd.Series(counts.index, dtype="str")
+    genres = counts[names.str.startswith("genre: ").to_numpy(bool)]
+    common = genres.sort_values(ascending=False, kind="stable").index[:MAX_GENRES]
+    decades = names[names.str.startswith("decade: ")]
+    released = counts[names.str.startswith("released: ").to_numpy(bool)]
+    return [*sorted(common), *decades, *released.index[released >= MIN_RELEASED]]

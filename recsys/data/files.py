@@ -24,6 +24,7 @@ from recsys.schema import (
     GENRES,
     ITEM_ID,
     RATING,
+    RELEASE_DATE,
     TIMESTAMP,
     TITLE,
     USER_ID,
@@ -47,6 +48,10 @@ def _matches(pattern: str, rule: str) -> pa.Check:
     return pa.Check(lambda text: text.str.fullmatch(pattern), error=rule)
 
 
+def _are_dates(text: "pd.Series[str]") -> "pd.Series[bool]":
+    return (text == "") | pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").notna()
+
+
 _ID = pa.Column("str", pa.Check(lambda text: text != "", error="an id in each row"))
 _TEXT = pa.Column("str", required=False)
 
@@ -67,6 +72,9 @@ ITEMS = pa.DataFrameSchema(
         DESCRIPTION: _TEXT,
         GENRES: _TEXT,
         YEAR: pa.Column("str", _matches(r"([1-9]\d{0,3})?", "a year or empty"), required=False),
+        RELEASE_DATE: pa.Column(
+            "str", pa.Check(_are_dates, error="YYYY-MM-DD or empty"), required=False
+        ),
     }
 )
 USERS = pa.DataFrameSchema({USER_ID: _ID})
@@ -89,7 +97,7 @@ def load(
     Args:
         columns: for ``interactions``, ``items`` and ``users``: our column name -> the file's.
             A name that is left out is its own. Optional columns (rating, description, genres,
-            year) may be missing, unless they are mapped to another name.
+            year, release_date) may be missing, unless they are mapped to another name.
         genre_separator: what separates several genres in one field.
 
     Raises:

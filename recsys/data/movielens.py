@@ -16,6 +16,7 @@ from recsys.schema import (
     GENRES,
     ITEM_ID,
     RATING,
+    RELEASE_DATE,
     TIMESTAMP,
     TITLE,
     USER_ID,
@@ -295,5 +296,19 @@ def _read_items(files: MovielensFiles, num_items: int) -> pd.DataFrame:
                 [GENRE_SEPARATOR.join(genres[named & (row == "1")]) for row in flags], "str"
             ),
             YEAR: pd.array([t.year for t in titles], "Int64"),
+            RELEASE_DATE: _release_dates(files, table[2]),
         }
     )
+
+
+def _release_dates(files: MovielensFiles, text: "pd.Series[str]") -> "pd.Series[str]":
+    """``14-Mar-1997`` as ``1997-03-14``; empty stays empty."""
+    dates = pd.to_datetime(text, format="%d-%b-%Y", errors="coerce")
+    bad = (dates.isna() & (text != "")).to_numpy()
+    if bad.any():
+        raise InputError(
+            "a release date such as 14-Mar-1997, or none",
+            files.quote("u.item", int(bad.argmax())),
+            _FRESH_COPY,
+        )
+    return dates.dt.strftime("%Y-%m-%d").fillna("").astype("str")

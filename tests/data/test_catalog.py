@@ -43,6 +43,30 @@ def test_attributes_are_multi_hot_genres_and_decades() -> None:
     ]
 
 
+def test_common_times_of_release_become_attributes() -> None:
+    """A quarter where the date is known, else the year; rare ones say nothing that generalises."""
+    dates = ["1997-04-01"] * 3 + ["1997-06-30"] * 2 + ["1997-07-01"] * 4 + [""] * 6
+    years = pd.array([None] * 9 + [1980] * 5 + [None], "Int64")
+    ids = list(range(1, 16))
+    items = pd.DataFrame({"item_id": ids, "title": "x", "release_date": dates, "year": years})
+    built = Catalog.from_frame(items, Vocabulary(ids))
+    assert built.attribute_names == [
+        "decade: 1980s",
+        "decade: 1990s",
+        "released: 1980",
+        "released: 1997Q2",
+    ]
+    assert built.attributes[1:, 3].tolist() == [1] * 5 + [0] * 10
+    assert built.attributes[1:, 2].tolist() == [0] * 9 + [1] * 5 + [0]
+
+
+def test_a_release_date_tells_the_year_where_none_is_given() -> None:
+    items = ITEMS.assign(release_date=["1979-01-01", "", "1988-05-05", ""])
+    built = Catalog.from_frame(items, VOCABULARY)
+    assert built.items["year"].tolist() == [1995, 1988, 1977]
+    assert built.texts()[1] == "Untitled (1988)."
+
+
 def test_texts_leave_out_what_is_missing() -> None:
     assert Catalog.from_frame(ITEMS, VOCABULARY).texts() == [
         "Toy Story (1995). Genres: Comedy. Toys come alive.",

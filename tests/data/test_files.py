@@ -118,6 +118,13 @@ def test_milliseconds_are_refused_with_the_remedy(load: Load) -> None:
         load(f"{HEADER}1,1,{NOON}000\n2,1,{NOON}123\n")
 
 
+def test_a_release_date_must_be_one(load: Load) -> None:
+    events, header = f"{HEADER}1,1,{NOON}\n", "item_id,title,release_date\n1,One,1990-02-28\n"
+    assert load(events, header + "2,Two,\n").items["release_date"].tolist() == ["1990-02-28", ""]
+    with pytest.raises(InputError, match=r"'release_date' .*YYYY-MM-DD or empty.*'1990-02-30'"):
+        load(events, header + "2,Two,1990-02-30\n")
+
+
 def test_ratings_and_years_must_be_numbers(load: Load) -> None:
     with pytest.raises(InputError, match=r"column 'rating' .*a number or empty.*line 2: 'good'"):
         load(f"user_id,item_id,timestamp,rating\n1,1,{NOON},good\n")

@@ -176,6 +176,20 @@ def test_missing_genres_field_is_refused_with_its_line(write_tiny: WriteTiny) ->
         load_tiny(write_tiny(u_item=items))
 
 
+def test_release_dates_are_read_and_may_be_missing(write_tiny: WriteTiny) -> None:
+    items = [f"{n}|Film (1990)|14-Mar-1997||x|0|1|0|0" for n in range(1, 21)]
+    items[6] = "7|Film (1990)|||x|0|1|0|0"
+    dates = load_tiny(write_tiny(u_item=items)).items["release_date"].tolist()
+    assert dates == ["1997-03-14"] * 6 + [""] + ["1997-03-14"] * 13
+
+
+def test_a_release_date_that_is_none_is_refused_with_its_line(write_tiny: WriteTiny) -> None:
+    items = [f"{n}|Film (1990)|14-Mar-1997||x|0|1|0|0" for n in range(1, 21)]
+    items[6] = "7|Film (1990)|31-Feb-1997||x|0|1|0|0"
+    with pytest.raises(InputError, match=r"a release date such as .*u\.item line 7"):
+        load_tiny(write_tiny(u_item=items))
+
+
 needs_archive = pytest.mark.skipif(
     not os.environ.get("MOVIELENS_ARCHIVE"), reason="MOVIELENS_ARCHIVE is not set"
 )
