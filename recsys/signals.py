@@ -19,6 +19,7 @@ _WINDOW_DAYS = (1, 7, 30)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
 _PRIOR_EVENTS = 10.0
+_FEEDBACK_ITEMS = 20
 # Bounds memory, which grows with candidates x events.
 _MAX_MATCHED = 1000
 
@@ -34,6 +35,7 @@ def signal_names(num_towers: int) -> list[str]:
         "log_history_length",
         "context_affinity",
         *[f"{name}_{kind}" for name in PAIR_NAMES for kind in ("sum", "mean", "best")],
+        *[f"{name}_top" for name in PAIR_NAMES],
         *[f"{kind}_{days}d" for days in _WINDOW_DAYS for kind in ("popularity", "trend")],
     ]
 
@@ -114,6 +116,7 @@ class SignalExtractor:
             *self._popularity(history, candidates),
             torch.einsum("bka,ba->bk", self.affinity[candidates], history.context),
             *_standardized(self._matches(history, candidates), mask).unbind(dim=2),
+            *_standardized(self._feedback(candidates), mask).unbind(dim=2),
             *self._recent_popularity(history, candidates),
         ]
         return torch.stack(columns, dim=2) * mask[:, :, None]
@@ -141,6 +144,17 @@ class SignalExtractor:
         best = pairs.masked_fill(~real, 0.0).topk(few, dim=2).values.mean(dim=2)
         kinds = torch.stack([total / length.sqrt(), total / length, best], dim=3)
         return kinds.flatten(start_dim=2)
+
+    def _feedback(self, candidates: Tensor) -> Tensor:
+        """Mean pair signals with the list's other top candidates, as if those were history.
+
+        Pseudo-relevance feedback (Croft and Harper 1979): the best candidates of stage 1 are good
+        enough on average to tell about the others. float [B, K, P].
+        """
+        top = candidates[:, :_FEEDBACK_ITEMS]
+        others = (top[:, None, :] != candidates[:, :, None]) & (top[:, None, :] > 0)
+        total = (self.pairs(candidates, top) * others[..., None]).sum(dim=2)
+        return total / others.sum(dim=2, keepdim=True).clamp(min=1)
 
     def _recent_popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
         """Popularity among all users around the time of the history's last event."""

@@ -109,6 +109,18 @@ def test_the_session_signal_prefers_what_was_seen_at_the_same_time() -> None:
     assert plain[0] == plain[1]
 
 
+def test_feedback_is_the_mean_likeness_to_the_other_top_candidates(histories, extractor) -> None:
+    candidates = torch.tensor([[7, 2, 5, 0]])
+    found = extractor._feedback(candidates)
+    pairs = extractor.pairs(candidates, candidates)
+    expected = (pairs[0, 0, 1] + pairs[0, 0, 2]) / 2.0
+    torch.testing.assert_close(found[0, 0], expected)
+
+
+def test_feedback_of_a_single_candidate_is_nothing(extractor) -> None:
+    assert not extractor._feedback(torch.tensor([[7, 0]]))[0, 0].any()
+
+
 def test_latest_events_keeps_the_end_of_each_history() -> None:
     item_idx = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
     batch = latest_events(HistoryBatch(item_idx, item_idx * 10, item_idx > 0, torch.zeros(2, 0)), 3)

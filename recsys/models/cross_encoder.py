@@ -76,6 +76,9 @@ class CrossEncoder(nn.Module):
         text: float32 [N + 1, T], frozen text vectors; row 0 zeros. num_signals, num_pairs: widths
             of the signals and the pair signals.
         dim, num_heads, num_layers, dropout: of the transformer.
+        correction: how much of what it learns to add to stage 1's score is added when serving, in
+            0..1. What is learned from a user's few lists is in part their noise, which a share of
+            it carries to the top of the list less than it carries what is true.
         text_tokens: whether tokens hold a projection of their item's text vector. It lets the
             network learn which items go with which, and also by heart which candidates a user's
             lists called irrelevant: those that are held out elsewhere included.
@@ -93,9 +96,13 @@ class CrossEncoder(nn.Module):
         num_heads: int = 4,
         num_layers: int = 2,
         dropout: float = 0.2,
+        correction: float = 1.0,
         text_tokens: bool = False,
     ) -> None:
         super().__init__()
+        if not 0.0 <= correction <= 1.0:
+            raise ValueError(f"expected correction in 0..1, found {correction}")
+        self.correction = correction
         self.register_buffer("text", text, persistent=False)
         self.text_projections = (
             nn.ModuleDict(
@@ -142,6 +149,9 @@ class CrossEncoder(nn.Module):
         for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
             x = feed_forward(attention(x, history, batch.history_mask, batch.pairs))
         scores = self.linear(batch.signals) + self.head(x)
+        if not self.training:
+            stage1 = batch.signals[:, :, :1]
+            scores = stage1 + self.correction * (scores - stage1)
         masked: Tensor = scores.squeeze(2).masked_fill(batch.candidates == 0, -torch.inf)
         return masked
 

@@ -38,6 +38,28 @@ def test_an_untrained_model_keeps_stage_1s_order(model, batch) -> None:
     torch.testing.assert_close(model(batch), batch.signals[:, :, 0])
 
 
+def test_a_share_of_the_correction_is_served(trained, batch) -> None:
+    stage1, full = batch.signals[:, :, 0], trained(batch)
+    trained.correction = 0.25
+    torch.testing.assert_close(trained(batch), stage1 + 0.25 * (full - stage1))
+    trained.correction = 0.0
+    torch.testing.assert_close(trained(batch), stage1)
+
+
+def test_all_of_the_correction_counts_in_training(trained, batch) -> None:
+    for module in trained.modules():
+        if isinstance(module, torch.nn.Dropout | CrossAttention):
+            module.p = module.dropout = 0.0
+    full = trained(batch)
+    trained.correction = 0.25
+    torch.testing.assert_close(trained.train()(batch), full)
+
+
+def test_a_correction_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected correction in"):
+        CrossEncoder(torch.zeros(N + 1, 6), S, P, correction=1.5)
+
+
 def test_padding_of_the_history_changes_nothing(trained, batch) -> None:
     wider = batch._replace(
         history=torch.nn.functional.pad(batch.history, (0, 3)),
