@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ def load_setting(overrides: Sequence[str]) -> Setting:
     vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
     text = torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0))
     return Setting(cfg, data, text, instantiate(cfg.index).build, instantiate(cfg.trainer))
+
+
+def without_test_rows(data: TrainingData) -> TrainingData:
+    """The same training rows, with nothing held out to look at."""
+    return replace(data, split=replace(data.split, test=data.split.test.iloc[:0]))
 
 
 def mean_metrics(

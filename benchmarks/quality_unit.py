@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks.harness import load_setting
+from benchmarks.harness import load_setting, without_test_rows
 from benchmarks.lambdamart import fit_lambdamart, lambdamart_ranking
 from recsys.baselines import Baseline, fit_all, rank
-from recsys.data.prepare import TrainingData
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
 from recsys.recommender import Recommender
@@ -52,11 +51,6 @@ class Costs:
         self.seconds[step] = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_gb[step] = peak / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def without_test_rows(data: TrainingData) -> TrainingData:
-    """The same training rows, with nothing held out to look at."""
-    return replace(data, split=replace(data.split, test=data.split.test.iloc[:0]))
 
 
 def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import quality, runs
+from benchmarks.harness import without_test_rows
 from benchmarks.quality_tables import Unit, bars_table, difference, markdown, summarize
-from benchmarks.quality_unit import without_test_rows
 
 METRICS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@100", "ndcg@100"]
 QUICK = ["data=sample", "data.split=random", "experiment=quick"]
