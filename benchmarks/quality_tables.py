@@ -60,7 +60,7 @@ def markdown(
         "Printed by `python benchmarks/quality.py`. Full catalogue, training items left out, every "
         "held-out row relevant; means ± standard deviations over seeds. Training is handed no "
         "held-out row. LambdaMART learns from the lists of stage 2 and re-ranks the same "
-        "candidates.",
+        "candidates; its trees add to stage 1's score.",
         "",
         machine_line(machine),
     ]

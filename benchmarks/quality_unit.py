@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.harness import load_setting, without_test_rows
-from benchmarks.lambdamart import fit_lambdamart, lambdamart_ranking
+from benchmarks.lambdamart import fit_lambdamart, rank_lambdamart
 from recsys.baselines import Baseline, fit_all, rank
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
@@ -99,7 +99,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
             data, stage1, lists, recipe.reranking, run, Destination(folder, "stage2", manifest)
         )
     with costs.of("lambdamart"):
-        booster = fit_lambdamart(lists, seed)
+        lambdamart = fit_lambdamart(lists, seed)
     del lists
     fitted: dict[str, Baseline] = {}
     for name, fit in instantiate(setting.cfg.baselines).items():
@@ -116,7 +116,16 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         )
         for name, baseline in fitted.items()
     }
-    rankings["lambdamart"] = lambdamart_ranking(booster, recommender, users, EVALUATION_K)
+    assert recommender.reranker is not None
+    rankings["lambdamart"] = rank_lambdamart(
+        lambdamart,
+        recommender.retriever,
+        recommender.reranker.extractor,
+        recommender.histories,
+        users,
+        recommender.num_candidates,
+        EVALUATION_K,
+    )
     for stage, rerank in (("stage1", False), ("stage2", True)):
         rankings[stage] = served_ranking(recommender, data, targets, rerank=rerank)
     write(folder, seed, rankings, targets, len(data.items), data.split.protocol, costs)

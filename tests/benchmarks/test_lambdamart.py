@@ -1,58 +1,196 @@
-"""LambdaMART learns what a signal says, and re-ranks candidates without touching padding."""
+"""LambdaMART on planted lists: one signal tells what is relevant, stage 1's score does not."""
+
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from benchmarks.lambdamart import PARAMETERS, fit_lambdamart, rerank
-from recsys.data.histories import Histories
-from recsys.training.folds import CandidateLists, build_extractor
+from benchmarks import lambdamart
+from benchmarks.lambdamart import (
+    LambdaMart,
+    _dataset,
+    fit_lambdamart,
+    rank_lambdamart,
+    score_lambdamart,
+)
+from recsys.errors import InputError
+from recsys.metrics import ndcg_at_k
+from recsys.signals import signal_names
+from recsys.training.folds import CandidateLists, out_of_fold_lists
 
-NUM_LISTS, NUM_CANDIDATES, NUM_SIGNALS = 60, 12, 4
-SMALL = {**PARAMETERS, "min_data_in_leaf": 5, "feature_fraction": 1.0}
+NUM_USERS, NUM_CANDIDATES, NUM_REAL, NUM_RELEVANT = 40, 12, 10, 3
+NAMES = signal_names(1)
+TELLING = NAMES.index("session_best")
+SMALL = {"min_data_in_leaf": 5, "lambda_l2": 0.1, "learning_rate": 0.1, "feature_fraction": 1.0}
+
+
+def planted_fold(seed: int) -> CandidateLists:
+    """The last two places of each list are padding, with signals that would rank them first."""
+    generator = torch.Generator().manual_seed(seed)
+    signals = torch.randn(NUM_USERS, NUM_CANDIDATES, len(NAMES), generator=generator)
+    signals[:, NUM_REAL:] = 100.0
+    best = signals[:, :NUM_REAL, TELLING].topk(NUM_RELEVANT, dim=1).indices
+    relevance = torch.zeros(NUM_USERS, NUM_CANDIDATES, dtype=torch.bool).scatter(1, best, True)
+    candidates = torch.arange(1, NUM_CANDIDATES + 1).repeat(NUM_USERS, 1)
+    candidates[:, NUM_REAL:] = 0
+    num_relevant = torch.full((NUM_USERS,), NUM_RELEVANT)
+    users = np.arange(1, NUM_USERS + 1)
+    return CandidateLists(None, None, users, candidates, signals, relevance, num_relevant)
+
+
+def ndcg(lists: CandidateLists, scores: torch.Tensor) -> float:
+    hits = lists.relevance.gather(1, scores.argsort(dim=1, descending=True))
+    return float(ndcg_at_k(hits, lists.num_relevant, 10).mean())
 
 
 @pytest.fixture(scope="module")
-def lists() -> CandidateLists:
-    """Relevant are the candidates with a large third signal; the other signals are noise."""
-    generator = torch.Generator().manual_seed(0)
-    signals = torch.randn(NUM_LISTS, NUM_CANDIDATES, NUM_SIGNALS, generator=generator)
-    candidates = torch.arange(1, NUM_CANDIDATES + 1).repeat(NUM_LISTS, 1)
-    candidates[:, -2:] = 0
-    relevance = (signals[:, :, 2] > 0.8) & (candidates > 0)
-    users = np.arange(1, NUM_LISTS + 1)
-    histories = Histories.from_indices(users, np.ones(NUM_LISTS, np.int64), users, NUM_LISTS)
-    extractor = build_extractor(histories, torch.zeros(NUM_CANDIDATES + 1, 2))
-    num_relevant = relevance.sum(dim=1)
-    return CandidateLists(histories, extractor, users, candidates, signals, relevance, num_relevant)
+def model() -> LambdaMart:
+    return fit_lambdamart([planted_fold(seed) for seed in range(4)], 0, SMALL)
 
 
-@pytest.fixture(scope="module")
-def reranked(lists) -> Tensor:
-    booster = fit_lambdamart([lists], seed=0, parameters=SMALL)
-    generator = torch.Generator().manual_seed(1)
-    unseen = torch.randn(30, NUM_CANDIDATES, NUM_SIGNALS, generator=generator)
-    candidates = lists.candidates[:30]
-    ranked = rerank(booster, candidates, unseen)
-    places = unseen[:, :, 2].masked_fill(candidates == 0, -9.0)
-    return torch.stack([ranked, places.argsort(dim=1, descending=True) + 1])
+def test_the_signal_that_tells_relevance_decides_the_order(model):
+    unseen = planted_fold(9)
+    scores = score_lambdamart(model, unseen.candidates, unseen.signals)
+    by_stage1 = unseen.signals[:, :, 0].masked_fill(unseen.candidates == 0, -torch.inf)
+    assert ndcg(unseen, by_stage1) < 0.7
+    assert ndcg(unseen, scores) > 0.9
+    gains = dict(
+        zip(
+            model.booster.feature_name(),
+            model.booster.feature_importance("gain").tolist(),
+            strict=True,
+        )
+    )
+    assert max(gains, key=gains.get) == "session_best"
 
 
-def test_it_ranks_new_lists_by_the_signal_that_matters(reranked) -> None:
-    ranked, by_signal = reranked
-    assert (ranked[:, 0] == by_signal[:, 0]).float().mean() > 0.3
-    top3 = (ranked[:, :1] == by_signal[:, :3]).any(dim=1)
-    assert top3.float().mean() > 0.9
+def test_padding_scores_below_everything_and_teaches_nothing(model):
+    unseen = planted_fold(9)
+    scores = score_lambdamart(model, unseen.candidates, unseen.signals)
+    assert torch.equal(scores == -torch.inf, unseen.candidates == 0)
+    other = [planted_fold(seed) for seed in range(4)]
+    for fold in other:
+        fold.signals[:, NUM_REAL:] = -7.0
+    refitted = fit_lambdamart(other, 0, SMALL)
+    assert torch.equal(score_lambdamart(refitted, unseen.candidates, unseen.signals), scores)
 
 
-def test_a_ranking_is_a_permutation_of_the_candidates_with_padding_last(reranked) -> None:
-    ranked = reranked[0]
-    real = ranked[:, :-2].sort(dim=1).values
-    assert (real == torch.arange(1, NUM_CANDIDATES - 1)).all()
-    assert (ranked[:, -2:] == 0).all()
+def test_lists_without_candidates_are_left_out():
+    folds = [planted_fold(seed) for seed in range(4)]
+    folds[0].candidates[3] = 0
+    folds[0].relevance[3] = False
+    fitted = fit_lambdamart(folds, 0, SMALL)
+    unseen = planted_fold(9)
+    scores = score_lambdamart(fitted, unseen.candidates, unseen.signals)
+    assert ndcg(unseen, scores) > 0.9
 
 
-def test_the_same_seed_gives_the_same_trees(lists) -> None:
-    first, second = (fit_lambdamart([lists], seed=3, parameters=SMALL) for _ in range(2))
-    assert first.model_to_string() == second.model_to_string()
+def test_where_signals_tell_nothing_no_tree_is_grown_and_the_order_is_stage_1s():
+    folds = [planted_fold(seed) for seed in range(4)]
+    for fold in folds:
+        best = fold.signals[:, :NUM_REAL, 0].topk(NUM_RELEVANT, dim=1).indices
+        fold.relevance.zero_().scatter_(1, best, True)
+    fitted = fit_lambdamart(folds, 0, SMALL)
+    assert fitted.booster.num_trees() == 0
+    unseen = planted_fold(9)
+    scores = score_lambdamart(fitted, unseen.candidates, unseen.signals)[:, :NUM_REAL]
+    assert torch.equal(scores.argsort(dim=1), unseen.signals[:, :NUM_REAL, 0].argsort(dim=1))
+
+
+def test_the_final_trees_learn_from_every_list(monkeypatch):
+    sizes = []
+
+    def watched(lists, *arguments):
+        sizes.append(sum(len(fold) for fold in lists))
+        return _dataset(lists, *arguments)
+
+    monkeypatch.setattr(lambdamart, "_dataset", watched)
+    fit_lambdamart([planted_fold(seed) for seed in range(8)], 0, SMALL | {"max_rounds": 1})
+    assert sizes == [6 * NUM_USERS] * 4 + [8 * NUM_USERS]
+
+
+def test_rounds_are_chosen_on_lists_of_users_that_the_trees_know(monkeypatch, data):
+    """With two of eight folds per user, as configured."""
+    seen = []
+    monkeypatch.setattr(lambdamart, "_dataset", lambda lists, *_: seen.append(lists))
+    monkeypatch.setattr(lambdamart.lgb, "Booster", lambda *_: None)
+    num_items = len(data.items)
+    retriever = SimpleNamespace(
+        retrieve=lambda history, k: SimpleNamespace(
+            item_idx=torch.arange(1, k + 1).expand(len(history.item_idx), k),
+            tower_scores=torch.ones(len(history.item_idx), k, 1),
+        )
+    )
+    folds = out_of_fold_lists(
+        data.train,
+        torch.zeros(num_items + 1, 2),
+        lambda train, fold: retriever,
+        num_folds=8,
+        lists_per_user=2,
+        num_candidates=10,
+        seed=0,
+    )
+    fit_lambdamart(folds, 0, {"max_rounds": 0})
+    assert sum(len(fold) for fold in folds) == 2 * data.train.num_users
+    *searched, final = seen
+    assert len(final) == 8
+    for kept in searched:
+        known = np.concatenate([fold.user_idx for fold in kept])
+        aside = [fold for fold in folds if not any(fold is other for other in kept)]
+        assert len(aside) == 2
+        assert all(np.isin(fold.user_idx, known).all() for fold in aside)
+
+
+def test_stage_1_must_count():
+    with pytest.raises(InputError, match="a positive stage1_weight"):
+        fit_lambdamart([planted_fold(0), planted_fold(1)], 0, {"stage1_weight": 0.0})
+
+
+def test_the_same_seed_gives_the_same_trees(model):
+    folds = [planted_fold(seed) for seed in range(4)]
+    again = fit_lambdamart(folds, 0, SMALL)
+    assert again.booster.model_to_string() == model.booster.model_to_string()
+
+
+def test_a_single_fold_is_refused():
+    with pytest.raises(InputError, match="at least two folds"):
+        fit_lambdamart([planted_fold(0)], 0, SMALL)
+
+
+def test_ranked_lists_are_the_candidates_of_the_served_stage_1_in_another_order(
+    model, untrained_recommender
+):
+    retriever = untrained_recommender.retriever
+    extractor = untrained_recommender.reranker.extractor
+    histories = untrained_recommender.histories
+    users = np.arange(1, 91)
+    ranked = rank_lambdamart(model, retriever, extractor, histories, users, 12, 12)
+    found = retriever.retrieve(histories.pad(users), 12).item_idx
+    assert torch.equal(ranked.sort(dim=1).values, found.sort(dim=1).values)
+    assert not torch.equal(ranked, found)
+    first = rank_lambdamart(model, retriever, extractor, histories, users, 12, 5)
+    assert torch.equal(first, ranked[:, :5])
+
+
+def test_longer_lists_than_there_are_items_end_in_empty_slots(model, untrained_recommender):
+    retriever = untrained_recommender.retriever
+    extractor = untrained_recommender.reranker.extractor
+    histories = untrained_recommender.histories
+    ranked = rank_lambdamart(model, retriever, extractor, histories, np.array([1, 2]), 12, 40)
+    assert ranked.shape == (2, 40)
+    # Each user has 4 of the 30 items in training.
+    assert (ranked[:, :26] > 0).all()
+    assert (ranked[:, 26:] == 0).all()
+    seen = histories.pad(np.array([1, 2])).item_idx
+    assert not torch.isin(ranked[0], seen[0]).any()
+
+
+def test_signals_of_another_width_get_names_of_their_own():
+    narrow = [
+        replace(fold, signals=fold.signals[:, :, [0, TELLING]])
+        for fold in (planted_fold(0), planted_fold(1))
+    ]
+    fitted = fit_lambdamart(narrow, 0, SMALL)
+    assert fitted.booster.feature_name() == ["signal_0", "signal_1"]
