@@ -1,0 +1,1 @@
+"""Hyper-parameter search on validation events alone: the parts of ``benchmarks/tune.py``."""
