@@ -26,9 +26,9 @@ from recsys.signals import SignalExtractor, signal_names
 from recsys.training.folds import CandidateLists
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
-    "learning_rate": 0.05,
-    "num_leaves": 15,
-    "min_data_in_leaf": 100,
+    "learning_rate": 0.02,
+    "num_leaves": 7,
+    "min_data_in_leaf": 300,
     "lambda_l2": 10.0,
     "feature_fraction": 0.5,
     "bagging_fraction": 0.5,
