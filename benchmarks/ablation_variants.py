@@ -106,6 +106,7 @@ def stage2_recipes(recipe: Recipe) -> dict[str, Recipe]:
         "without attention to the history": network(num_layers=0),
         "with text vectors in the tokens": network(text_tokens=True),
         "without averaged weights": replace(recipe, reranking=unaveraged),
+        "correction served whole": network(correction=1.0),
     }
 
 

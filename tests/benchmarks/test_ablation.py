@@ -132,6 +132,7 @@ def test_stage2_recipes_change_one_setting_each(full: Variant) -> None:
     assert encoders["without attention to the history"] == {**own, "num_layers": 0}
     assert encoders["with text vectors in the tokens"] == {**own, "text_tokens": True}
     assert encoders["without averaged weights"] == own
+    assert encoders["correction served whole"] == {**own, "correction": 1.0}
     assert with_lists_of_all_folds(recipe).lists_per_user == recipe.num_folds == 2
 
 
