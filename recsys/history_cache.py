@@ -35,12 +35,14 @@ class HistoryCache:
     def own_signals(
         self, user_idx: NDArray[np.int64], history: HistoryBatch, candidates: Tensor
     ) -> Tensor | None:
-        """Signals float32 [B, K, O] of candidates int64 [B, K]; None where nothing can be kept.
+        """Signals float32 [B, K, O] of candidates int64 [B, K]; None where nothing is kept.
 
         Args:
             user_idx: int64 [B], whom a row's history is kept by; 0 for one that is not.
+
+        Each row is computed by itself, so that it does not depend on the padding of its neighbours.
         """
-        if not self._enabled or not user_idx.any():
+        if not self._enabled:
             return None
         rows = [
             self._of_user(user, history, row)[candidates[row]]

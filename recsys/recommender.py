@@ -18,8 +18,9 @@ from recsys.reranker import Reranker
 from recsys.retriever import Candidates, Retriever
 from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, Source
 
-# Bounds memory; a list does not depend on which requests share its batch, up to float rounding.
+# Bounds memory; a list does not depend on which requests share its batch.
 BATCH_SIZE = 64
+MIN_ROWS = 16
 
 
 class Retrieved(NamedTuple):
@@ -56,7 +57,7 @@ class Recommender:
         self.num_candidates = artifact.num_candidates
         self.histories = artifact.histories
         self.retriever = Retriever(
-            artifact.two_tower.to(device), artifact.index, artifact.max_query_history
+            artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
         self.reranker: Reranker | None = None
         if artifact.stage2 is not None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,6 +48,21 @@ class Reranker:
             own = self.cache.own_signals(user_idx, history, item_idx)
         signals = self.extractor.signals(history, item_idx, candidates.tower_scores, own)
         batch = self.extractor.ranking_batch(history, item_idx, signals, self.max_history)
+        batch = _widened(batch, self.max_history)
         device = self.model.text.device
         scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
         return scores.float().cpu()
+
+
+def _widened(batch: RankingBatch, num_events: int) -> RankingBatch:
+    """The same with padding up to ``num_events`` events.
+
+    Sums over fewer places are rounded otherwise: a list would depend on its neighbours' histories.
+    """
+    missing = num_events - batch.history.shape[1]
+    return batch._replace(
+        history=F.pad(batch.history, (0, missing)),
+        history_mask=F.pad(batch.history_mask, (0, missing)),
+        history_age=F.pad(batch.history_age, (0, missing)),
+        pairs=F.pad(batch.pairs, (0, 0, 0, missing)),
+    )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsys.recommender import Recommender
@@ -57,3 +58,21 @@ def test_a_history_in_the_request_is_not_mistaken_for_the_stored_one(
     request = Request(5, user_id=101, history=[1020, 1021])
     expected = untrained_recommender.recommend([request])[0]
     assert recommender.recommend([request])[0].item_ids == expected.item_ids
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+def test_scores_are_the_same_to_the_bit_in_any_company(
+    untrained_bundle: Path, users: list[int], size: int
+) -> None:
+    recommender = Recommender.load(untrained_bundle, cache_bytes=10**6)
+    requests = [Request(8, user_id=user) for user in users]
+    requests += [Request(8, history=[1001, 1004, 1009][:length]) for length in (1, 2, 3)]
+    expected = recommender.recommend(requests)
+    order = np.random.default_rng(0).permutation(len(requests))
+    for first in range(0, len(order), size):
+        rows = order[first : first + size]
+        for row, found in zip(
+            rows, recommender.recommend([requests[r] for r in rows]), strict=True
+        ):
+            assert found.item_ids == expected[row].item_ids
+            assert found.scores.tolist() == expected[row].scores.tolist()
