@@ -10,6 +10,7 @@ from recsys import cli
 def main(config: DictConfig) -> None:
     """Serve until interrupted."""
     # Imported here, so that --help and a mistyped command answer at once.
+    from recsys.api.options import ServingOptions
     from recsys.api.server import serve
 
     serve(
@@ -18,6 +19,15 @@ def main(config: DictConfig) -> None:
         port=config.port,
         device=config.device,
         log_level=config.log_level,
+        options=ServingOptions(
+            deadline_ms=config.deadline_ms,
+            max_batch=config.max_batch,
+            max_queue=config.max_queue,
+            cache_mb=config.cache.max_mb if config.cache.enabled else 0,
+            history_cache_mb=config.history_cache_mb,
+            rate_limit=config.rate_limit,
+        ),
+        api_keys=Path(str(config.api_keys)) if config.api_keys is not None else None,
     )
 
 

@@ -20,8 +20,9 @@ from recsys.item_graph import ItemGraph
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
+from recsys.pair_signals import PAIR_NAMES
 from recsys.schema import ITEM_ID, USER_ID
-from recsys.signals import PAIR_NAMES, SignalExtractor, signal_names
+from recsys.signals import SignalExtractor, signal_names
 
 ModelConfig = Mapping[str, Any]
 """Keyword arguments of a model's constructor, plain JSON values."""

@@ -29,10 +29,20 @@ class Retriever:
     Args:
         model: in evaluation mode. index: built over ``model.all_candidates()``.
         max_history: the latest events that a query is made of, as in training.
+        min_rows: histories that are encoded at once, made up of empty ones where there are fewer.
+            Matrix products take other ways, and round otherwise, for a few rows than for many; with
+            16 a query does not depend on how many others are asked for.
     """
 
-    def __init__(self, model: TwoTowerEnsemble, index: CandidateIndex, max_history: int) -> None:
+    def __init__(
+        self,
+        model: TwoTowerEnsemble,
+        index: CandidateIndex,
+        max_history: int,
+        min_rows: int = 1,
+    ) -> None:
         self.model = model
+        self.min_rows = min_rows
         self.index = index
         self.max_history = max_history
         with torch.inference_mode():
@@ -49,20 +59,28 @@ class Retriever:
         """
         device = self.embeddings.device
         recent = latest_events(history, self.max_history)
-        query = self.model.query(
-            *(part.to(device) for part in (recent.item_idx, recent.mask, recent.context))
-        )
+        num_rows = len(recent.item_idx)
+        missing = max(self.min_rows - num_rows, 0)
+        parts = (recent.item_idx, recent.mask, recent.context)
+        query = self.model.query(*(pad_rows(part, missing).to(device) for part in parts))
         seen = history.item_idx.numpy()
         excluded = seen if exclude is None else np.concatenate([seen, exclude], axis=1)
-        scores, found = self.index.search(query.float().cpu().numpy(), k, excluded)
+        scores, found = self.index.search(query[:num_rows].float().cpu().numpy(), k, excluded)
 
         item_idx = torch.from_numpy(found)
         dims = self.model.embedding_dims
+        # A product of one row, too, is rounded otherwise than one of several.
+        padded = pad_rows(item_idx, min(missing, 1))
         by_tower = zip(
-            torch.split(query, dims, dim=1),
-            torch.split(self.embeddings[item_idx.to(device)], dims, dim=2),
+            torch.split(query[: len(padded)], dims, dim=1),
+            torch.split(self.embeddings[padded.to(device)], dims, dim=2),
             strict=True,
         )
         tower_scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
-        tower_scores = tower_scores.float().cpu() * (item_idx > 0)[:, :, None]
+        tower_scores = tower_scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
         return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
+
+
+def pad_rows(batch: Tensor, number: int) -> Tensor:
+    """A batch [B, n] with ``number`` further rows of zeros."""
+    return torch.nn.functional.pad(batch, (0, 0, 0, number))

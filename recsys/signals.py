@@ -10,12 +10,13 @@ from torch import Tensor
 from recsys.data.histories import Histories, latest_events
 from recsys.item_graph import ItemGraph
 from recsys.models.cross_encoder import RankingBatch
+from recsys.pair_signals import PAIR_NAMES, PairSignals
 from recsys.schema import HistoryBatch
 
-PAIR_NAMES = ("session", "co_occurrence", "text")
-# Scales that bring each pair signal to about unit spread on MovieLens-100K.
-_PAIR_SCALES = (20.0, 4.0, 4.0)
 _WINDOW_DAYS = (1, 7, 30)
+# Of ``own_signals``, in this order; times around the last event follow.
+_NUM_POPULARITY = 4
+_NUM_MATCHES = 3 * len(PAIR_NAMES)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
 _PRIOR_EVENTS = 10.0
@@ -63,22 +64,8 @@ class SignalExtractor:
         self.share = counts / counts.sum().clamp(min=1)
         self.affinity = _context_affinity(histories, num_items)
         self.graphs = {"session": session, "co_occurrence": co_occurrence}
-        self.session = session.lookup()
-        self.co_occurrence = co_occurrence.lookup()
-        self.text = text
+        self.pairs = PairSignals(session, co_occurrence, text)
         self.windows = _WindowCounts(histories)
-
-    def pairs(self, candidates: Tensor, history: Tensor) -> Tensor:
-        """Signals between candidates int64 [B, K] and history items int64 [B, L]: [B, K, L, P]."""
-        rows, columns = candidates[:, :, None], history[:, None, :]
-        text = self.text[candidates] @ self.text[history].transpose(1, 2)
-        signals = (self.session(rows, columns), self.co_occurrence(rows, columns), text)
-        # log1p: session weights are heavy-tailed; for the two cosines it is close to linear.
-        scaled = [
-            (signal.clamp(min=0) * scale).log1p()
-            for signal, scale in zip(signals, _PAIR_SCALES, strict=True)
-        ]
-        return torch.stack(scaled, dim=3)
 
     def ranking_batch(
         self, history: HistoryBatch, candidates: Tensor, signals: Tensor, max_history: int
@@ -96,13 +83,20 @@ class SignalExtractor:
             self.pairs(candidates, recent.item_idx),
         )
 
-    def signals(self, history: HistoryBatch, candidates: Tensor, tower_scores: Tensor) -> Tensor:
+    def signals(
+        self,
+        history: HistoryBatch,
+        candidates: Tensor,
+        tower_scores: Tensor,
+        own: Tensor | None = None,
+    ) -> Tensor:
         """Signals of each candidate, standardised within its list where only the order matters.
 
         Args:
             history: the complete history, [B, L]. candidates: int64 [B, K], in stage-1 order,
                 0 = none. tower_scores: float [B, K, H], stage-1 scores by tower; they add up to
-                the stage-1 score.
+                the stage-1 score. own: ``own_signals`` of the candidates, where they are known
+                already.
 
         Returns:
             float32 [B, K, S]; see ``signal_names``.
@@ -110,16 +104,33 @@ class SignalExtractor:
         mask = candidates > 0
         scores = torch.cat([tower_scores.sum(dim=2, keepdim=True), tower_scores], dim=2)
         rank = torch.arange(1, candidates.shape[1] + 1).float().log().expand_as(candidates)
+        if own is None:
+            own = self.own_signals(history, candidates)
+        matches = own[:, :, _NUM_POPULARITY : _NUM_POPULARITY + _NUM_MATCHES]
         columns = [
-            *_standardized(scores, mask).unbind(dim=2),
-            3.0 - rank,
-            *self._popularity(history, candidates),
-            torch.einsum("bka,ba->bk", self.affinity[candidates], history.context),
-            *_standardized(self._matches(history, candidates), mask).unbind(dim=2),
-            *_standardized(self._feedback(candidates), mask).unbind(dim=2),
-            *self._recent_popularity(history, candidates),
+            _standardized(scores, mask),
+            (3.0 - rank)[:, :, None],
+            own[:, :, :_NUM_POPULARITY],
+            _standardized(matches, mask),
+            _standardized(self._feedback(candidates), mask),
+            own[:, :, _NUM_POPULARITY + _NUM_MATCHES :],
         ]
-        return torch.stack(columns, dim=2) * mask[:, :, None]
+        return torch.cat(columns, dim=2) * mask[:, :, None]
+
+    def own_signals(self, history: HistoryBatch, items: Tensor) -> Tensor:
+        """What a history tells of each item, whatever else is in the list: float32 [B, K, O].
+
+        Args:
+            history: the complete history, [B, L]. items: int64 [B, K].
+        """
+        affinity = torch.einsum("bka,ba->bk", self.affinity[items], history.context)
+        columns = [
+            *self._popularity(history, items),
+            affinity,
+            *self._matches(history, items).unbind(dim=2),
+            *self._recent_popularity(history, items),
+        ]
+        return torch.stack(columns, dim=2)
 
     def _popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
         length = history.mask.sum(dim=1).clamp(min=1).float()

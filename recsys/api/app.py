@@ -1,54 +1,55 @@
-"""The HTTP application around one loaded ``Recommender``."""
+"""The HTTP application around the served model."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request, Response, status
+from fastapi import Depends, FastAPI, Request, Response, status
 from fastapi.responses import JSONResponse
 
-from recsys.api.schemas import (
-    DEFAULT_TOP_K,
-    MAX_TOP_K,
-    Error,
-    Health,
-    Ready,
-    Recommendations,
-)
+from recsys.api.admin import admin_routes
+from recsys.api.batcher import OverloadedError
+from recsys.api.keys import Gate
+from recsys.api.logs import RequestLog
+from recsys.api.models import ModelStore
+from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
+from recsys.api.protection import Protection
+from recsys.api.rate_limit import RateLimit
+from recsys.api.recommend import recommend_routes
+from recsys.api.schemas import Health, Ready
+from recsys.api.service import Service
+from recsys.api.telemetry import MeasuredRequests
 from recsys.errors import InputError
-from recsys.recommender import Recommender
-from recsys.schema import TITLE, ExternalId, RankedList
-from recsys.schema import Request as ListRequest
 
-_INT64 = 2**63
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def create_app(recommender: Recommender) -> FastAPI:
-    """The application that answers from ``recommender``.
+log = logging.getLogger(__name__)
 
-    ``user_id`` has the type of the vocabulary's ids, so that a wrong one is refused (422) rather
-    than taken for an unknown user.
+
+def create_app(
+    models: ModelStore,
+    options: ServingOptions = DEFAULT_OPTIONS,
+    key_digests: Sequence[str] = (),
+) -> FastAPI:
+    """The application that answers from ``models.current``.
+
+    Args:
+        key_digests: see ``recsys.api.keys.read_keys``.
     """
-    # One thread for all inference: it never blocks the event loop, and requests do not compete for
-    # cores that PyTorch and FAISS already use.
-    inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
-    titles = recommender.item_frame[TITLE].to_numpy()
-    user_id_parameter = _integer_user if recommender.users.holds_integers else _string_user
-
-    async def answer(request: ListRequest) -> RankedList:
-        loop = asyncio.get_running_loop()
-        answers = await loop.run_in_executor(inference, recommender.recommend, [request])
-        return answers[0]
+    service = Service(models, options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # The first inference allocates and compiles; no user should wait for that.
-        await answer(ListRequest(top_k=1, user_id=recommender.users.ids.tolist()[0]))
+        _reload_on_hangup(models)
         app.state.ready = True
         yield
+        # The server has answered what it had accepted: nothing waits any more.
         app.state.ready = False
+        service.batcher.close()
 
     app = FastAPI(
         title="Two-stage recommender",
@@ -56,33 +57,24 @@ def create_app(recommender: Recommender) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.ready = False
+    app.add_middleware(Protection)
+    app.add_middleware(MeasuredRequests, telemetry=service.telemetry)
+    app.add_middleware(RequestLog)
+    rate = service.options.rate_limit
+    limited = [] if rate is None else [Depends(RateLimit(rate).admit)]
+    app.include_router(recommend_routes(service), dependencies=limited)
+    app.include_router(admin_routes(service, Gate(key_digests)))
 
     @app.exception_handler(InputError)
     async def refuse(request: Request, error: InputError) -> JSONResponse:  # noqa: ARG001
         return JSONResponse({"detail": str(error)}, status.HTTP_400_BAD_REQUEST)
 
-    @app.get(
-        "/recommend",
-        response_model_exclude_none=True,
-        responses={status.HTTP_400_BAD_REQUEST: {"model": Error}},
-        tags=["recommendations"],
-    )
-    async def recommend(
-        user_id: Annotated[ExternalId, Depends(user_id_parameter)],
-        top_k: Annotated[
-            int, Query(ge=1, le=MAX_TOP_K, description="Number of items.")
-        ] = DEFAULT_TOP_K,
-        with_titles: Annotated[bool, Query(description="Add the items' titles.")] = False,
-    ) -> Recommendations:
-        """The best items for a user, without those the user already has."""
-        ranked = await answer(ListRequest(top_k=top_k, user_id=user_id))
-        named = titles[recommender.items.encode(ranked.item_ids) - 1].tolist()
-        return Recommendations(
-            user_id=user_id,
-            top_items=ranked.item_ids,
-            model_version=recommender.model_version,
-            source=ranked.source,
-            titles=named if with_titles else None,
+    @app.exception_handler(OverloadedError)
+    async def shed(request: Request, error: OverloadedError) -> JSONResponse:  # noqa: ARG001
+        return JSONResponse(
+            {"detail": str(error)},
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            headers={"Retry-After": str(error.retry_after)},
         )
 
     @app.get("/health/live", tags=["health"])
@@ -100,23 +92,26 @@ def create_app(recommender: Recommender) -> FastAPI:
         if not app.state.ready:
             response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         text = "ok" if app.state.ready else "starting or stopping"
-        return Ready(status=text, model_version=recommender.model_version)
+        return Ready(status=text, model_version=models.current.model_version)
+
+    @app.get("/metrics", response_class=Response, tags=["health"])
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(service.telemetry.page(), media_type=_METRICS_TYPE)
 
     return app
 
 
-def _integer_user(
-    user_id: Annotated[
-        int,
-        Query(description="A user's id, as in training.", examples=[123], ge=-_INT64, lt=_INT64),
-    ],
-) -> ExternalId:
-    return user_id
+def _reload_on_hangup(models: ModelStore) -> None:
+    """SIGHUP loads the newest bundle, as ``POST /admin/reload`` does; a failure is logged."""
 
+    def reload() -> None:
+        try:
+            log.warning("serving %s from now on", models.reload().model_version)
+        except InputError as error:
+            log.error("reload refused, %s goes on: %s", models.current.model_version, error)
 
-def _string_user(
-    user_id: Annotated[
-        str, Query(description="A user's id, as in training.", examples=["u42"], min_length=1)
-    ],
-) -> ExternalId:
-    return user_id
+    loop = asyncio.get_running_loop()
+    # Only the main thread of a process may handle signals, and Windows has no SIGHUP.
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, reload))

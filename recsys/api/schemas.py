@@ -1,40 +1,85 @@
-"""What the HTTP application answers."""
+"""What the HTTP application is asked and answers."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys.api.batcher import Fallback
 from recsys.schema import ExternalId, Source
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 100
+MAX_USERS = 100
+MAX_HISTORY = 1000
+MAX_ID_LENGTH = 256
+
+_EXAMPLE: dict[str, Any] = {
+    "user_id": 123,
+    "top_items": [286, 50, 258],
+    "model_version": "ml100k-1f0c9a3e",
+    "source": "reranked",
+}
 
 
 class Recommendations(BaseModel):
-    """A ranked list for one user, best first."""
+    """A ranked list, best first."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "user_id": 123,
-                    "top_items": [286, 50, 258],
-                    "model_version": "ml100k-1f0c9a3e",
-                    "source": "reranked",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
-    user_id: ExternalId
+    user_id: ExternalId | None = Field(default=None, description="Absent for a history alone.")
     top_items: list[ExternalId] = Field(
         description="Item ids; fewer than top_k only where the catalogue has no more."
     )
     model_version: str
     source: Source = Field(
-        description="Who ordered the list: stage 2, stage 1, or popularity for an unknown user."
+        description="Who ordered the list: stage 2, stage 1, or popularity, as for an unknown user."
+    )
+    fallback: Fallback | None = Field(
+        default=None,
+        description="Why the list is of a lesser stage than it could be: the deadline would not "
+        "have been kept, or a stage failed.",
     )
     titles: list[str] | None = Field(
         default=None, description="The items' titles, when with_titles=true."
     )
+
+
+class RecommendBody(BaseModel):
+    """Either users, or one history without a stored one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"user_ids": [1, 2, 3], "top_k": 5}, {"history": [50, 181], "top_k": 10}]
+        },
+    )
+
+    user_ids: list[ExternalId] | None = Field(default=None, min_length=1, max_length=MAX_USERS)
+    history: list[ExternalId] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_HISTORY,
+        description="Item ids, oldest first; those not in the catalogue are passed over.",
+    )
+    exclude: list[ExternalId] = Field(
+        default_factory=list, max_length=MAX_HISTORY, description="Item ids to leave out."
+    )
+    top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=MAX_TOP_K)
+    with_titles: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "RecommendBody":
+        if (self.user_ids is None) == (self.history is None):
+            raise ValueError("expected user_ids or history, one of both")
+        return self
+
+
+class RecommendResults(BaseModel):
+    """A list per user, in the order asked for; one for a history."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_EXAMPLE]}]})
+
+    results: list[Recommendations]
 
 
 class Health(BaseModel):
@@ -47,6 +92,33 @@ class Ready(Health):
     """What a ready server serves."""
 
     model_version: str
+
+
+class ReloadBody(BaseModel):
+    """Which bundle is to answer from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(
+        default=None,
+        max_length=MAX_ID_LENGTH,
+        description="A folder beside the served bundle; none: the newest.",
+    )
+
+
+class ModelEntry(BaseModel):
+    """A bundle that could be served."""
+
+    name: str
+    version: str
+    serving: bool
+    metrics: dict[str, Any] | None = Field(description="As in its metrics.json.")
+
+
+class Models(BaseModel):
+    """The bundles beside the served one, newest first."""
+
+    models: list[ModelEntry]
 
 
 class Error(BaseModel):

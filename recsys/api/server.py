@@ -6,38 +6,56 @@ from pathlib import Path
 import uvicorn
 
 from recsys.api.app import create_app
+from recsys.api.keys import read_keys
+from recsys.api.logs import log_config
+from recsys.api.models import ModelStore
+from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
 from recsys.device import resolve_device
 from recsys.errors import InputError
-from recsys.recommender import Recommender
 
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _SECONDS_TO_FINISH = 10
 _MAX_PORT = 65_535
 
 
-def serve(bundle: Path, *, host: str, port: int, device: str, log_level: str) -> None:
+def serve(
+    bundle: Path,
+    *,
+    host: str,
+    port: int,
+    device: str,
+    log_level: str,
+    options: ServingOptions = DEFAULT_OPTIONS,
+    api_keys: Path | None = None,
+) -> None:
     """Load the bundle, then listen, until interrupted; requests under way are answered first.
 
     The bundle comes first so that nobody is sent to a server that cannot answer.
 
+    Args:
+        api_keys: a file as ``recsys.api.keys.read_keys`` reads it; None for no keys.
+
     Raises:
-        InputError: on a bundle, device, address or log level that will not do.
+        InputError: on a bundle, device, address, log level or file of keys that will not do.
     """
     if log_level not in _LOG_LEVELS:
         expected = f"log_level to be one of {', '.join(_LOG_LEVELS)}"
         raise InputError(expected, repr(log_level), "set log_level=info")
     device = resolve_device(device)
-    recommender = Recommender.load(bundle, device)
+    digests = read_keys(api_keys)
+    models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6))
     with listen(host, port) as listener:
         name, bound = listener.getsockname()[:2]
         url = f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
         # Flushed, so that a script that waits for this line sees it through a pipe.
         print(
-            f"Serving {recommender.model_version} on {device}: {url} (API: {url}/docs)", flush=True
+            f"Serving {models.current.model_version} on {device}: {url} (API: {url}/docs)",
+            flush=True,
         )
         settings = uvicorn.Config(
-            create_app(recommender),
-            log_level=log_level,
+            create_app(models, options, digests),
+            log_config=log_config(log_level),
+            access_log=False,  # recsys.api.logs.RequestLog says more
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         uvicorn.Server(settings).run(sockets=[listener])

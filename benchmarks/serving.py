@@ -1,0 +1,211 @@
+"""How fast a bundle is served, against the least that a FastAPI endpoint can do.
+
+    python benchmarks/serving.py --bundle checkpoints/latest
+
+Starts (a) a bare endpoint that returns constants through a pydantic model, (b) the server without
+and (c) with its cache, and drives them in turns with wrk over random users. Figures are medians
+over the turns, ratios those of the same turn. Needs wrk (Debian: apt install wrk).
+"""
+
+if not __package__:  # run as a file
+    import _root  # type: ignore[import-not-found]  # noqa: F401
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.harness import plain_table, present
+from benchmarks.runs import ROOT, counted, machine
+from recsys.artifact import load_artifact
+from recsys.errors import InputError
+
+BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
+CONNECTIONS = (1, 16, 64)
+SECONDS_TO_START = 60
+STEPS = {
+    "queue": "recsys_queue_seconds_sum",
+    "stage 1": 'recsys_stage_seconds_sum{stage="stage1"}',
+    "stage 2": 'recsys_stage_seconds_sum{stage="stage2"}',
+    "request": 'recsys_request_seconds_sum{route="/recommend"}',
+}
+COUNT = 'recsys_request_seconds_count{route="/recommend"}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "checkpoints" / "latest")
+    parser.add_argument("--seconds", type=int, default=10, help="of each drive (default 10)")
+    parser.add_argument("--turns", type=int, default=3, help="to take medians of (default 3)")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/serving.json")
+    parser.add_argument("overrides", nargs="*", help="of configs/serve.yaml, e.g. max_batch=16")
+    arguments = parser.parse_args()
+    if arguments.seconds < 1 or arguments.turns < 1:
+        parser.error("--seconds and --turns must be at least 1")
+    try:
+        content = measure(arguments)
+    except InputError as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    present("Serving", [speed_table(content), budget_table(content)], content, arguments.output)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Start the servers, drive them in turns, and read where the time went.
+
+    Raises:
+        InputError: when wrk or the bundle is missing, or a server does not start.
+    """
+    if shutil.which("wrk") is None:
+        raise InputError("the program wrk", "none on the path", "run: apt install wrk")
+    artifact = load_artifact(arguments.bundle)
+    users = ",".join(map(str, artifact.users.ids.tolist()))
+    own = ["serve.py", f"bundle={arguments.bundle}", "log_level=warning", *arguments.overrides]
+    commands = {
+        BARE: ["benchmarks/bare_app.py", "{port}"],
+        UNCACHED: [*own, "cache.enabled=false", "port={port}"],
+        CACHED: [*own, "cache.enabled=true", "port={port}"],
+    }
+    drives: list[dict[str, Any]] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with ExitStack() as stack, Progress(*columns, TimeElapsedColumn()) as progress:
+        urls = {name: stack.enter_context(serving(command)) for name, command in commands.items()}
+        for url in urls.values():  # warm: caches filled, code paths compiled
+            drive(url, users, 16, 2)
+        before = read_steps(urls[UNCACHED])
+        task = progress.add_task("", total=arguments.turns * len(CONNECTIONS) * len(urls))
+        for _ in range(arguments.turns):
+            for connections in CONNECTIONS:
+                for name, url in urls.items():
+                    progress.update(task, description=f"{name}, {connections} connections")
+                    figures = drive(url, users, connections, arguments.seconds)
+                    drives.append({"server": name, "connections": connections, **figures})
+                    progress.advance(task)
+        after = read_steps(urls[UNCACHED])
+    number = after["count"] - before["count"]
+    return {
+        "protocol": f"{artifact.version}: {len(artifact.users):,} users, {len(artifact.items):,} "
+        f"items, {artifact.num_candidates} candidates re-ranked; random users, top_k=10.",
+        "machine": machine(("torch", "fastapi", "uvicorn")),
+        "overrides": list(arguments.overrides),
+        "turns": arguments.turns,
+        "seconds": arguments.seconds,
+        "drives": drives,
+        "budget_ms": {step: 1e3 * (after[step] - before[step]) / max(number, 1) for step in STEPS},
+    }
+
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[str]:
+    """A server process on a free port; yields its address once it answers.
+
+    Raises:
+        InputError: when it ends, or does not answer within a minute.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    parts = [sys.executable, *(part.format(port=port) for part in command)]
+    with subprocess.Popen(parts, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + SECONDS_TO_START
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError as error:
+                    if process.poll() is not None or time.monotonic() > until:
+                        found = f"{command[0]} that does not answer"
+                        raise InputError("a server", found, "see above") from error
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def drive(url: str, users: str, connections: int, seconds: int) -> dict[str, Any]:
+    """Requests per second, percentiles in milliseconds, and answers that were not 2xx."""
+    script = Path(__file__).with_name("random_users.lua")
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    done = subprocess.run(
+        [*command, url],
+        env={**os.environ, "USERS": users},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [text for text in done.stdout.splitlines() if text.startswith("{")]
+    found: dict[str, Any] = json.loads(line)
+    return {**found, "rps": found["requests"] / found["seconds"]}
+
+
+def read_steps(url: str) -> dict[str, float]:
+    """Seconds spent per step so far, and the number of requests."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    steps = {step: float(values.get(name, 0)) for step, name in STEPS.items()}
+    return {**steps, "count": float(values.get(COUNT, 0))}
+
+
+def speed_table(content: Mapping[str, Any]) -> Table:
+    """A row per server and number of connections."""
+    turns = counted(content["turns"], "turn")
+    table = plain_table(
+        f"medians of {turns} of {content['seconds']} s", "ratios to the bare endpoint, same turn"
+    )
+    table.add_column("server")
+    for header in ("connections", "RPS", "ratio", "p50 ms", "p95 ms", "p99 ms", "ratio", "not 2xx"):
+        table.add_column(header, justify="right")
+    for connections in CONNECTIONS:
+        drives = [one for one in content["drives"] if one["connections"] == connections]
+        bare = [one for one in drives if one["server"] == BARE]
+        for server in (BARE, UNCACHED, CACHED):
+            own = [one for one in drives if one["server"] == server]
+
+            def median(key: str, own: list[dict[str, Any]] = own) -> float:
+                return float(statistics.median(one[key] for one in own))
+
+            def ratio(
+                key: str,
+                own: list[dict[str, Any]] = own,
+                bare: list[dict[str, Any]] = bare,
+            ) -> float:
+                pairs = zip(own, bare, strict=True)
+                return float(statistics.median(one[key] / other[key] for one, other in pairs))
+
+            table.add_row(
+                server,
+                str(connections),
+                f"{median('rps'):,.0f}",
+                f"{ratio('rps'):.0%}",
+                *(f"{median(key):.1f}" for key in ("p50", "p95", "p99")),
+                f"{ratio('p99'):.1f}",
+                str(sum(one["bad"] for one in own)),
+            )
+    return table
+
+
+def budget_table(content: Mapping[str, Any]) -> Table:
+    """Where a request's time goes; a stage's time is that of its batch, shared by its requests."""
+    table = plain_table("where the time of a request goes, cache off", "milliseconds, means")
+    table.add_column("step")
+    table.add_column("ms", justify="right")
+    for step, value in content["budget_ms"].items():
+        table.add_row(step, f"{value:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()

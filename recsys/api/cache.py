@@ -1,0 +1,49 @@
+"""Answers kept in memory: least recently used first out, bounded by bytes."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+# What an entry takes besides its body: the key's tuple, the dictionary's slot, the bytes object.
+_OVERHEAD_BYTES = 512
+
+
+class ResponseCache:
+    """Bodies of responses by key. Used from the event loop's thread alone, hence without a lock.
+
+    Args:
+        max_bytes: of all entries together; 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._bodies: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def get(self, key: Hashable) -> bytes | None:
+        """The body that was put for ``key``, unless it had to make room."""
+        body = self._bodies.get(key)
+        if body is not None:
+            self._bodies.move_to_end(key)
+        return body
+
+    def put(self, key: Hashable, body: bytes) -> None:
+        """Keep ``body``, and drop what was asked for longest ago until all fits."""
+        size = len(body) + _OVERHEAD_BYTES
+        if size > self.max_bytes:
+            return
+        old = self._bodies.pop(key, None)
+        if old is not None:
+            self.num_bytes -= len(old) + _OVERHEAD_BYTES
+        self._bodies[key] = body
+        self.num_bytes += size
+        while self.num_bytes > self.max_bytes:
+            _, dropped = self._bodies.popitem(last=False)
+            self.num_bytes -= len(dropped) + _OVERHEAD_BYTES
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._bodies.clear()
+        self.num_bytes = 0

@@ -1,0 +1,101 @@
+"""The model that is served, and how another takes its place while requests go on."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recsys.bundle import MANIFEST_FILE
+from recsys.errors import InputError
+from recsys.recommender import Recommender
+from recsys.schema import Request
+
+
+class ModelStore:
+    """Loads bundles, and holds the one that answers.
+
+    Args:
+        bundle: what is served first and again after a reload without a name: a bundle, or a link
+            such as ``checkpoints/latest`` that names the newest.
+        device: where models run. cache_bytes: see ``Recommender``.
+
+    Set ``swapped`` to be told of each model that begins to answer.
+    """
+
+    def __init__(self, bundle: Path, device: str, cache_bytes: int = 0) -> None:
+        self.bundle = bundle
+        self.device = device
+        self.cache_bytes = cache_bytes
+        self.swapped: Callable[[Recommender], None] | None = None
+        self._loading = threading.Lock()
+        self.current = self._loaded(bundle)
+
+    def reload(self, name: str | None = None) -> Recommender:
+        """Load the newest bundle, or that of this folder name, and let it answer from now on.
+
+        The model that answers so far goes on until the other one has been loaded and has answered a
+        request; when that fails, it stays.
+
+        Raises:
+            InputError: when the bundle is missing, damaged or cannot answer, or when the type of
+                its user ids is another.
+        """
+        path = self.bundle if name is None else self._named(name)
+        with self._loading:
+            loaded = self._loaded(path)
+            if loaded.users.holds_integers != self.current.users.holds_integers:
+                raise InputError(
+                    "a bundle whose user ids have the type of the one that is served",
+                    f"another type in {path.name}",
+                    "restart the server with it",
+                )
+            self.current = loaded
+        if self.swapped is not None:
+            self.swapped(loaded)
+        return loaded
+
+    def _loaded(self, path: Path) -> Recommender:
+        return _checked(Recommender.load(path, self.device, self.cache_bytes))
+
+    @property
+    def folder(self) -> Path:
+        """Where bundles lie side by side."""
+        return self.bundle.absolute().parent
+
+    def _named(self, name: str) -> Path:
+        # Looked up rather than joined: a name is whatever a client sends.
+        for path in self.folder.iterdir():
+            if path.name == name:
+                return path
+        raise InputError("the name of a bundle's folder", repr(name), "see GET /admin/models")
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Name, version and metrics of the complete bundles, newest first."""
+        found = []
+        for manifest in self.folder.glob(f"*/{MANIFEST_FILE}"):
+            if manifest.parent.is_symlink() or manifest.parent.name.startswith("."):
+                continue
+            try:
+                content = json.loads(manifest.read_text())
+                metrics = manifest.with_name("metrics.json")
+                found.append(
+                    {
+                        "name": manifest.parent.name,
+                        "version": content["version"],
+                        "metrics": json.loads(metrics.read_text()) if metrics.exists() else None,
+                        "time": manifest.stat().st_mtime,
+                    }
+                )
+            except (OSError, ValueError, KeyError):
+                continue  # not complete, or not a bundle
+        return sorted(found, key=lambda entry: -entry.pop("time"))
+
+
+def _checked(recommender: Recommender) -> Recommender:
+    """Answer a request before users do: the first inference allocates, and shows what is broken."""
+    first = recommender.users.ids.tolist()[:1]
+    request = Request(top_k=1, user_id=first[0] if first else None)
+    if not recommender.recommend([request])[0].item_ids:
+        raise InputError("a bundle that recommends", "an empty list", "train it again")
+    return recommender

@@ -1,0 +1,82 @@
+"""What the routes share: from a request to the body of its answer, through cache and batcher."""
+
+from recsys.api.batcher import Batcher
+from recsys.api.cache import ResponseCache
+from recsys.api.models import ModelStore
+from recsys.api.options import ServingOptions
+from recsys.api.schemas import Recommendations
+from recsys.api.telemetry import Telemetry
+from recsys.recommender import Recommender
+from recsys.schema import ExternalId, Request
+
+
+class Service:
+    """The served model, the thread it runs in, and what is measured.
+
+    Args:
+        models: the served model; what it swaps to is watched from here on.
+    """
+
+    def __init__(self, models: ModelStore, options: ServingOptions) -> None:
+        self.models = models
+        self.options = options
+        self.telemetry = Telemetry()
+        self.cache = ResponseCache(int(options.cache_mb * 1e6))
+        self.batcher = Batcher(options.max_batch, options.max_queue, self.telemetry)
+        self.telemetry.watch(self.batcher.__len__, self.cache)
+        self.telemetry.serves(models.current.model_version)
+        models.swapped = self._swapped
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request that comes now waits for more than the batch under way."""
+        return len(self.batcher) >= self.batcher.max_batch
+
+    async def list_of(
+        self, request: Request, *, with_titles: bool, seconds: float
+    ) -> Recommendations:
+        """The answer to one request, within ``seconds``.
+
+        Raises:
+            OverloadedError: when there is no room for it.
+        """
+        recommender = self.models.current
+        answer = await self.batcher.submit(recommender, request, seconds)
+        self.telemetry.answered(answer.ranked.source, answer.fallback)
+        return Recommendations.model_construct(
+            user_id=request.user_id,
+            top_items=answer.ranked.item_ids,
+            model_version=recommender.model_version,
+            source=answer.ranked.source,
+            fallback=answer.fallback,
+            titles=recommender.titles(answer.ranked.item_ids) if with_titles else None,
+        )
+
+    async def body_of(
+        self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
+    ) -> bytes:
+        """The answer for a stored user as JSON, from the cache where it is there.
+
+        A list of a lesser stage is not kept: the next request may have more time.
+
+        Raises:
+            OverloadedError: when there is no room for it.
+        """
+        version = self.models.current.model_version
+        key = (version, user_id, top_k, with_titles)
+        if self.cache.max_bytes:
+            kept = self.cache.get(key)
+            self.telemetry.cached(kept is not None)
+            if kept is not None:
+                return kept
+        answer = await self.list_of(
+            Request(top_k, user_id), with_titles=with_titles, seconds=seconds
+        )
+        body = answer.model_dump_json(exclude_none=True).encode()
+        if answer.fallback is None and answer.model_version == version:
+            self.cache.put(key, body)
+        return body
+
+    def _swapped(self, recommender: Recommender) -> None:
+        # What is cached is kept by version, and makes room by itself.
+        self.telemetry.serves(recommender.model_version)
