@@ -1,5 +1,6 @@
 """The report's charts, from the content of metrics.json and the training curves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from recsys.report_drawing import (
 from recsys.results import TABLE_METRICS, label, systems
 
 WIDTH = 480.0
+_TICK_LABEL_WIDTH = 50.0
 _NAMES = {"popularity": "Popularity", "als": "ALS", "stage1": "Stage 1", "stage2": "Stage 2"}
 _SHAPES = {"popularity": "down", "als": "diamond", "ease": "square", "stage1": "up"}
 _MINUS = "\N{MINUS SIGN}"
@@ -232,9 +234,14 @@ def difference_chart(
     ticks = nice_ticks(min(0.0, *ends), max(0.0, *ends), about)
     x = Scale(ticks[0], ticks[-1], left, right)
     chart = Chart(title, caption, WIDTH, bottom + 28, [column, "Mean", "Low", "High"], [])
-    for tick, name in zip(ticks, tick_labels(ticks, signed=True), strict=True):
+    # Where names would touch, every second tick goes without; zero keeps its own.
+    every = math.ceil(_TICK_LABEL_WIDTH * (len(ticks) - 1) / (right - left))
+    for number, (tick, name) in enumerate(
+        zip(ticks, tick_labels(ticks, signed=True), strict=True), -ticks.index(0.0)
+    ):
         chart.rule(x(tick), top, x(tick), bottom, "axis" if tick == 0 else "grid")
-        chart.texts.append(Text(x(tick), bottom + 20, name, "middle"))
+        if number % every == 0:
+            chart.texts.append(Text(x(tick), bottom + 20, name, "middle"))
     for number, (row, entry) in enumerate(differences.items()):
         y = top + step * (number + 0.5)
         mean, low, high = (signed(entry[key]) for key in ("mean", "low", "high"))

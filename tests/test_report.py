@@ -1,6 +1,7 @@
 import copy
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.report import render_report, write_report
 from recsys.report_curves import training_charts
 from recsys.report_drawing import Scale, nice_ticks, spread, tick_labels
-from recsys.report_plots import interval_chart, recall_charts, slice_charts
+from recsys.report_plots import difference_chart, interval_chart, recall_charts, slice_charts
 
 TITLES = ["<script>alert(1)</script>", 'Tom & "Jerry"', "Amélie"]
 EXAMPLE = {
@@ -285,3 +286,13 @@ def test_log_scale():
 def test_spread_keeps_order_and_distance():
     moved = spread([50, 49, 51, 10], gap=10, low=0, high=60)
     assert moved == [50, 40, 60, 10]
+
+
+@pytest.mark.parametrize("left", [92.0, 240.0])
+@pytest.mark.parametrize("low", [-0.0041, -0.00004, -12.0])
+def test_names_of_ticks_keep_apart_and_zero_has_one(low: float, left: float) -> None:
+    entry = {"mean": low / 2, "low": low, "high": -low / 4}
+    chart = difference_chart("", "", "part", {"without text": entry}, left)
+    ticks = sorted((text.x, text.text) for text in chart.texts if text.anchor == "middle")
+    assert all(b[0] - a[0] >= 45 for a, b in pairwise(ticks))
+    assert any(float(name.replace("\N{MINUS SIGN}", "-")) == 0 for _, name in ticks)
