@@ -50,11 +50,14 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=ROOT / "checkpoints" / "latest")
     parser.add_argument("--seconds", type=int, default=10, help="of each drive (default 10)")
     parser.add_argument("--turns", type=int, default=3, help="to take medians of (default 3)")
+    parser.add_argument(
+        "--warm-up", type=int, default=15, help="seconds before, uncounted (default 15)"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/serving.json")
     parser.add_argument("overrides", nargs="*", help="of configs/serve.yaml, e.g. max_batch=16")
     arguments = parser.parse_args()
-    if arguments.seconds < 1 or arguments.turns < 1:
-        parser.error("--seconds and --turns must be at least 1")
+    if min(arguments.seconds, arguments.turns, arguments.warm_up) < 1:
+        parser.error("--seconds, --turns and --warm-up must be at least 1")
     try:
         content = measure(arguments)
     except InputError as error:
@@ -83,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack, Progress(*columns, TimeElapsedColumn()) as progress:
         urls = {name: stack.enter_context(serving(command)) for name, command in commands.items()}
         for url in urls.values():  # warm: caches filled, code paths compiled
-            drive(url, users, 16, 2)
+            drive(url, users, 16, arguments.warm_up)
         before = read_steps(urls[UNCACHED])
         task = progress.add_task("", total=arguments.turns * len(CONNECTIONS) * len(urls))
         for _ in range(arguments.turns):

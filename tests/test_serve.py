@@ -29,6 +29,25 @@ def fetch(url: str) -> dict:
         return json.load(response)
 
 
+@pytest.mark.parametrize(("level", "lines"), [("info", 1), ("warning", 0)])
+def test_requests_are_logged_at_the_level_that_is_set(
+    untrained_bundle: Path, level: str, lines: int
+) -> None:
+    settings = [f"bundle={untrained_bundle}", "port=0", "device=cpu", f"log_level={level}"]
+    with subprocess.Popen(
+        [sys.executable, "serve.py", *settings],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        url = server.stdout.readline().split(" (API: ")[0].split(": ")[1]
+        fetch(f"{url}/recommend?user_id=123&top_k=5")
+        server.terminate()
+        logged = [json.loads(line) for line in server.stderr.read().splitlines()]
+    assert sum(entry["message"] == "request" for entry in logged) == lines
+
+
 def test_serves_what_the_recommender_answers(untrained_bundle: Path, untrained_recommender):
     command = [sys.executable, "serve.py", f"bundle={untrained_bundle}", "port=0", "device=cpu"]
     with subprocess.Popen(

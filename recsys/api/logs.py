@@ -47,7 +47,8 @@ def log_config(level: str) -> dict[str, Any]:
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"json": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"handlers": ["json"], "level": level.upper()},
-        "loggers": {"uvicorn": {"level": level.upper()}},
+        # Named, since the command line has set a level of its own for the product's.
+        "loggers": {name: {"level": level.upper()} for name in ("recsys", "uvicorn")},
     }
 
 

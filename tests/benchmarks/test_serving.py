@@ -66,7 +66,9 @@ def test_a_missing_wrk_is_told_first(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
 def test_a_bundle_is_driven_without_a_bad_answer(untrained_bundle: Path) -> None:
-    arguments = argparse.Namespace(bundle=untrained_bundle, seconds=1, turns=1, overrides=[])
+    arguments = argparse.Namespace(
+        bundle=untrained_bundle, seconds=1, turns=1, warm_up=1, overrides=[]
+    )
     content = serving.measure(arguments)
     assert len(content["drives"]) == 9
     assert all(one["requests"] > 0 and one["bad"] == 0 for one in content["drives"])
