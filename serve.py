@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
             max_queue=config.max_queue,
             cache_mb=config.cache.max_mb if config.cache.enabled else 0,
             history_cache_mb=config.history_cache_mb,
+            threads=config.threads,
             rate_limit=config.rate_limit,
         ),
         api_keys=Path(str(config.api_keys)) if config.api_keys is not None else None,

@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import faiss
+import torch
 import uvicorn
 
 from recsys.api.app import create_app
@@ -43,6 +45,8 @@ def serve(
         raise InputError(expected, repr(log_level), "set log_level=info")
     device = resolve_device(device)
     digests = read_keys(api_keys)
+    torch.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
     models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6))
     with listen(host, port) as listener:
         name, bound = listener.getsockname()[:2]
