@@ -1,5 +1,6 @@
 """Runs the HTTP application under uvicorn."""
 
+import gc
 import socket
 from pathlib import Path
 
@@ -48,6 +49,10 @@ def serve(
     torch.set_num_threads(options.threads)
     faiss.omp_set_num_threads(options.threads)
     models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6))
+    # What is loaded stays: the collector need not look through it again and again, which takes
+    # longer than a batch.
+    gc.collect()
+    gc.freeze()
     with listen(host, port) as listener:
         name, bound = listener.getsockname()[:2]
         url = f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
