@@ -40,6 +40,7 @@ class PairSignals:
                 for rows in torch.split(everything, _TABLE_ROWS, dim=1)
             ]
             self.table = torch.cat(blocks).flatten(end_dim=1)
+            del self.session, self.co_occurrence, self.text  # the table has it all
 
     def __call__(self, candidates: Tensor, history: Tensor) -> Tensor:
         """Signals of candidates int64 [B, K] with items int64 [B, L]: float32 [B, K, L, P]."""

@@ -20,6 +20,7 @@ from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, 
 
 # Bounds memory; a list does not depend on which requests share its batch.
 BATCH_SIZE = 64
+# See ``Retriever``.
 MIN_ROWS = 16
 
 

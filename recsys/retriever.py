@@ -62,7 +62,7 @@ class Retriever:
         num_rows = len(recent.item_idx)
         missing = max(self.min_rows - num_rows, 0)
         parts = (recent.item_idx, recent.mask, recent.context)
-        query = self.model.query(*(pad_rows(part, missing).to(device) for part in parts))
+        query = self.model.query(*(_pad_rows(part, missing).to(device) for part in parts))
         seen = history.item_idx.numpy()
         excluded = seen if exclude is None else np.concatenate([seen, exclude], axis=1)
         scores, found = self.index.search(query[:num_rows].float().cpu().numpy(), k, excluded)
@@ -70,7 +70,7 @@ class Retriever:
         item_idx = torch.from_numpy(found)
         dims = self.model.embedding_dims
         # A product of one row, too, is rounded otherwise than one of several.
-        padded = pad_rows(item_idx, min(missing, 1))
+        padded = _pad_rows(item_idx, min(missing, 1))
         by_tower = zip(
             torch.split(query[: len(padded)], dims, dim=1),
             torch.split(self.embeddings[padded.to(device)], dims, dim=2),
@@ -81,6 +81,6 @@ class Retriever:
         return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
 
 
-def pad_rows(batch: Tensor, number: int) -> Tensor:
+def _pad_rows(batch: Tensor, number: int) -> Tensor:
     """A batch [B, n] with ``number`` further rows of zeros."""
     return torch.nn.functional.pad(batch, (0, 0, 0, number))

@@ -16,7 +16,7 @@ from recsys.api.keys import Gate
 from recsys.api.logs import RequestLog
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
-from recsys.api.protection import Protection
+from recsys.api.protection import MAX_BODY_BYTES, Protection
 from recsys.api.rate_limit import RateLimit
 from recsys.api.recommend import recommend_routes
 from recsys.api.schemas import Health, Ready
@@ -40,7 +40,7 @@ def create_app(
     Args:
         key_digests: see ``recsys.api.keys.read_keys``.
     """
-    service = Service(models, options)
+    service, gate = Service(models, options), Gate(key_digests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,15 +55,16 @@ def create_app(
         title="Two-stage recommender",
         description="Two-tower retrieval through FAISS, re-ranked by a cross-encoder.",
         lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
     )
     app.state.ready = False
     app.add_middleware(Protection)
     app.add_middleware(MeasuredRequests, telemetry=service.telemetry)
     app.add_middleware(RequestLog)
     rate = service.options.rate_limit
-    limited = [] if rate is None else [Depends(RateLimit(rate).admit)]
+    limited = [] if rate is None else [Depends(RateLimit(rate, gate).admit)]
     app.include_router(recommend_routes(service), dependencies=limited)
-    app.include_router(admin_routes(service, Gate(key_digests)))
+    app.include_router(admin_routes(service, gate))
 
     @app.exception_handler(InputError)
     async def refuse(request: Request, error: InputError) -> JSONResponse:  # noqa: ARG001

@@ -54,7 +54,6 @@ class Observer(Protocol):
 class _Job:
     request: Request
     recommender: Recommender
-    rerank: bool
     deadline: float
     future: asyncio.Future[Answer]
     loop: asyncio.AbstractEventLoop
@@ -91,9 +90,7 @@ class Batcher:
         """Requests that wait."""
         return len(self._jobs)
 
-    async def submit(
-        self, recommender: Recommender, request: Request, seconds: float, *, rerank: bool = True
-    ) -> Answer:
+    async def submit(self, recommender: Recommender, request: Request, seconds: float) -> Answer:
         """The answer, after ``seconds`` at most.
 
         Raises:
@@ -101,7 +98,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + seconds
-        job = _Job(request, recommender, rerank, deadline, loop.create_future(), loop)
+        job = _Job(request, recommender, deadline, loop.create_future(), loop)
         with self._changed:
             if self._closed or len(self._jobs) >= self.max_queue:
                 raise OverloadedError(self._retry_after())
@@ -161,15 +158,12 @@ class Batcher:
         for recommender in {id(job.recommender): job.recommender for job in jobs}.values():
             own = [job for job in jobs if job.recommender is recommender]
             needed = self._stage1.expected() + self._stage2.expected()
-            late = [job for job in own if job.rerank and now + needed > job.deadline]
-            both = [job for job in own if job.rerank and job not in late]
-            first = [job for job in own if not job.rerank]
-            if both:
-                self._both_stages(recommender, both)
+            in_time = [job for job in own if now + needed <= job.deadline]
+            late = [job for job in own if now + needed > job.deadline]
+            if in_time:
+                self._both_stages(recommender, in_time)
             if late:
-                self._first_stage(recommender, late, "deadline")
-            if first:
-                self._first_stage(recommender, first, None)
+                self._first_stage(recommender, late)
 
     def _take(self) -> list[_Job]:
         """The next batch; none when closed and done."""
@@ -189,19 +183,20 @@ class Batcher:
             self._publish(jobs, recommender.as_retrieved(retrieved), None)
             return
         started = time.monotonic()
+        fallback: Fallback | None = None
         try:
-            answers, fallback = recommender.rerank(retrieved), None
+            answers = recommender.rerank(retrieved)
         except Exception:
             log.exception("stage 2 failed; answering in stage 1's order")
             answers, fallback = recommender.as_retrieved(retrieved), "stage2_error"
         self._took("stage2", self._stage2, started)
-        self._publish(jobs, answers, fallback)  # type: ignore[arg-type]
+        self._publish(jobs, answers, fallback)
 
-    def _first_stage(
-        self, recommender: Recommender, jobs: Sequence[_Job], fallback: Fallback | None
-    ) -> None:
+    def _first_stage(self, recommender: Recommender, jobs: Sequence[_Job]) -> None:
+        """For jobs that stage 2 would be late for; without a stage 2 nothing is amiss."""
         retrieved = self._retrieve(recommender, jobs, rerank=False)
         if retrieved is not None:
+            fallback: Fallback | None = None if recommender.reranker is None else "deadline"
             self._publish(jobs, recommender.as_retrieved(retrieved), fallback)
 
     def _retrieve(

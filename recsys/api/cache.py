@@ -19,9 +19,6 @@ class ResponseCache:
         self.num_bytes = 0
         self._bodies: OrderedDict[Hashable, bytes] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._bodies)
-
     def get(self, key: Hashable) -> bytes | None:
         """The body that was put for ``key``, unless it had to make room."""
         body = self._bodies.get(key)
@@ -42,8 +39,3 @@ class ResponseCache:
         while self.num_bytes > self.max_bytes:
             _, dropped = self._bodies.popitem(last=False)
             self.num_bytes -= len(dropped) + _OVERHEAD_BYTES
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self._bodies.clear()
-        self.num_bytes = 0

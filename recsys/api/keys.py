@@ -12,7 +12,8 @@ from fastapi.security import APIKeyHeader
 
 from recsys.errors import InputError
 
-_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed where keys are set.")
+HEADER = "X-API-Key"
+_HEADER = APIKeyHeader(name=HEADER, auto_error=False, description="Needed where keys are set.")
 _HEX_LENGTH = 64
 
 
@@ -56,14 +57,18 @@ class Gate:
     def __init__(self, digests: Sequence[str]) -> None:
         self._digests = [bytes.fromhex(digest) for digest in digests]
 
+    def known(self, key: str | None) -> int | None:
+        """The number of a key that is known, else None."""
+        # Latin-1 is how headers are decoded: this is what was sent, byte by byte.
+        given = hashlib.sha256((key or "").encode("latin-1")).digest()
+        # Every digest is compared, each in constant time: the time tells nothing of them.
+        equal = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return equal.index(True) if any(equal) else None
+
     def admit(self, request: Request, key: Annotated[str | None, Security(_HEADER)] = None) -> None:
         """Let the request pass, or answer 401 or 403."""
         if self._digests:
-            # Latin-1 is how headers are decoded: this is what was sent, byte by byte.
-            given = hashlib.sha256((key or "").encode("latin-1")).digest()
-            # Every digest is compared, each in constant time: the time tells nothing of them.
-            known = [hmac.compare_digest(given, digest) for digest in self._digests]
-            if not any(known):
+            if self.known(key) is None:
                 raise HTTPException(
                     status.HTTP_401_UNAUTHORIZED,
                     "expected a known key in X-API-Key; found another or none",

@@ -1,15 +1,18 @@
 """The model that is served, and how another takes its place while requests go on."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle import MANIFEST_FILE
+from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
 from recsys.recommender import Recommender
 from recsys.schema import Request
+
+log = logging.getLogger(__name__)
 
 
 class ModelStore:
@@ -71,25 +74,21 @@ class ModelStore:
         raise InputError("the name of a bundle's folder", repr(name), "see GET /admin/models")
 
     def listed(self) -> list[dict[str, Any]]:
-        """Name, version and metrics of the complete bundles, newest first."""
+        """Name, version and metrics of the bundles beside the served one, newest first.
+
+        One that is damaged is left out, and told in the log.
+        """
         found = []
-        for manifest in self.folder.glob(f"*/{MANIFEST_FILE}"):
-            if manifest.parent.is_symlink() or manifest.parent.name.startswith("."):
-                continue
+        for path in reversed(list_bundles(self.folder)):
+            metrics = path / METRICS_FILE
             try:
-                content = json.loads(manifest.read_text())
-                metrics = manifest.with_name("metrics.json")
-                found.append(
-                    {
-                        "name": manifest.parent.name,
-                        "version": content["version"],
-                        "metrics": json.loads(metrics.read_text()) if metrics.exists() else None,
-                        "time": manifest.stat().st_mtime,
-                    }
-                )
-            except (OSError, ValueError, KeyError):
-                continue  # not complete, or not a bundle
-        return sorted(found, key=lambda entry: -entry.pop("time"))
+                version = read_manifest(path)["version"]
+                content = json.loads(metrics.read_text()) if metrics.exists() else None
+            except (InputError, OSError, ValueError) as error:
+                log.warning("left out of the models: %s", error)
+                continue
+            found.append({"name": path.name, "version": version, "metrics": content})
+        return found
 
 
 def _checked(recommender: Recommender) -> Recommender:

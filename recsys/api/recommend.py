@@ -1,7 +1,7 @@
 """The routes that recommend."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Response, status
@@ -74,10 +74,10 @@ def recommend_routes(service: Service) -> APIRouter:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
         return Response(answered, media_type="application/json")
 
-    @router.post("/recommend", response_model_exclude_none=True)
+    @router.post("/recommend", response_model=RecommendResults, response_model_exclude_none=True)
     async def recommend_many(
-        body: RecommendBody, seconds: Annotated[float, Depends(seconds_of)]
-    ) -> RecommendResults:
+        http: HttpRequest, body: RecommendBody, seconds: Annotated[float, Depends(seconds_of)]
+    ) -> RecommendResults | Response:
         """Lists for several users, or for a history that is not stored."""
         items = [*(body.history or []), *body.exclude]
         _check_type("item", items, service.models.current.items.holds_integers)
@@ -87,13 +87,26 @@ def recommend_routes(service: Service) -> APIRouter:
         else:
             users = body.user_ids or []
             requests = [Request(body.top_k, user_id=u, exclude=body.exclude) for u in users]
-        answers = (
+        answers = [
             service.list_of(request, with_titles=body.with_titles, seconds=seconds)
             for request in requests
-        )
-        return RecommendResults.model_construct(results=list(await asyncio.gather(*answers)))
+        ]
+        results = await _while_wanted(http, _together(answers))
+        if results is None:
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return RecommendResults.model_construct(results=results)
 
     return router
+
+
+async def _together(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All answers; where one fails, the others are not waited for and free their places."""
+    tasks = [asyncio.create_task(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _while_wanted(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:

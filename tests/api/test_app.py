@@ -167,7 +167,7 @@ def test_a_bad_body_is_refused(client: TestClient, body: dict, status: int, mess
 def test_a_large_body_is_refused_before_it_is_read(client: TestClient):
     response = client.post("/recommend", content=b" " * 1_000_001)
     assert response.status_code == 413
-    assert "at most 1000000 bytes" in response.json()["detail"]
+    assert client.post("/recommend", content=b" " * 1_000_000).status_code == 422
 
 
 def test_what_was_answered_is_kept_by_user_and_parameters(models: ModelStore):
