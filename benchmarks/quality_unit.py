@@ -116,11 +116,12 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         )
         for name, baseline in fitted.items()
     }
-    assert recommender.reranker is not None
+    stage2 = recommender.artifact.stage2
+    assert stage2 is not None
     rankings["lambdamart"] = rank_lambdamart(
         lambdamart,
         recommender.retriever,
-        recommender.reranker.extractor,
+        stage2.extractor,
         recommender.histories,
         users,
         recommender.num_candidates,

@@ -17,6 +17,7 @@ from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.index import CandidateIndex
 from recsys.item_graph import ItemGraph
+from recsys.list_scorer import can_export, export_list_scorer
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
@@ -30,11 +31,16 @@ ModelConfig = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Stage2:
-    """The re-ranker's parts. max_history: the latest events that it attends to."""
+    """The re-ranker's parts.
+
+    max_history: the latest events that it attends to. graph: its exported form in ONNX, for CPUs;
+    None where there is none.
+    """
 
     cross_encoder: CrossEncoder
     extractor: SignalExtractor
     max_history: int
+    graph: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,12 @@ def save_artifact(
             "context": torch.from_numpy(histories.context),
         },
     }
+    graphs: dict[str, bytes] = {}
     if stage2 is not None:
+        if can_export(stage2.cross_encoder):
+            graphs["cross_encoder"] = export_list_scorer(
+                stage2.cross_encoder, len(two_tower.members), stage2.max_history
+            )
         tensors["cross_encoder"] = dict(stage2.cross_encoder.state_dict())
         tensors["graphs"] = {
             f"{graph_name}.{part}": tensor
@@ -156,6 +167,7 @@ def save_artifact(
             "items": item_frame,
         },
         index=index,
+        graphs=graphs,
     )
 
 
@@ -214,7 +226,8 @@ def _load_stage2(
         model = build_cross_encoder(config, text, num_towers)
         model.load_state_dict(bundle.tensors["cross_encoder"])
     extractor = SignalExtractor(histories, num_items, session, co_occurrence, text)
-    return Stage2(model.eval(), extractor, int(bundle.manifest["max_history"]))
+    max_history = int(bundle.manifest["max_history"])
+    return Stage2(model.eval(), extractor, max_history, bundle.graphs.get("cross_encoder"))
 
 
 def _check_parts(bundle: Bundle) -> None:

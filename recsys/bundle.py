@@ -1,8 +1,9 @@
 """The artifact on disk: tensors, tables, an index, and a manifest that vouches for them.
 
-``<root>/<name>/`` holds ``manifest.json``, ``*.safetensors``, ``*.parquet`` and ``index.faiss``;
-``metrics.json`` and ``report.html`` come later. Nothing in it is pickled: a bundle from elsewhere
-cannot run code. A bundle appears under its name when it is complete, or not at all.
+``<root>/<name>/`` holds ``manifest.json``, ``*.safetensors``, ``*.parquet``, ``index.faiss`` and
+perhaps ``*.onnx``; ``metrics.json`` and ``report.html`` come later. Nothing in it is pickled: a
+bundle from elsewhere cannot run code. A bundle appears under its name when it is complete, or not
+at all.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -43,13 +45,14 @@ class Bundle:
 
     manifest: what the writer said of it, and ``format_version, version, created_at, git_commit,
     files``. tensors: per ``<key>.safetensors``, its tensors by name, on the CPU. frames: per
-    ``<key>.parquet``, the frame.
+    ``<key>.parquet``, the frame. graphs: per ``<key>.onnx``, its content.
     """
 
     path: Path
     manifest: Manifest
     tensors: dict[str, dict[str, Tensor]]
     frames: dict[str, pd.DataFrame]
+    graphs: dict[str, bytes]
     index: CandidateIndex
 
     @property
@@ -82,6 +85,7 @@ def write_bundle(
     tensors: Mapping[str, Mapping[str, Tensor]],
     frames: Mapping[str, pd.DataFrame],
     index: CandidateIndex,
+    graphs: Mapping[str, bytes] = MappingProxyType({}),
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``<root>/<name>``, replacing an older bundle of that name, and point ``latest`` to it.
@@ -91,6 +95,7 @@ def write_bundle(
             content hash that ``Bundle.vocabulary`` checks.
         tensors: per file, tensors by name, on any device.
         frames: per file, a frame; its index is not kept.
+        graphs: per file, a model in ONNX.
 
     Returns:
         The bundle's folder.
@@ -111,6 +116,8 @@ def write_bundle(
             save_file(stored, partial / f"{key}.safetensors")
         for key, frame in frames.items():
             frame.to_parquet(partial / f"{key}.parquet", index=False)
+        for key, graph in graphs.items():
+            (partial / f"{key}.onnx").write_bytes(graph)
         index.save(partial / INDEX_FILE)
         full = _full_manifest(name, manifest, partial)
         (partial / MANIFEST_FILE).write_bytes(_json_bytes(full))
@@ -136,7 +143,7 @@ def read_bundle(path: Path) -> Bundle:
     """
     manifest = read_manifest(path)
     folder = path.resolve()
-    tensors, frames = {}, {}
+    tensors, frames, graphs = {}, {}, {}
     for name, written in manifest["files"].items():
         _check_file(folder / name, written)
     for file in sorted(folder / name for name in manifest["files"]):
@@ -144,7 +151,10 @@ def read_bundle(path: Path) -> Bundle:
             tensors[file.stem] = load_file(file)
         elif file.suffix == ".parquet":
             frames[file.stem] = pd.read_parquet(file)
-    return Bundle(folder, manifest, tensors, frames, CandidateIndex.load(folder / INDEX_FILE))
+        elif file.suffix == ".onnx":
+            graphs[file.stem] = file.read_bytes()
+    index = CandidateIndex.load(folder / INDEX_FILE)
+    return Bundle(folder, manifest, tensors, frames, graphs, index)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
-from recsys.ranking import top_k
+from recsys.ranking import order, tie_hash
 from recsys.schema import PAD_IDX
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ Indices = NDArray[np.int64]
 # batch, and equal embeddings have equal scores. For the widths in use it is no slower.
 faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
+_MAX_MARKED = 4_000_000
+"""Up to so many (row, item) places, marking what is excluded is faster than sorting it."""
+
 _POINTS_PER_CENTROID = 39
 """FAISS's own minimum for k-means; below it centroids follow noise."""
 _MIN_CODE_BITS, _MAX_CODE_BITS = 4, 8
@@ -40,6 +43,7 @@ class CandidateIndex:
 
     def __init__(self, index: Any) -> None:
         self._index = index
+        self._hashed: tuple[int, Indices] | None = None
 
     def __len__(self) -> int:
         """Number of items N, padding not counted."""
@@ -93,14 +97,13 @@ class CandidateIndex:
             fetch = min(fetch, len(self))
             found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
             last = found_scores[:, -1].copy()
-            dropped = (found == PAD_IDX) | _is_excluded(found, excluded[rows])
+            dropped = (found == PAD_IDX) | _is_excluded(found, excluded[rows], len(self))
             found_scores[dropped] = -np.inf
-            best_scores, best = top_k(
-                torch.from_numpy(found_scores), torch.from_numpy(found), k, seed
-            )
+            found[dropped] = PAD_IDX
+            best = order(found_scores, self._hashes(seed)[found])[:, :k]
             width = best.shape[1]
-            scores[rows, :width] = best_scores.numpy()
-            item_idx[rows, :width] = best.numpy()
+            scores[rows, :width] = np.take_along_axis(found_scores, best, axis=1)
+            item_idx[rows, :width] = np.take_along_axis(found, best, axis=1)
             if complete:
                 break
             short = (item_idx[rows] != PAD_IDX).sum(1) < wanted[rows]
@@ -108,6 +111,12 @@ class CandidateIndex:
             rows = rows[short | cut_tie]
             fetch, effort = 2 * fetch, 2 * effort
         return scores, item_idx
+
+    def _hashes(self, seed: int) -> Indices:
+        """The keys that order equal scores, by item: int64 [N + 1]."""
+        if self._hashed is None or self._hashed[0] != seed:
+            self._hashed = seed, tie_hash(torch.arange(len(self) + 1), seed).numpy()
+        return self._hashed[1]
 
     def _checked(self, queries: Embeddings, k: int) -> Embeddings:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
@@ -305,15 +314,18 @@ def _stored_vectors(embeddings: Embeddings) -> Embeddings:
     return vectors
 
 
-def _is_excluded(found: Indices, excluded: Indices) -> NDArray[np.bool_]:
-    """Whether found [B, F] is in the same row of excluded [B, E]: bool [B, F].
-
-    (row, item) pairs become one number each, so that one sorted look-up serves the whole batch.
-    """
+def _is_excluded(found: Indices, excluded: Indices, num_items: int) -> NDArray[np.bool_]:
+    """Whether found [B, F] is in the same row of excluded [B, E]: bool [B, F]."""
+    num_rows = len(found)
     if excluded.size == 0:
         return np.zeros(found.shape, bool)
-    stride = max(int(found.max(initial=0)), int(excluded.max(initial=0))) + 1
-    row_starts = stride * np.arange(len(found))[:, None]
+    if num_rows * num_items <= _MAX_MARKED:
+        marked = np.zeros((num_rows, num_items + 1), bool)
+        rows = np.arange(num_rows)[:, None]
+        marked[rows, excluded] = True
+        return marked[rows, found]
+    # (row, item) pairs become one number each, so that one sorted look-up serves the whole batch.
+    row_starts = (num_items + 1) * np.arange(num_rows)[:, None]
     return np.isin(found + row_starts, excluded + row_starts)
 
 

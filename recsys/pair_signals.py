@@ -42,6 +42,11 @@ class PairSignals:
             self.table = torch.cat(blocks).flatten(end_dim=1)
             del self.session, self.co_occurrence, self.text  # the table has it all
 
+    @property
+    def has_table(self) -> bool:
+        """Whether all pairs are known, so that signals are looked up."""
+        return self.table is not None
+
     def __call__(self, candidates: Tensor, history: Tensor) -> Tensor:
         """Signals of candidates int64 [B, K] with items int64 [B, L]: float32 [B, K, L, P]."""
         if self.table is None:

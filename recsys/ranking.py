@@ -1,6 +1,10 @@
 """The one rule that turns scores into an order: descending score, ties by a seeded hash."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _ODD_MULTIPLIERS = (0x9E3779B1, 0x85EBCA77)
@@ -40,6 +44,17 @@ def top_k(scores: Tensor, item_idx: Tensor, k: int, seed: int = 0) -> tuple[Tens
     best_scores = shuffled.gather(1, by_score)
     best_items = item_idx.gather(1, by_hash.gather(1, by_score))
     return best_scores, best_items.masked_fill(best_scores == -torch.inf, 0)
+
+
+def order(scores: NDArray[Any], hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions [..., K] of scores [..., K], best first, by the same rule as ``top_k``.
+
+    Several times faster than that for short lists, where calls cost more than sorting.
+
+    Args:
+        hashes: ``tie_hash`` of the items.
+    """
+    return np.lexsort((hashes, -scores))
 
 
 def _contenders(scores: Tensor, k: int) -> Tensor:

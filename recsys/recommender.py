@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.artifact import Artifact, load_artifact
+from recsys.artifact import Artifact, Stage2, load_artifact
 from recsys.data.vocabulary import Vocabulary
+from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder
 from recsys.errors import InputError
-from recsys.ranking import tie_hash, top_k
-from recsys.reranker import Reranker
-from recsys.retriever import Candidates, Retriever
+from recsys.onnx_reranker import OnnxReranker
+from recsys.ranking import order, tie_hash
+from recsys.reranker import BatchReranker, Reranker
+from recsys.retriever import Retriever
 from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, Source
 
 # Bounds memory; a list does not depend on which requests share its batch.
@@ -27,25 +29,25 @@ MIN_ROWS = 16
 class Retrieved(NamedTuple):
     """What stage 1 found for some requests, and what stage 2 needs besides.
 
-    user_idx: int64 [B], whose stored history a row has; 0 where it is another. history: [B, L].
-    exclude: int64 [B, E], padded with 0. candidates: [B, K].
+    histories: of each request. exclude: int64 [B, E], padded with 0. item_idx: int64 [B, K], the
+    candidates, best first, 0 = none. scores: float32 [B, K], -inf where none.
     """
 
     requests: Sequence[Request]
-    user_idx: NDArray[np.int64]
-    history: HistoryBatch
+    histories: Sequence[EncodedHistory]
     exclude: NDArray[np.int64]
-    candidates: Candidates
+    item_idx: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 class Recommender:
-    """Recommends from a trained bundle.
+    """Recommends from a trained bundle; safe to call from several threads at a time.
 
     Args:
         artifact: models, histories, vocabularies and catalogue, as loaded or just trained.
         device: where the models run, ``cpu`` or ``cuda``.
-        cache_bytes: memory for what stored histories tell of all items, which makes the next list
-            of the same user cheaper; 0 keeps nothing.
+        cache_bytes: memory for encoded histories of stored users, which makes the next list of the
+            same user cheaper; 0 keeps nothing.
     """
 
     def __init__(self, artifact: Artifact, device: str = "cpu", cache_bytes: int = 0) -> None:
@@ -60,15 +62,17 @@ class Recommender:
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
-        self.reranker: Reranker | None = None
-        if artifact.stage2 is not None:
-            stage2 = artifact.stage2
-            self.reranker = Reranker(
-                stage2.cross_encoder.to(device), stage2.extractor, stage2.max_history, cache_bytes
-            )
+        stage2 = artifact.stage2
+        self.reranker = None if stage2 is None else _reranker(stage2, self.retriever, device)
+        self.encoder = HistoryEncoder(
+            self.retriever,
+            None if stage2 is None else stage2.extractor,
+            1 if stage2 is None else stage2.max_history,
+        )
+        self.cache = HistoryCache(cache_bytes)
         counts = artifact.histories.item_counts(len(artifact.items))
-        hashes = tie_hash(torch.arange(len(counts))).numpy()
-        by_popularity = np.lexsort((hashes[1:], -counts[1:])) + 1
+        self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(counts))).numpy()
+        by_popularity = order(counts[1:], self._hashes[1:]) + 1
         self._popular: NDArray[np.int64] = by_popularity.astype(np.int64)
         self._popular_scores = counts[self._popular].astype(np.float32)
         self._latest_event = int(artifact.histories.timestamps.max(initial=0))
@@ -114,34 +118,41 @@ class Recommender:
         if fewest < 1:
             raise InputError("top_k of at least 1", str(fewest), "ask for one item or more")
         # No list is longer than the catalogue, and what is allocated must not be.
-        top_ks = torch.tensor([min(request.top_k, len(self.items)) for request in requests])
+        top_ks = np.array([min(request.top_k, len(self.items)) for request in requests])
         wanted = int(top_ks.max())
-        user_idx, history = self._histories(requests)
-        exclude = self._excluded(requests)
-        if self.reranker is None or not rerank:
-            found = self.retriever.retrieve(history, wanted, exclude)
-            return Retrieved(requests, user_idx, history, exclude, found)
-        found = self.retriever.retrieve(history, max(self.num_candidates, wanted), exclude)
-        # A row's candidates must not depend on how many a neighbour in the batch asked for, since
-        # signals are standardised within a list.
-        limits = top_ks.clamp(min=self.num_candidates)[:, None]
-        own = torch.arange(found.item_idx.shape[1]) < limits
-        found = found._replace(item_idx=found.item_idx * own)
-        return Retrieved(requests, user_idx, history, exclude, found)
+        reranks = rerank and self.reranker is not None
+        if reranks:
+            wanted = max(wanted, self.num_candidates)
+        histories, exclude = self._encoded(requests), self._excluded(requests)
+        seen = _padded([one.seen for one in histories])
+        queries = np.stack([one.query for one in histories])
+        excluded = np.concatenate([seen, exclude], axis=1)
+        scores, item_idx = self.retriever.index.search(queries, wanted, excluded)
+        if reranks and wanted > self.num_candidates:
+            # A row's candidates must not depend on how many a neighbour in the batch asked for,
+            # since signals are standardised within a list.
+            limits = np.maximum(top_ks, self.num_candidates)[:, None]
+            item_idx[np.arange(wanted) >= limits] = 0
+        return Retrieved(requests, histories, exclude, item_idx, scores)
 
     def rerank(self, retrieved: Retrieved) -> list[RankedList]:
         """The second half of ``recommend``; stage 1's order when the bundle has no stage 2."""
         if self.reranker is None:
             return self.as_retrieved(retrieved)
-        scores = self.reranker.scores(retrieved.user_idx, retrieved.history, retrieved.candidates)
-        wanted = min(max(request.top_k for request in retrieved.requests), len(self.items))
-        best_scores, best = top_k(scores, retrieved.candidates.item_idx, wanted)
-        return self._lists(retrieved, best, best_scores, "reranked")
+        item_idx = retrieved.item_idx
+        scores = self.reranker.scores(retrieved.histories, item_idx)
+        wanted = max(request.top_k for request in retrieved.requests)
+        best = order(scores, self._hashes[item_idx])[:, :wanted]
+        return self._lists(
+            retrieved,
+            np.take_along_axis(item_idx, best, axis=1),
+            np.take_along_axis(scores, best, axis=1),
+            "reranked",
+        )
 
     def as_retrieved(self, retrieved: Retrieved) -> list[RankedList]:
         """The answers in stage 1's order."""
-        found = retrieved.candidates
-        return self._lists(retrieved, found.item_idx, found.scores, "retrieved")
+        return self._lists(retrieved, retrieved.item_idx, retrieved.scores, "retrieved")
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
         """The titles of items of the catalogue, in the same order."""
@@ -157,41 +168,64 @@ class Recommender:
         """
         if request.top_k < 1:
             raise InputError("top_k of at least 1", str(request.top_k), "ask for one item or more")
-        history = self._histories([request])[1].item_idx[0].numpy()
-        return self._popular_list(request, np.concatenate([history, self._excluded([request])[0]]))
+        exclude = self._excluded([request])[0]
+        return self._popular_list(request, np.concatenate([self._seen(request), exclude]))
 
     def _lists(
-        self, retrieved: Retrieved, item_idx: Tensor, scores: Tensor, source: Source
+        self,
+        retrieved: Retrieved,
+        item_idx: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        source: Source,
     ) -> list[RankedList]:
-        """item_idx, scores: [B, K], best first, 0 = none."""
-        known = retrieved.history.mask.any(dim=1).tolist()
+        """item_idx, scores: [B, K], best first, 0 = none and last."""
         answers: list[RankedList] = []
         for row, request in enumerate(retrieved.requests):
-            if known[row]:
-                found = item_idx[row, : request.top_k].numpy()
+            if len(retrieved.histories[row].seen):
+                found = item_idx[row, : request.top_k]
                 found = found[found > 0]
-                best = scores[row, : len(found)].numpy()
-                answers.append(self._list(request, found, best, source))
+                answers.append(self._list(request, found, scores[row, : len(found)], source))
             else:
                 answers.append(self._popular_list(request, retrieved.exclude[row]))
         return answers
 
-    def _histories(self, requests: Sequence[Request]) -> tuple[NDArray[np.int64], HistoryBatch]:
-        """Stored histories of known users and given ones: padded, [B, L]; and whose are stored."""
-        stored = np.zeros(len(requests), dtype=np.int64)
-        users = np.array([self._user_idx(r.user_id) for r in requests], dtype=np.int64)
-        by_user = [row for row, r in enumerate(requests) if r.history is None]
-        stored[by_user] = users[by_user]
+    def _encoded(self, requests: Sequence[Request]) -> list[EncodedHistory]:
+        """The histories of the requests; those of stored users from the cache where they are."""
+        users = self._user_idx(requests)
+        stored = [0 if r.history is not None else u for r, u in zip(requests, users, strict=True)]
+        found = self.cache.get(stored)
+        # Those that are kept for next time, and those that are not.
+        for keep in (True, False):
+            rows = [
+                row
+                for row, one in enumerate(found)
+                if one is None and (stored[row] > 0 and self.cache.max_bytes > 0) == keep
+            ]
+            if not rows:
+                continue
+            batch = self._histories([requests[row] for row in rows], [users[row] for row in rows])
+            for row, one in zip(
+                rows, self.encoder.encode(batch, whole_catalogue=keep), strict=True
+            ):
+                found[row] = one
+                if keep:
+                    self.cache.put(stored[row], one)
+        return [one for one in found if one is not None]
+
+    def _histories(self, requests: Sequence[Request], users: Sequence[int]) -> HistoryBatch:
+        """Stored histories of known users and given ones, padded: [B, L]."""
+        user_idx = np.array(users, dtype=np.int64)
+        by_user = np.array([request.history is None for request in requests])
         # A known user's attributes count with a history given in the request, too.
-        context = torch.from_numpy(self.histories.context[users])
-        batch = self.histories.pad(stored)._replace(context=context)
+        context = torch.from_numpy(self.histories.context[user_idx])
+        batch = self.histories.pad(user_idx * by_user)._replace(context=context)
         given = {
             row: self._known_items(request.history)
             for row, request in enumerate(requests)
             if request.history is not None
         }
         if not given:
-            return stored, batch
+            return batch
         width = max(batch.mask.shape[1], *(len(items) for items in given.values()))
         item_idx, timestamps, mask = (_widened(part, width) for part in batch[:3])
         for row, items in given.items():
@@ -201,22 +235,31 @@ class Recommender:
             seconds_ago = torch.arange(len(items) - 1, -1, -1)
             timestamps[row, : len(items)] = self._latest_event - seconds_ago
             mask[row, : len(items)] = True
-        return stored, HistoryBatch(item_idx, timestamps, mask, context)
+        return HistoryBatch(item_idx, timestamps, mask, context)
 
-    def _user_idx(self, user_id: ExternalId | None) -> int:
-        return 0 if user_id is None else int(self.users.encode([user_id])[0])
+    def _seen(self, request: Request) -> NDArray[np.int64]:
+        """The items of a request's history."""
+        if request.history is not None:
+            return self._known_items(request.history)
+        (user,) = self._user_idx([request])
+        batch = self.histories.pad(np.array([user]))
+        return batch.item_idx[batch.mask].numpy()
+
+    def _user_idx(self, requests: Sequence[Request]) -> list[int]:
+        """0 for who is not known."""
+        ids = {request.user_id for request in requests if request.user_id is not None}
+        known = dict(zip(ids, self.users.encode(ids).tolist(), strict=True))
+        return [0 if r.user_id is None else known[r.user_id] for r in requests]
 
     def _known_items(self, item_ids: Sequence[ExternalId]) -> NDArray[np.int64]:
-        encoded = self.items.encode(item_ids) if len(item_ids) else np.zeros(0, np.int64)
+        if not len(item_ids):
+            return np.zeros(0, np.int64)
+        encoded = self.items.encode(item_ids)
         return encoded[encoded > 0]
 
     def _excluded(self, requests: Sequence[Request]) -> NDArray[np.int64]:
         """Items that requests exclude: int64 [B, E], padded with 0."""
-        rows = [self._known_items(request.exclude) for request in requests]
-        padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = row
-        return padded
+        return _padded([self._known_items(request.exclude) for request in requests])
 
     def _popular_list(self, request: Request, exclude: NDArray[np.int64]) -> RankedList:
         allowed = ~np.isin(self._popular, exclude)
@@ -231,6 +274,21 @@ class Recommender:
         source: Source,
     ) -> RankedList:
         return RankedList(request.user_id, self.items.decode(item_idx), scores, source)
+
+
+def _reranker(stage2: Stage2, retriever: Retriever, device: str) -> Reranker:
+    if device == "cpu" and stage2.graph is not None:
+        embeddings = retriever.embeddings.float().numpy()
+        return OnnxReranker(stage2.graph, stage2.cross_encoder, stage2.extractor, embeddings)
+    return BatchReranker(stage2.cross_encoder.to(device), stage2.extractor, retriever)
+
+
+def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """[B, n], n being the longest row's length; the rest is 0."""
+    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded
 
 
 def _widened(padded: Tensor, width: int) -> Tensor:

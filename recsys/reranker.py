@@ -1,68 +1,74 @@
 """Stage 2 as it is served: signals of the candidates, then the cross-encoder."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.history_cache import HistoryCache
+from recsys.encoded_history import EncodedHistory
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
-from recsys.retriever import Candidates
-from recsys.schema import HistoryBatch
+from recsys.retriever import Retriever
 from recsys.signals import SignalExtractor
 
 
-class Reranker:
-    """A trained cross-encoder with the signals it was trained on.
+class Reranker(Protocol):
+    """Scores lists of candidates."""
+
+    def scores(
+        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Scores [B, K] of candidates int64 [B, K], in stage-1 order, 0 = none and last.
+
+        -inf where there is no candidate.
+        """
+
+
+class BatchReranker:
+    """Runs the cross-encoder on a batch of lists: for a GPU, and where there is no exported graph.
 
     Args:
-        model: in evaluation mode. max_history: the latest events that the model attends to.
-        cache_bytes: for what stored histories tell of all items; 0 keeps nothing.
+        model: in evaluation mode. retriever: gives stage 1's scores by tower.
     """
 
     def __init__(
-        self,
-        model: CrossEncoder,
-        extractor: SignalExtractor,
-        max_history: int,
-        cache_bytes: int = 0,
+        self, model: CrossEncoder, extractor: SignalExtractor, retriever: Retriever
     ) -> None:
         self.model = model
-        self.cache = HistoryCache(extractor, cache_bytes) if cache_bytes else None
         self.extractor = extractor
-        self.max_history = max_history
+        self.retriever = retriever
 
     @torch.inference_mode()
     def scores(
-        self, user_idx: NDArray[np.int64], history: HistoryBatch, candidates: Candidates
-    ) -> Tensor:
-        """Scores float32 [B, K] on the CPU, -inf where there is no candidate.
-
-        Args:
-            user_idx: int64 [B], whose stored history a row is; 0 where it is another.
-        """
-        item_idx = candidates.item_idx
-        own = None
-        if self.cache is not None:
-            own = self.cache.own_signals(user_idx, history, item_idx)
-        signals = self.extractor.signals(history, item_idx, candidates.tower_scores, own)
-        batch = self.extractor.ranking_batch(history, item_idx, signals, self.max_history)
-        batch = _widened(batch, self.max_history)
+        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """See ``Reranker``."""
+        candidates = torch.from_numpy(item_idx)
+        queries = torch.from_numpy(np.stack([one.query for one in histories]))
+        tower_scores = self.retriever.tower_scores(queries, candidates)
+        # Row by row: a list must not depend on the padding of its neighbours.
+        own = torch.cat(
+            [
+                own_signals(self.extractor, one, candidates[row])[None]
+                for row, one in enumerate(histories)
+            ]
+        )
+        signals = self.extractor.list_signals(candidates, tower_scores, own)
+        recent = torch.from_numpy(np.stack([one.recent for one in histories]))
+        age = torch.from_numpy(np.stack([one.recent_age for one in histories]))
+        batch = RankingBatch(
+            candidates, signals, recent, recent > 0, age, self.extractor.pairs(candidates, recent)
+        )
         device = self.model.text.device
         scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
-        return scores.float().cpu()
+        found: NDArray[np.float32] = scores.float().cpu().numpy()
+        return found
 
 
-def _widened(batch: RankingBatch, num_events: int) -> RankingBatch:
-    """The same with padding up to ``num_events`` events.
-
-    Sums over fewer places are rounded otherwise: a list would depend on its neighbours' histories.
-    """
-    missing = num_events - batch.history.shape[1]
-    return batch._replace(
-        history=F.pad(batch.history, (0, missing)),
-        history_mask=F.pad(batch.history_mask, (0, missing)),
-        history_age=F.pad(batch.history_age, (0, missing)),
-        pairs=F.pad(batch.pairs, (0, 0, 0, missing)),
-    )
+def own_signals(extractor: SignalExtractor, history: EncodedHistory, candidates: Tensor) -> Tensor:
+    """``SignalExtractor.own_signals`` of candidates int64 [K], looked up where kept: [K, O]."""
+    if history.own is not None:
+        return history.own.index_select(0, candidates)
+    return extractor.own_signals(history.events, candidates[None])[0]

@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import latest_events
@@ -49,36 +47,42 @@ class Retriever:
             self.embeddings = model.all_candidates()
 
     @torch.inference_mode()
-    def retrieve(
-        self, history: HistoryBatch, k: int, exclude: NDArray[np.int64] | None = None
-    ) -> Candidates:
-        """The ``k`` best candidates; items of the history are never among them.
-
-        Args:
-            exclude: int64 [B, E], further items to leave out, padded with 0.
-        """
+    def encode(self, history: HistoryBatch) -> Tensor:
+        """Query embeddings float [B, D], on the model's device."""
         device = self.embeddings.device
         recent = latest_events(history, self.max_history)
-        num_rows = len(recent.item_idx)
-        missing = max(self.min_rows - num_rows, 0)
+        missing = max(self.min_rows - len(recent.item_idx), 0)
         parts = (recent.item_idx, recent.mask, recent.context)
         query = self.model.query(*(_pad_rows(part, missing).to(device) for part in parts))
-        seen = history.item_idx.numpy()
-        excluded = seen if exclude is None else np.concatenate([seen, exclude], axis=1)
-        scores, found = self.index.search(query[:num_rows].float().cpu().numpy(), k, excluded)
+        return query[: len(recent.item_idx)]
 
+    def retrieve(self, history: HistoryBatch, k: int) -> Candidates:
+        """The ``k`` best candidates; items of the history are never among them."""
+        query = self.encode(history)
+        scores, found = self.index.search(query.float().cpu().numpy(), k, history.item_idx.numpy())
         item_idx = torch.from_numpy(found)
+        tower_scores = self.tower_scores(query, item_idx)
+        return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
+
+    @torch.inference_mode()
+    def tower_scores(self, query: Tensor, item_idx: Tensor) -> Tensor:
+        """Each tower's part of the scores of items int64 [B, K], 0 = none: float32 [B, K, H].
+
+        Args:
+            query: float [B, D].
+        """
+        num_rows, device = len(item_idx), self.embeddings.device
+        # A product of one row is rounded otherwise than one of several.
+        missing = 1 if num_rows == 1 and self.min_rows > 1 else 0
+        queries, padded = _pad_rows(query.to(device), missing), _pad_rows(item_idx, missing)
         dims = self.model.embedding_dims
-        # A product of one row, too, is rounded otherwise than one of several.
-        padded = _pad_rows(item_idx, min(missing, 1))
         by_tower = zip(
-            torch.split(query[: len(padded)], dims, dim=1),
+            torch.split(queries, dims, dim=1),
             torch.split(self.embeddings[padded.to(device)], dims, dim=2),
             strict=True,
         )
-        tower_scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
-        tower_scores = tower_scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
-        return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
+        scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
+        return scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
 
 
 def _pad_rows(batch: Tensor, number: int) -> Tensor:

@@ -17,10 +17,12 @@ _WINDOW_DAYS = (1, 7, 30)
 # Of ``own_signals``, in this order; times around the last event follow.
 _NUM_POPULARITY = 4
 _NUM_MATCHES = 3 * len(PAIR_NAMES)
+NUM_OWN_SIGNALS = _NUM_POPULARITY + _NUM_MATCHES + 2 * len(_WINDOW_DAYS)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
 _PRIOR_EVENTS = 10.0
-_FEEDBACK_ITEMS = 20
+FEEDBACK_ITEMS = 20
+"""How many of the best candidates tell about the others."""
 # Bounds memory, which grows with candidates x events.
 _MAX_MATCHED = 1000
 
@@ -72,14 +74,12 @@ class SignalExtractor:
     ) -> RankingBatch:
         """Everything the cross-encoder reads; it attends to the latest ``max_history`` events."""
         recent = latest_events(history, max_history)
-        last = recent.timestamps.max(dim=1, keepdim=True).values
-        age = (last - recent.timestamps).clamp(min=0).double().log1p().float() / 10.0
         return RankingBatch(
             candidates,
             signals,
             recent.item_idx,
             recent.mask,
-            age * recent.mask,
+            event_ages(recent),
             self.pairs(candidates, recent.item_idx),
         )
 
@@ -88,34 +88,22 @@ class SignalExtractor:
         history: HistoryBatch,
         candidates: Tensor,
         tower_scores: Tensor,
-        own: Tensor | None = None,
     ) -> Tensor:
         """Signals of each candidate, standardised within its list where only the order matters.
 
         Args:
             history: the complete history, [B, L]. candidates: int64 [B, K], in stage-1 order,
                 0 = none. tower_scores: float [B, K, H], stage-1 scores by tower; they add up to
-                the stage-1 score. own: ``own_signals`` of the candidates, where they are known
-                already.
+                the stage-1 score.
 
         Returns:
             float32 [B, K, S]; see ``signal_names``.
         """
-        mask = candidates > 0
-        scores = torch.cat([tower_scores.sum(dim=2, keepdim=True), tower_scores], dim=2)
-        rank = torch.arange(1, candidates.shape[1] + 1).float().log().expand_as(candidates)
-        if own is None:
-            own = self.own_signals(history, candidates)
-        matches = own[:, :, _NUM_POPULARITY : _NUM_POPULARITY + _NUM_MATCHES]
-        columns = [
-            _standardized(scores, mask),
-            (3.0 - rank)[:, :, None],
-            own[:, :, :_NUM_POPULARITY],
-            _standardized(matches, mask),
-            _standardized(self._feedback(candidates), mask),
-            own[:, :, _NUM_POPULARITY + _NUM_MATCHES :],
-        ]
-        return torch.cat(columns, dim=2) * mask[:, :, None]
+        return self.list_signals(candidates, tower_scores, self.own_signals(history, candidates))
+
+    def list_signals(self, candidates: Tensor, tower_scores: Tensor, own: Tensor) -> Tensor:
+        """As ``signals``, where ``own_signals`` of the candidates are known already."""
+        return list_signals(tower_scores, own, self._feedback(candidates), candidates > 0)
 
     def own_signals(self, history: HistoryBatch, items: Tensor) -> Tensor:
         """What a history tells of each item, whatever else is in the list: float32 [B, K, O].
@@ -162,7 +150,7 @@ class SignalExtractor:
         Pseudo-relevance feedback (Croft and Harper 1979): the best candidates of stage 1 are good
         enough on average to tell about the others. float [B, K, P].
         """
-        top = candidates[:, :_FEEDBACK_ITEMS]
+        top = candidates[:, :FEEDBACK_ITEMS]
         others = (top[:, None, :] != candidates[:, :, None]) & (top[:, None, :] > 0)
         total = (self.pairs(candidates, top) * others[..., None]).sum(dim=2)
         return total / others.sum(dim=2, keepdim=True).clamp(min=1)
@@ -176,6 +164,42 @@ class SignalExtractor:
             expected = total[:, None] * self.share[candidates]
             columns += [count.log1p() - 1.0, ((count + 1.0) / (expected + 1.0)).log()]
         return columns
+
+
+def event_ages(recent: HistoryBatch) -> Tensor:
+    """Age of each event, see ``RankingBatch``: float32 [B, L], 0 where padded."""
+    last = recent.timestamps.max(dim=1, keepdim=True).values
+    age = (last - recent.timestamps).clamp(min=0).double().log1p().float() / 10.0
+    return age * recent.mask
+
+
+def list_signals(
+    tower_scores: Tensor, own: Tensor, feedback: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """A list's signals, standardised within the list where only the order matters.
+
+    Args:
+        tower_scores: float [..., K, H]. own: as from ``SignalExtractor.own_signals``, [..., K, O].
+        feedback: mean pair signals with the best other candidates, [..., K, P].
+        mask: bool [..., K], True = a real candidate; None where all are.
+
+    Returns:
+        float32 [..., K, S]; see ``signal_names``.
+    """
+    scores = torch.cat([tower_scores.sum(dim=-1, keepdim=True), tower_scores], dim=-1)
+    rank = torch.arange(1, scores.shape[-2] + 1).float().log().expand(scores.shape[:-1])
+    matches = own[..., _NUM_POPULARITY : _NUM_POPULARITY + _NUM_MATCHES]
+    relative = _standardized(torch.cat([scores, matches, feedback], dim=-1), mask)
+    num_scores = scores.shape[-1]
+    columns = [
+        relative[..., :num_scores],
+        (3.0 - rank)[..., None],
+        own[..., :_NUM_POPULARITY],
+        relative[..., num_scores:],
+        own[..., _NUM_POPULARITY + _NUM_MATCHES :],
+    ]
+    signals = torch.cat(columns, dim=-1)
+    return signals if mask is None else signals * mask[..., None]
 
 
 def _context_affinity(histories: Histories, num_items: int) -> Tensor:
@@ -221,10 +245,14 @@ def _between(ordered: Tensor, center: Tensor, width: int) -> Tensor:
     return (torch.searchsorted(ordered, center + width) - below).float()
 
 
-def _standardized(values: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit variance over the real candidates: float [B, K, S], bool [B, K]."""
-    real = mask[:, :, None]
-    count = real.sum(dim=1, keepdim=True).clamp(min=1)
-    centred = (values - (values * real).sum(dim=1, keepdim=True) / count) * real
-    variance = centred.square().sum(dim=1, keepdim=True) / count
+def _standardized(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Zero mean and unit variance over the real candidates: float [..., K, S], bool [..., K]."""
+    if mask is None:
+        centred = values - values.mean(dim=-2, keepdim=True)
+        variance = centred.square().mean(dim=-2, keepdim=True)
+    else:
+        real = mask[..., None]
+        count = real.sum(dim=-2, keepdim=True).clamp(min=1)
+        centred = (values - (values * real).sum(dim=-2, keepdim=True) / count) * real
+        variance = centred.square().sum(dim=-2, keepdim=True) / count
     return centred / (variance.sqrt() + 1e-6)

@@ -57,6 +57,8 @@ def test_lists_are_the_same_before_saving_and_after_loading(ids, stage2, tmp_pat
         built.two_tower.scales.fill_(2.5)
     embeddings = built.two_tower.all_candidates().detach().numpy()
     before = replace(built, index=FlatIndexBuilder().build(embeddings))
+    if before.stage2 is not None:  # the exported form is of the weights as they were
+        before = replace(before, stage2=replace(before.stage2, graph=None))
     after = load_artifact(saved(tmp_path, before))
 
     requests = [
@@ -67,7 +69,7 @@ def test_lists_are_the_same_before_saving_and_after_loading(ids, stage2, tmp_pat
     for one, other in zip(expected, Recommender(after).recommend(requests), strict=True):
         assert one.item_ids == other.item_ids
         assert one.source == other.source
-        np.testing.assert_array_equal(one.scores, other.scores)
+        np.testing.assert_allclose(one.scores, other.scores, rtol=2e-3)
     assert {answer.source for answer in expected} == {
         "popular",
         "reranked" if stage2 else "retrieved",
@@ -185,11 +187,12 @@ def test_parts_of_different_models_are_refused(
 
 
 def test_signals_of_another_number_of_towers_are_refused(
-    artifact: Artifact, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, artifact: Artifact, tmp_path: Path
 ) -> None:
     """A stage 2 learned from the scores of as many towers as its stage 1 has."""
     assert artifact.stage2 is not None
     shape = artifact.manifest["cross_encoder"]
+    monkeypatch.setattr("recsys.artifact.can_export", lambda model: False)  # it would refuse
     foreign = build_cross_encoder(shape, artifact.text, num_towers=3)
     stage2 = Stage2(foreign, artifact.stage2.extractor, 4)
     with pytest.raises(InputError, match=r"cross_encoder.*size mismatch"):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.ranking import tie_hash, top_k
+from recsys.ranking import order, tie_hash, top_k
 
 
 @settings(max_examples=100, deadline=None)
@@ -75,3 +75,22 @@ def test_ties_fall_differently_under_another_seed() -> None:
     orders = [top_k(torch.zeros(1, 100), items, 100, seed)[1] for seed in (0, 1)]
     assert not torch.equal(*orders)
     assert abs(float(np.corrcoef(orders[0][0], np.arange(100))[0, 1])) < 0.3
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(0, 30),
+    st.integers(0, 2**32),
+)
+def test_order_is_the_one_of_top_k(num_rows: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    items = np.stack([rng.permutation(50)[:width] + 1 for _ in range(num_rows)])
+    # Few values, so that most tie; some must not be returned.
+    scores = rng.choice([-np.inf, -1.0, 0.0, -0.0, 0.5], (num_rows, width)).astype(np.float32)
+    expected_scores, expected = top_k(torch.from_numpy(scores), torch.from_numpy(items), width)
+    hashes = tie_hash(torch.from_numpy(items)).numpy()
+    best = order(scores, hashes)
+    found_scores = np.take_along_axis(scores, best, axis=1)
+    found = np.where(np.isneginf(found_scores), 0, np.take_along_axis(items, best, axis=1))
+    assert found.tolist() == expected.numpy().tolist()
+    assert found_scores.tolist() == expected_scores.numpy().tolist()

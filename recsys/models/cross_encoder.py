@@ -50,23 +50,30 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, history: Tensor, mask: Tensor, pairs: Tensor) -> Tensor:
         """x: [B, K, D]; history: [B, L, D]; mask: bool [B, L]; pairs: [B, K, L, P] -> [B, K, D]."""
-        batch, num_candidates, dim = x.shape
-        memory = torch.cat([self.null.expand(batch, 1, dim), history], dim=1)
         bias = self.pair_bias(pairs).masked_fill(~mask[:, None, :, None], -torch.inf)
-        bias = F.pad(bias.permute(0, 3, 1, 2), (1, 0))  # [B, heads, K, 1 + L]
+        return self.attend(x, history, F.pad(bias.permute(0, 3, 1, 2), (1, 0)))
 
+    def attend(self, x: Tensor, history: Tensor, bias: Tensor) -> Tensor:
+        """x: [..., K, D]; history: [..., L, D]; bias: [..., heads, K, 1 + L], of the null token and
+        the events, -inf where there is none -> [..., K, D].
+        """
+        memory = torch.cat([self.null.expand_as(history[..., :1, :]), history], dim=-2)
         query = self._heads(self.query(self.norm(x)))
-        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=2))
+        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=-1))
+        # A single list without a batch becomes a batch of one, the only form that is exported.
+        query, key, value, bias = (
+            part.reshape(-1, *part.shape[-3:]) for part in (query, key, value, bias)
+        )
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
         )
-        merged = attended.transpose(1, 2).reshape(batch, num_candidates, dim)
+        merged = attended.transpose(-3, -2).reshape(x.shape)
         out: Tensor = x + F.dropout(self.out(merged), self.dropout, self.training)
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, n, D] -> [B, heads, n, D / heads]"""
-        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        """[..., n, D] -> [..., heads, n, D / heads]"""
+        return x.view(*x.shape[:-1], self.num_heads, -1).transpose(-3, -2)
 
 
 class CrossEncoder(nn.Module):
@@ -138,6 +145,15 @@ class CrossEncoder(nn.Module):
                 parameter.zero_()
             self.linear.weight[0, 0] = 1.0
 
+    @property
+    def layers(self) -> list[tuple[CrossAttention, ResidualMLP]]:
+        """Attention and feed-forward block of each layer."""
+        return [
+            (attention, feed_forward)
+            for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True)
+            if isinstance(attention, CrossAttention) and isinstance(feed_forward, ResidualMLP)
+        ]
+
     def forward(self, batch: RankingBatch) -> Tensor:
         """Scores float [B, K]; -inf where there is no candidate."""
         x = self.signals(batch.signals)
@@ -146,14 +162,18 @@ class CrossEncoder(nn.Module):
             x = x + self._text(batch.candidates, self.text_projections["candidates"])
             history = history + self._text(batch.history, self.text_projections["history"])
         x, history = self.input_dropout(x), self.history_norm(history)
-        for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
+        for attention, feed_forward in self.layers:
             x = feed_forward(attention(x, history, batch.history_mask, batch.pairs))
-        scores = self.linear(batch.signals) + self.head(x)
+        return self.scores(x, batch.signals).masked_fill(batch.candidates == 0, -torch.inf)
+
+    def scores(self, x: Tensor, signals: Tensor) -> Tensor:
+        """Scores [..., K] of tokens [..., K, D] with signals [..., K, S]."""
+        scores = self.linear(signals) + self.head(x)
         if not self.training:
-            stage1 = batch.signals[:, :, :1]
+            stage1 = signals[..., :1]
             scores = stage1 + self.correction * (scores - stage1)
-        masked: Tensor = scores.squeeze(2).masked_fill(batch.candidates == 0, -torch.inf)
-        return masked
+        found: Tensor = scores.squeeze(-1)
+        return found
 
     def _text(self, item_idx: Tensor, projection: nn.Module) -> Tensor:
         """Projected text int64 [B, n] -> [B, n, D]; each distinct item is projected once."""

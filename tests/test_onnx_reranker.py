@@ -1,0 +1,99 @@
+"""The exported stage 2 scores as the cross-encoder itself does, whatever the list looks like."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.artifact import Stage2, build_cross_encoder, load_artifact
+from recsys.encoded_history import EncodedHistory, HistoryEncoder
+from recsys.list_scorer import can_export, export_list_scorer
+from recsys.onnx_reranker import OnnxReranker
+from recsys.pair_signals import PairSignals
+from recsys.reranker import BatchReranker
+from recsys.retriever import Retriever
+from recsys.schema import HistoryBatch
+
+Parts = tuple[Stage2, Retriever, list[EncodedHistory]]
+
+
+@pytest.fixture(params=[1, 2], ids=["one layer", "two layers"])
+def parts(request: pytest.FixtureRequest, untrained_bundle: Path) -> Parts:
+    """A cross-encoder with weights of some size, and histories of 0 to 6 events."""
+    artifact = load_artifact(untrained_bundle)
+    assert artifact.stage2 is not None
+    generator = torch.Generator().manual_seed(2)
+    config = {"dim": 16, "num_heads": 2, "num_layers": request.param, "correction": 0.7}
+    model = build_cross_encoder(config, artifact.text, 1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    stage2 = Stage2(model, artifact.stage2.extractor, 4)
+    retriever = Retriever(artifact.two_tower, artifact.index, 100, 16)
+    encoder = HistoryEncoder(retriever, stage2.extractor, 4)
+    lengths = torch.arange(7)[:, None]
+    mask = torch.arange(6) < lengths
+    items = torch.stack([torch.randperm(15, generator=generator)[:6] + 1 for _ in range(7)])
+    batch = HistoryBatch(items * mask, 100 * items * mask, mask, torch.rand(7, 2))
+    return stage2, retriever, encoder.encode(batch, whole_catalogue=False)
+
+
+def onnx(stage2: Stage2, retriever: Retriever) -> OnnxReranker:
+    graph = export_list_scorer(stage2.cross_encoder, 1, stage2.max_history)
+    embeddings = retriever.embeddings.numpy()
+    return OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, embeddings)
+
+
+def lists(num_candidates: int) -> np.ndarray:
+    """Candidates [7, K] that are in no history; rows of all lengths from 0 to K."""
+    rng = np.random.default_rng(num_candidates)
+    item_idx = np.stack([rng.permutation(15)[:num_candidates] + 16 for _ in range(7)])
+    item_idx[0] = 0
+    item_idx[1, 1:] = 0
+    item_idx[2, num_candidates // 2 + 1 :] = 0
+    return item_idx
+
+
+@pytest.mark.parametrize("num_candidates", [1, 3, 15])
+@pytest.mark.parametrize("table", [True, False], ids=["from a table", "computed"])
+def test_scores_are_those_of_the_cross_encoder(
+    parts: Parts, num_candidates: int, table: bool
+) -> None:
+    stage2, retriever, histories = parts
+    extractor, item_idx = stage2.extractor, lists(num_candidates)
+    expected = BatchReranker(stage2.cross_encoder, extractor, retriever).scores(histories, item_idx)
+    known = extractor.pairs
+    if not table:
+        session, plain = (extractor.graphs[name] for name in ("session", "co_occurrence"))
+        text = stage2.cross_encoder.text
+        extractor.pairs = PairSignals(session, plain, text, max_table_pairs=0)
+    try:
+        found = onnx(stage2, retriever).scores(histories, item_idx)
+    finally:
+        extractor.pairs = known
+
+    assert (np.isneginf(found) == (item_idx == 0)).all()
+    real = item_idx > 0
+    np.testing.assert_allclose(found[real], expected[real], rtol=2e-3, atol=2e-3)
+    assert expected[real].std() > 0.1 or num_candidates == 1
+
+
+def test_lists_are_the_same_to_the_bit_from_many_threads(parts: Parts) -> None:
+    stage2, retriever, histories = parts
+    reranker, item_idx = onnx(stage2, retriever), lists(15)
+    expected = reranker.scores(histories, item_idx)
+    with ThreadPoolExecutor(8) as threads:
+        rows = [row % 7 for row in range(400)]
+        found = list(
+            threads.map(lambda r: reranker.scores([histories[r]], item_idx[r : r + 1])[0], rows)
+        )
+    for row, scores in zip(rows, found, strict=True):
+        np.testing.assert_array_equal(scores, expected[row])
+
+
+def test_text_tokens_are_not_exported() -> None:
+    text = torch.rand(5, 3)
+    assert not can_export(build_cross_encoder({"dim": 8, "text_tokens": True}, text, 1))
+    assert can_export(build_cross_encoder({"dim": 8}, text, 1))
