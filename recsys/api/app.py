@@ -13,15 +13,14 @@ from fastapi.responses import JSONResponse
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
 from recsys.api.keys import Gate
-from recsys.api.logs import RequestLog
+from recsys.api.middleware import MAX_BODY_BYTES, Envelope
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
-from recsys.api.protection import MAX_BODY_BYTES, Protection
+from recsys.api.plain_requests import PlainRequests
 from recsys.api.rate_limit import RateLimit
 from recsys.api.recommend import recommend_routes
 from recsys.api.schemas import Health, Ready
 from recsys.api.service import Service
-from recsys.api.telemetry import MeasuredRequests
 from recsys.errors import InputError
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -58,12 +57,13 @@ def create_app(
         max_body_size=MAX_BODY_BYTES,
     )
     app.state.ready = False
-    app.add_middleware(Protection)
-    app.add_middleware(MeasuredRequests, telemetry=service.telemetry)
-    app.add_middleware(RequestLog)
     rate = service.options.rate_limit
     limited = [] if rate is None else [Depends(RateLimit(rate, gate).admit)]
-    app.include_router(recommend_routes(service), dependencies=limited)
+    routes = recommend_routes(service)
+    app.include_router(routes, dependencies=limited)
+    if not limited:  # there is nothing between such a request and its answer
+        app.add_middleware(PlainRequests, service=service, route=routes.routes[0])
+    app.add_middleware(Envelope, telemetry=service.telemetry)
     app.include_router(admin_routes(service, gate))
 
     @app.exception_handler(InputError)

@@ -1,4 +1,4 @@
-"""One inference thread: requests are gathered into batches, deadlines kept, load beyond it shed."""
+"""Inference threads: requests are gathered into batches, deadlines kept, load beyond it shed."""
 
 import asyncio
 import contextlib
@@ -72,9 +72,12 @@ class Batcher:
 
     Args:
         max_batch: requests run at once. max_queue: requests that may wait; more are refused.
+        threads: batches run at the same time; they share what waits.
     """
 
-    def __init__(self, max_batch: int, max_queue: int, observer: Observer) -> None:
+    def __init__(
+        self, max_batch: int, max_queue: int, observer: Observer, threads: int = 1
+    ) -> None:
         self.max_batch = min(max_batch, BATCH_SIZE)
         self.max_queue = max_queue
         self.observer = observer
@@ -83,8 +86,12 @@ class Batcher:
         self._closed = False
         self._stage1 = _Duration()
         self._stage2 = _Duration()
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"inference-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         """Requests that wait."""
@@ -114,11 +121,12 @@ class Batcher:
             timer.cancel()
 
     def close(self) -> None:
-        """Answer what waits, and end the thread; called from outside of the event loop's thread."""
+        """Answer what waits, and end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _retry_after(self) -> int:
         batches = 1 + len(self._jobs) // self.max_batch
@@ -170,7 +178,8 @@ class Batcher:
         with self._changed:
             while not self._jobs and not self._closed:
                 self._changed.wait()
-            number = min(len(self._jobs), self.max_batch)
+            share = -(-len(self._jobs) // len(self._threads))
+            number = min(share, self.max_batch)
             return [self._jobs.popleft() for _ in range(number)]
 
     def _both_stages(self, recommender: Recommender, jobs: Sequence[_Job]) -> None:

@@ -2,21 +2,12 @@
 
 import json
 import logging
-import re
-import time
-import uuid
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-log = logging.getLogger(__name__)
-
-REQUEST_ID = "X-Request-ID"
-_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-_PLAIN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that is being answered."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -30,9 +21,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        request_id = _request_id.get()
-        if request_id is not None:
-            entry["request_id"] = request_id
+        name = request_id.get()
+        if name is not None:
+            entry["request_id"] = name
         entry |= getattr(record, "fields", {})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
@@ -50,46 +41,3 @@ def log_config(level: str) -> dict[str, Any]:
         # Named, since the command line has set a level of its own for the product's.
         "loggers": {name: {"level": level.upper()} for name in ("recsys", "uvicorn")},
     }
-
-
-class RequestLog:
-    """ASGI middleware: gives each request an id, answers with it, and logs how the request ended.
-
-    An id that the client sends in ``X-Request-ID`` is kept, so that it can be followed through
-    several services.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
-        token = _request_id.set(request_id)
-        started = time.perf_counter()
-        status = 500
-
-        async def named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
-            await send(message)
-
-        try:
-            await self.app(scope, receive, named)
-        finally:
-            if log.isEnabledFor(logging.INFO):
-                fields = {
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "query": scope["query_string"].decode("latin-1"),
-                    "status": status,
-                    "milliseconds": round(1e3 * (time.perf_counter() - started), 3),
-                    "client": scope["client"][0] if scope.get("client") else None,
-                }
-                log.info("request", extra={"fields": fields})
-            _request_id.reset(token)

@@ -11,7 +11,7 @@ class ServingOptions:
     max_batch: requests run at once. max_queue: requests that may wait for it; more are refused.
     cache_mb: memory for answers; 0 for no cache.
     history_cache_mb: memory for what stored histories tell of all items; 0 keeps nothing.
-    threads: CPU cores that a batch is spread over.
+    threads: batches run at the same time; None for one per CPU core, or one with a GPU.
     rate_limit: of one client, such as ``20/second``; None for none.
 
     Raises:
@@ -23,7 +23,7 @@ class ServingOptions:
     max_queue: int = 512
     cache_mb: float = 64.0
     history_cache_mb: float = 256.0
-    threads: int = 1
+    threads: int | None = None
     rate_limit: str | None = None
 
     def __post_init__(self) -> None:
@@ -36,7 +36,7 @@ class ServingOptions:
             ("threads", 1),
         ):
             value = getattr(self, name)
-            if value < lowest:
+            if value is not None and value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
 
 

@@ -41,7 +41,7 @@ def recommend_routes(service: Service) -> APIRouter:
     than taken for an unknown user.
     """
     router = APIRouter(tags=["recommendations"], responses=_RESPONSES)
-    holds_integers = service.models.current.users.holds_integers
+    holds_integers = service.holds_integer_users
     user_id_parameter = _integer_user if holds_integers else _string_user
     default_seconds = service.options.deadline_ms / 1000
 

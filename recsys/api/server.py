@@ -1,7 +1,9 @@
 """Runs the HTTP application under uvicorn."""
 
 import gc
+import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -46,8 +48,12 @@ def serve(
         raise InputError(expected, repr(log_level), "set log_level=info")
     device = resolve_device(device)
     digests = read_keys(api_keys)
-    torch.set_num_threads(options.threads)
-    faiss.omp_set_num_threads(options.threads)
+    if options.threads is None:
+        threads = 1 if device == "cuda" else len(os.sched_getaffinity(0))
+        options = replace(options, threads=threads)
+    # A batch uses one core: on several, it would compete with the other batches.
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
     models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6))
     # What is loaded stays: the collector need not look through it again and again, which takes
     # longer than a batch.
@@ -64,7 +70,7 @@ def serve(
         settings = uvicorn.Config(
             create_app(models, options, digests),
             log_config=log_config(log_level),
-            access_log=False,  # recsys.api.logs.RequestLog says more
+            access_log=False,  # recsys.api.middleware.Envelope says more
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         uvicorn.Server(settings).run(sockets=[listener])

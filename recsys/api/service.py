@@ -11,7 +11,7 @@ from recsys.schema import ExternalId, Request
 
 
 class Service:
-    """The served model, the thread it runs in, and what is measured.
+    """The served model, the threads it runs in, and what is measured.
 
     Args:
         models: the served model; what it swaps to is watched from here on.
@@ -22,10 +22,17 @@ class Service:
         self.options = options
         self.telemetry = Telemetry()
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
-        self.batcher = Batcher(options.max_batch, options.max_queue, self.telemetry)
+        self.batcher = Batcher(
+            options.max_batch, options.max_queue, self.telemetry, options.threads or 1
+        )
         self.telemetry.watch(self.batcher.__len__, self.cache)
         self.telemetry.serves(models.current.model_version)
         models.swapped = self._swapped
+
+    @property
+    def holds_integer_users(self) -> bool:
+        """Whether user ids are integers (else strings); no reload changes that."""
+        return self.models.current.users.holds_integers
 
     @property
     def is_busy(self) -> bool:
@@ -57,24 +64,37 @@ class Service:
     ) -> bytes:
         """The answer for a stored user as JSON, from the cache where it is there.
 
+        Raises:
+            OverloadedError: when there is no room for it.
+        """
+        kept = self.cached_body(user_id, top_k, with_titles=with_titles)
+        if kept is not None:
+            return kept
+        return await self.new_body(user_id, top_k, with_titles=with_titles, seconds=seconds)
+
+    def cached_body(self, user_id: ExternalId, top_k: int, *, with_titles: bool) -> bytes | None:
+        """The answer as JSON where it is in the cache."""
+        if not self.cache.max_bytes:
+            return None
+        kept = self.cache.get((self.models.current.model_version, user_id, top_k, with_titles))
+        self.telemetry.cached(kept is not None)
+        return kept
+
+    async def new_body(
+        self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
+    ) -> bytes:
+        """A new answer as JSON, which the cache keeps.
+
         A list of a lesser stage is not kept: the next request may have more time.
 
         Raises:
             OverloadedError: when there is no room for it.
         """
-        version = self.models.current.model_version
-        key = (version, user_id, top_k, with_titles)
-        if self.cache.max_bytes:
-            kept = self.cache.get(key)
-            self.telemetry.cached(kept is not None)
-            if kept is not None:
-                return kept
-        answer = await self.list_of(
-            Request(top_k, user_id), with_titles=with_titles, seconds=seconds
-        )
+        request = Request(top_k, user_id)
+        answer = await self.list_of(request, with_titles=with_titles, seconds=seconds)
         body = answer.model_dump_json(exclude_none=True).encode()
-        if answer.fallback is None and answer.model_version == version:
-            self.cache.put(key, body)
+        if answer.fallback is None:
+            self.cache.put((answer.model_version, user_id, top_k, with_titles), body)
         return body
 
     def _swapped(self, recommender: Recommender) -> None:

@@ -1,10 +1,8 @@
 """What Prometheus is told: requests, stages, queue, cache, fallbacks, model."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.api.batcher import Fallback
 from recsys.api.cache import ResponseCache
@@ -99,31 +97,3 @@ class Telemetry:
         """A request was answered."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
-
-
-class MeasuredRequests:
-    """ASGI middleware that times each request, under the path of its route."""
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self.app = app
-        self.telemetry = telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting)
-        finally:
-            # What matches no route shares one label: paths that clients make up are without end.
-            route = getattr(scope.get("route"), "path", "none")
-            self.telemetry.request(route, status, time.perf_counter() - started)

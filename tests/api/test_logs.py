@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from recsys.api.logs import REQUEST_ID, JsonFormatter
+from recsys.api.logs import JsonFormatter
+from recsys.api.middleware import REQUEST_ID
 
 
 def entries(caplog: pytest.LogCaptureFixture) -> list[dict]:
