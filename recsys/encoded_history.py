@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import latest_events
+from recsys.list_scorer import attention_memory
+from recsys.models.cross_encoder import CrossEncoder
 from recsys.retriever import Retriever
 from recsys.schema import HistoryBatch
 from recsys.signals import SignalExtractor, event_ages
@@ -20,27 +22,26 @@ class EncodedHistory(NamedTuple):
     """A history as both stages read it.
 
     events: the whole history as a batch of one, without padding. seen: int64 [n], its items.
-    query: float32 [D], the query embedding. query_by_tower: float32 [D, H], each tower's part in a
-    column of its own, else 0. recent: int64 [L], the latest events that stage 2 attends to,
-    left-aligned, the rest 0. recent_age: float32 [L]; see ``RankingBatch``. own: float32
-    [N + 1, O], ``SignalExtractor.own_signals`` of the whole catalogue; None where they are computed
-    for the candidates alone.
+    query: float32 [D], the query embedding. recent: int64 [L], the latest events that stage 2
+    attends to, left-aligned, the rest 0. recent_age: float32 [L]; see ``RankingBatch``. known:
+    float32 [N + 1, H + O], what the history tells of each item of the catalogue, whatever list it
+    is in: stage 1's scores by tower and ``SignalExtractor.own_signals``; None where it is computed
+    for candidates alone. memory: of ``attention_memory``, for an exported stage 2.
     """
 
     events: HistoryBatch
     seen: NDArray[np.int64]
     query: NDArray[np.float32]
-    query_by_tower: NDArray[np.float32]
     recent: NDArray[np.int64]
     recent_age: NDArray[np.float32]
-    own: Tensor | None
+    known: NDArray[np.float32] | None
+    memory: NDArray[np.float32] | None
 
     @property
     def num_bytes(self) -> int:
         """Memory that it takes, about."""
-        arrays = (*self[1:6], *self.events)
-        own = 0 if self.own is None else self.own.numel() * self.own.element_size()
-        return own + sum(int(array.nbytes) for array in arrays)
+        arrays = [array for array in (*self[1:], *self.events) if array is not None]
+        return sum(int(array.nbytes) for array in arrays)
 
 
 class HistoryEncoder:
@@ -48,22 +49,33 @@ class HistoryEncoder:
 
     Args:
         retriever: encodes stage 1's queries. extractor: stage 2's signals; None without a stage 2.
-        max_history: the latest events that stage 2 attends to.
+        max_history: the latest events that stage 2 attends to. exported: the cross-encoder, where
+            its exported form is used.
     """
 
     def __init__(
-        self, retriever: Retriever, extractor: SignalExtractor | None, max_history: int
+        self,
+        retriever: Retriever,
+        extractor: SignalExtractor | None,
+        max_history: int,
+        exported: CrossEncoder | None = None,
     ) -> None:
         self.retriever = retriever
+        self.exported = exported
         self.extractor = extractor
         self.max_history = max_history
+
+    @property
+    def num_towers(self) -> int:
+        """How many towers stage 1 has."""
+        return len(self.retriever.model.embedding_dims)
 
     @torch.inference_mode()
     def encode(self, history: HistoryBatch, *, whole_catalogue: bool) -> list[EncodedHistory]:
         """One of each row [B, L].
 
         Args:
-            whole_catalogue: whether to compute ``own``, which is worth it for a history that is
+            whole_catalogue: whether to compute ``known``, which is worth it for a history that is
                 asked for again. It is left out all the same where the pair signals are not in a
                 table: signals with all items take longer there than those with a request's
                 candidates save.
@@ -91,23 +103,33 @@ class HistoryEncoder:
         recent_age: NDArray[np.float32],
         whole_catalogue: bool,
     ) -> EncodedHistory:
-        own = None
-        if whole_catalogue and self.extractor is not None and self.extractor.pairs.has_table:
-            everything = torch.arange(self.extractor.num_items + 1)[None]
-            own = self.extractor.own_signals(events, everything)[0]
-        dims = self.retriever.model.embedding_dims
-        towers = torch.repeat_interleave(torch.arange(len(dims)), torch.tensor(dims))
-        by_tower = torch.nn.functional.one_hot(towers, len(dims)) * query[:, None]
         item_idx = events.item_idx[0].numpy()
-        return EncodedHistory(
-            events,
-            item_idx[item_idx > 0],
-            query.numpy(),
-            by_tower.numpy(),
-            recent,
-            recent_age,
-            own,
-        )
+        seen = item_idx[item_idx > 0]
+        memory = None
+        if self.exported is not None:
+            memory = attention_memory(self.exported, torch.from_numpy(recent_age)).numpy()
+        encoded = EncodedHistory(events, seen, query.numpy(), recent, recent_age, None, memory)
+        if whole_catalogue and self.extractor is not None and self.extractor.pairs.has_table:
+            everything = np.arange(self.extractor.num_items + 1)
+            return encoded._replace(known=self.known(encoded, everything))
+        return encoded
+
+    @torch.inference_mode()
+    def known(self, history: EncodedHistory, item_idx: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the history tells of items [K]: float32 [K, H + O]; see ``EncodedHistory``.
+
+        Raises:
+            ValueError: without a stage 2, which alone has use for it.
+        """
+        if history.known is not None:
+            return history.known[item_idx]
+        if self.extractor is None:
+            raise ValueError("expected an encoder with stage 2's signals; found one without")
+        items = torch.from_numpy(item_idx)[None]
+        scores = self.retriever.tower_scores(torch.from_numpy(history.query)[None], items)
+        own = self.extractor.own_signals(history.events, items)
+        both: NDArray[np.float32] = torch.cat([scores, own], dim=2)[0].numpy()
+        return both
 
 
 class HistoryCache:

@@ -23,55 +23,59 @@ from recsys.signals import NUM_OWN_SIGNALS, list_signals
 class ListInputs(NamedTuple):
     """What the graph reads of one list, in this order.
 
-    candidates: int64 [K], all real, in stage-1 order. biases: float32 [K, 1 + L, layers * heads],
-    what the attention adds for the null token and each of the latest events, -inf where there is
-    none. history_age: float32 [L]; see ``RankingBatch``. own: float32 [K, O]; see
-    ``SignalExtractor.own_signals``. feedback: float32 [K, P], mean pair signals with the best other
-    candidates. query: float32 [D, H], the query embedding, each tower's part in a column of its
-    own. embeddings: float32 [N + 1, D], of the candidates.
+    biases: float16 [K, 1 + L, layers * heads], what the attention of each candidate, all of them
+    real and in stage-1 order, adds for the null token and each of the latest events; -inf where
+    there is none. memory: float32 [2, layers, heads, 1 + L, d], from ``attention_memory``. known:
+    float32 [n, H + O], what the history tells of items: stage 1's scores by tower and
+    ``SignalExtractor.own_signals``. rows: int64 [K], the candidates' rows of it. feedback: float32
+    [K, P], mean pair signals with the best other candidates.
     """
 
-    candidates: Tensor
     biases: Tensor
-    history_age: Tensor
-    own: Tensor
+    memory: Tensor
+    known: Tensor
+    rows: Tensor
     feedback: Tensor
-    query: Tensor
-    embeddings: Tensor
 
 
 class ListScorer(nn.Module):
     """A trained cross-encoder together with the signals that depend on the whole list.
 
     Args:
-        model: one without text tokens.
+        model: one without text tokens. num_towers: of stage 1.
     """
 
-    def __init__(self, model: CrossEncoder) -> None:
+    def __init__(self, model: CrossEncoder, num_towers: int) -> None:
         super().__init__()
         self.model = model.eval()
+        self.num_towers = num_towers
 
     def forward(
-        self,
-        candidates: Tensor,
-        biases: Tensor,
-        history_age: Tensor,
-        own: Tensor,
-        feedback: Tensor,
-        query: Tensor,
-        embeddings: Tensor,
+        self, biases: Tensor, memory: Tensor, known: Tensor, rows: Tensor, feedback: Tensor
     ) -> Tensor:
         """``ListInputs`` -> scores float32 [K]."""
         model = self.model
         # An embedding look-up, since an index in brackets becomes ONNX's much slower GatherND.
-        tower_scores = F.embedding(candidates, embeddings) @ query
+        found = F.embedding(rows, known)
+        tower_scores, own = found[:, : self.num_towers], found[:, self.num_towers :]
         signals = list_signals(tower_scores, own, feedback)
         x = model.signals(signals)
-        memory = model.history_norm(model.history_age(history_age[:, None]))
-        by_layer = biases.permute(2, 0, 1).float().chunk(len(model.attention))
-        for (attention, feed_forward), bias in zip(model.layers, by_layer, strict=True):
-            x = feed_forward(attention.attend(x, memory, bias))
+        by_head = biases.permute(2, 0, 1).float().view(*memory.shape[1:3], *biases.shape[:2])
+        for layer, (attention, feed_forward) in enumerate(model.layers):
+            key, value = memory[0, layer][None], memory[1, layer][None]
+            x = feed_forward(attention.attend(x, key, value, by_head[layer][None]))
         return model.scores(x, signals)
+
+
+def attention_memory(model: CrossEncoder, history_age: Tensor) -> Tensor:
+    """Keys and values of all layers for events of this age: float32 [2, layers, heads, 1 + L, d].
+
+    Args:
+        history_age: float32 [L]; see ``RankingBatch``.
+    """
+    history = model.history_norm(model.history_age(history_age[None, :, None]))
+    both = [torch.cat(attention.keys_and_values(history)) for attention, _ in model.layers]
+    return torch.stack(both, dim=1)
 
 
 def can_export(model: CrossEncoder) -> bool:
@@ -81,31 +85,26 @@ def can_export(model: CrossEncoder) -> bool:
 
 def export_list_scorer(model: CrossEncoder, num_towers: int, max_history: int) -> bytes:
     """The graph as ONNX, with its weights."""
-    # Sizes that differ from each other, so that none is taken for another.
-    num_candidates, num_items, embedding_dim = 30, 10, 5 * num_towers
+    num_candidates = 30
     num_biases = sum(attention.num_heads for attention, _ in model.layers)
     example = ListInputs(
-        candidates=torch.ones(num_candidates, dtype=torch.int64),
         biases=torch.zeros(num_candidates, 1 + max_history, num_biases, dtype=torch.float16),
-        history_age=torch.zeros(max_history),
-        own=torch.zeros(num_candidates, NUM_OWN_SIGNALS),
+        memory=attention_memory(model, torch.zeros(max_history)).detach(),
+        known=torch.zeros(num_candidates + 5, num_towers + NUM_OWN_SIGNALS),
+        rows=torch.ones(num_candidates, dtype=torch.int64),
         feedback=torch.zeros(num_candidates, len(PAIR_NAMES)),
-        query=torch.zeros(embedding_dim, num_towers),
-        embeddings=torch.zeros(num_items + 1, embedding_dim),
     )
-    per_candidate, dim = {0: torch.export.Dim("K")}, torch.export.Dim("D")
+    per_candidate = {0: torch.export.Dim("K")}
     dynamic: dict[str, dict[int, Any] | None] = {
-        "candidates": per_candidate,
         "biases": per_candidate,
-        "history_age": None,
-        "own": per_candidate,
+        "memory": None,
+        "known": {0: torch.export.Dim("n")},
+        "rows": per_candidate,
         "feedback": per_candidate,
-        "query": {0: dim},
-        "embeddings": {0: torch.export.Dim("N"), 1: dim},
     }
     with _quiet():
         program = torch.onnx.export(
-            ListScorer(model),
+            ListScorer(model, num_towers),
             tuple(example),
             input_names=list(ListInputs._fields),
             output_names=["scores"],

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from recsys.encoded_history import EncodedHistory
+from recsys.encoded_history import EncodedHistory, HistoryEncoder
 from recsys.list_scorer import ListInputs
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.pair_lookup import PairLookup
-from recsys.reranker import own_signals
 from recsys.signals import SignalExtractor
 
 _SILENT = 3
@@ -26,8 +24,7 @@ class OnnxReranker:
     is no faster; see ``ListScorer``.
 
     Args:
-        graph: from ``export_list_scorer`` of ``model``. embeddings: float32 [N + 1, D], of the
-            candidates.
+        graph: from ``export_list_scorer`` of ``model``. encoder: of the histories that are to come.
     """
 
     def __init__(
@@ -35,7 +32,7 @@ class OnnxReranker:
         graph: bytes,
         model: CrossEncoder,
         extractor: SignalExtractor,
-        embeddings: NDArray[np.float32],
+        encoder: HistoryEncoder,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -46,36 +43,33 @@ class OnnxReranker:
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_SLOW_FUSIONS,
         )
-        self.extractor = extractor
-        self.embeddings = np.ascontiguousarray(embeddings)
-        self._pairs = PairLookup(model, extractor.pairs)
+        self.encoder = encoder
+        self._pairs = PairLookup(model, extractor.pairs, extractor.log_counts.numpy())
 
-    @torch.inference_mode()
     def scores(
         self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See ``Reranker``."""
         scores = np.full(item_idx.shape, -np.inf, np.float32)
+        # For all lists at once: each call of numpy costs, and gives up the interpreter's lock.
         lengths = (item_idx > 0).sum(axis=1).tolist()
+        recent = np.stack([history.recent for history in histories])
+        biases = self._pairs.attention_biases(item_idx, recent)
+        feedback = self._pairs.mean_feedback(item_idx)
         for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
-            if length:
-                scores[row, :length] = self._list_scores(history, item_idx[row, :length])
+            if not length:
+                continue
+            candidates = item_idx[row, :length]
+            known, rows = history.known, candidates
+            if known is None:
+                known, rows = self.encoder.known(history, candidates), np.arange(length)
+            inputs = (
+                biases[row, :length],
+                history.memory,
+                known,
+                rows,
+                feedback[row, :length],
+            )
+            feed = dict(zip(ListInputs._fields, inputs, strict=True))
+            (scores[row, :length],) = self._session.run(None, feed)
         return scores
-
-    def _list_scores(
-        self, history: EncodedHistory, candidates: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Scores [K] of candidates int64 [K], all real."""
-        inputs = (
-            candidates,
-            self._pairs.attention_biases(candidates, history.recent),
-            history.recent_age,
-            own_signals(self.extractor, history, torch.from_numpy(candidates)).numpy(),
-            self._pairs.mean_feedback(candidates),
-            history.query_by_tower,
-            self.embeddings,
-        )
-        feed = dict(zip(ListInputs._fields, inputs, strict=True))
-        (scores,) = self._session.run(None, feed)
-        found: NDArray[np.float32] = scores
-        return found

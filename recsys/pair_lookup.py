@@ -6,78 +6,88 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from recsys.models.cross_encoder import CrossEncoder
-from recsys.pair_signals import PairSignals
+from recsys.pair_signals import PAIR_NAMES, PairSignals
 from recsys.signals import FEEDBACK_ITEMS
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 class PairLookup:
-    """What a list's pair signals amount to, for one list at a time.
+    """What the pair signals of lists amount to.
 
-    The attention's biases have a table of their own, in half precision: looking them up is bound by
-    memory, and the tenth of a percent that is lost is far below what tells candidates apart.
+    Looking up is bound by memory, which is what the tables' form is for. A row belongs to the one
+    item whose pairs with many are wanted; in a row popular items, which most candidates are, come
+    first. The attention's biases have a table of their own, in half precision: the tenth of a
+    percent that is lost is far below what tells candidates apart.
 
     Args:
-        model: whose attention the biases are of.
+        model: whose attention the biases are of. counts: [N + 1], how popular each item is.
     """
 
-    def __init__(self, model: CrossEncoder, pairs: PairSignals) -> None:
+    def __init__(
+        self, model: CrossEncoder, pairs: PairSignals, counts: NDArray[np.float32]
+    ) -> None:
         self.pairs = pairs
         weights = torch.cat([attention.pair_bias.weight for attention, _ in model.layers])
         self._weights = weights.detach().cpu().float().T.contiguous()  # [P, layers * heads]
         self._num_rows = pairs.num_rows
+        by_popularity = np.argsort(-counts, kind="stable")
+        self._columns = np.argsort(by_popularity)
         self._biases: NDArray[np.float16] | None = None
         self._signals: NDArray[np.float32] | None = None
         if pairs.table is not None:
-            self._signals = pairs.table.numpy()
-            self._biases = self._bias_table(self._signals)
+            self._fill_tables(pairs.table.numpy(), by_popularity)
 
-    def _bias_table(self, signals: NDArray[np.float32]) -> NDArray[np.float16]:
-        """[n * (n + 1), layers * heads]: a row of columns per item; the last is the null token's,
-        0, the first the padding's, -inf.
+    def _fill_tables(self, signals: NDArray[np.float32], by_popularity: NDArray[np.int64]) -> None:
+        """Biases [(n + 1) * n, layers * heads], with a row more for the null token, 0, and that of
+        the padding -inf; signals [n * n, 4], since four numbers are copied faster than three.
         """
         size, width = self._num_rows, self._weights.shape[1]
-        table = np.zeros((size, size + 1, width), np.float16)
+        biases = np.zeros((size + 1, size, width), np.float16)
+        padded = np.zeros((size, size, len(PAIR_NAMES) + -len(PAIR_NAMES) % 4), np.float32)
         weights = self._weights.numpy()
+        # Pair signals are symmetric: a row is a column, too.
         for row, own in enumerate(signals.reshape(size, size, -1)):
-            table[row, :size] = np.clip(own @ weights, -_LARGEST, _LARGEST)
-        table[:, 0] = -np.inf
-        return table.reshape(-1, width)
+            sorted_own = own[by_popularity]
+            padded[row, :, : len(PAIR_NAMES)] = sorted_own
+            biases[row] = np.clip(sorted_own @ weights, -_LARGEST, _LARGEST)
+        biases[0] = -np.inf
+        self._biases = biases.reshape(-1, width)
+        self._signals = padded.reshape(size**2, -1)
 
     def attention_biases(
         self, candidates: NDArray[np.int64], recent: NDArray[np.int64]
     ) -> NDArray[np.float16]:
-        """Of candidates [K] with the null token and events [L], 0 = none: [K, 1 + L, C]."""
+        """Of candidates [B, K] with the null token and events [B, L], 0 = none: [B, K, 1 + L, C].
+
+        -inf where there is no event.
+        """
         if self._biases is not None:
-            columns = np.concatenate([[self._num_rows], recent])
-            rows = candidates * (self._num_rows + 1)
+            rows = np.pad(recent, ((0, 0), (1, 0)), constant_values=self._num_rows)
+            columns = self._columns[candidates]
+            places = (rows * self._num_rows)[:, None, :] + columns[:, :, None]
             # Without the check of bounds, which costs as much as the look-up.
-            found: NDArray[np.float16] = np.take(
-                self._biases, rows[:, None] + columns, axis=0, mode="clip"
-            )
+            found: NDArray[np.float16] = self._biases.take(places, axis=0, mode="clip")
             return found
-        one, events = torch.from_numpy(candidates)[None], torch.from_numpy(recent)[None]
-        biases = (self.pairs(one, events)[0] @ self._weights).clamp(-_LARGEST, _LARGEST)
-        biases[:, recent == 0] = -torch.inf
+        pairs = self.pairs(torch.from_numpy(candidates), torch.from_numpy(recent))
+        biases = (pairs @ self._weights).clamp(-_LARGEST, _LARGEST)
+        biases.masked_fill_(torch.from_numpy(recent == 0)[:, None, :, None], -torch.inf)
         padded: NDArray[np.float16] = F.pad(biases, (0, 0, 1, 0)).half().numpy()
         return padded
 
     def mean_feedback(self, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mean pair signals of candidates [K] with the best others: [K, P]."""
-        top = candidates[:FEEDBACK_ITEMS]
+        """Mean pair signals of candidates [B, K], 0 = none, with the best others: [B, K, P]."""
+        top = np.ascontiguousarray(candidates[:, :FEEDBACK_ITEMS])
+        num_top = top.shape[1]
         if self._signals is not None:
-            pairs = (candidates * self._num_rows)[:, None] + top
-            found = self._signals.take(pairs, axis=0, mode="clip")
+            places = (top * self._num_rows)[:, :, None] + self._columns[candidates][:, None, :]
+            found = self._signals.take(places, axis=0, mode="clip")
         else:
-            one = torch.from_numpy(candidates)[None]
-            found = self.pairs(one, one[:, : len(top)])[0].numpy()
-        itself = np.arange(len(top))
-        found[itself, itself] = 0.0
-        others = np.full((len(candidates), 1), len(top), np.float32)
-        others[: len(top)] -= 1
-        # A sum over the middle dimension, as the faster matrix product.
-        summing = np.tile(np.eye(found.shape[2], dtype=np.float32), (len(top), 1))
-        mean: NDArray[np.float32] = found.reshape(len(found), -1) @ summing
-        mean /= np.maximum(others, 1.0)
+            found = self.pairs(torch.from_numpy(top), torch.from_numpy(candidates)).numpy()
+        itself = np.arange(num_top)
+        found[:, itself, itself] = 0.0
+        others = np.tile((top > 0).sum(axis=1, dtype=np.float32)[:, None], candidates.shape[1])
+        others[:, :num_top] -= 1.0
+        mean: NDArray[np.float32] = found.sum(axis=1)[:, :, : len(PAIR_NAMES)]
+        mean /= np.maximum(others, 1.0)[:, :, None]
         return mean

@@ -63,12 +63,10 @@ class Recommender:
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
         stage2 = artifact.stage2
-        self.reranker = None if stage2 is None else _reranker(stage2, self.retriever, device)
-        self.encoder = HistoryEncoder(
-            self.retriever,
-            None if stage2 is None else stage2.extractor,
-            1 if stage2 is None else stage2.max_history,
-        )
+        self.encoder = HistoryEncoder(self.retriever, None, 1)
+        self.reranker: Reranker | None = None
+        if stage2 is not None:
+            self.encoder, self.reranker = _reranking(stage2, self.retriever, device)
         self.cache = HistoryCache(cache_bytes)
         counts = artifact.histories.item_counts(len(artifact.items))
         self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(counts))).numpy()
@@ -276,11 +274,15 @@ class Recommender:
         return RankedList(request.user_id, self.items.decode(item_idx), scores, source)
 
 
-def _reranker(stage2: Stage2, retriever: Retriever, device: str) -> Reranker:
+def _reranking(
+    stage2: Stage2, retriever: Retriever, device: str
+) -> tuple[HistoryEncoder, Reranker]:
+    model, extractor = stage2.cross_encoder, stage2.extractor
     if device == "cpu" and stage2.graph is not None:
-        embeddings = retriever.embeddings.float().numpy()
-        return OnnxReranker(stage2.graph, stage2.cross_encoder, stage2.extractor, embeddings)
-    return BatchReranker(stage2.cross_encoder.to(device), stage2.extractor, retriever)
+        encoder = HistoryEncoder(retriever, extractor, stage2.max_history, exported=model)
+        return encoder, OnnxReranker(stage2.graph, model, extractor, encoder)
+    encoder = HistoryEncoder(retriever, extractor, stage2.max_history)
+    return encoder, BatchReranker(model.to(device), extractor, encoder)
 
 
 def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.encoded_history import EncodedHistory
+from recsys.encoded_history import EncodedHistory, HistoryEncoder
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
-from recsys.retriever import Retriever
 from recsys.signals import SignalExtractor
 
 
@@ -30,15 +29,15 @@ class BatchReranker:
     """Runs the cross-encoder on a batch of lists: for a GPU, and where there is no exported graph.
 
     Args:
-        model: in evaluation mode. retriever: gives stage 1's scores by tower.
+        model: in evaluation mode. encoder: of the histories that are to come.
     """
 
     def __init__(
-        self, model: CrossEncoder, extractor: SignalExtractor, retriever: Retriever
+        self, model: CrossEncoder, extractor: SignalExtractor, encoder: HistoryEncoder
     ) -> None:
         self.model = model
         self.extractor = extractor
-        self.retriever = retriever
+        self.encoder = encoder
 
     @torch.inference_mode()
     def scores(
@@ -46,15 +45,10 @@ class BatchReranker:
     ) -> NDArray[np.float32]:
         """See ``Reranker``."""
         candidates = torch.from_numpy(item_idx)
-        queries = torch.from_numpy(np.stack([one.query for one in histories]))
-        tower_scores = self.retriever.tower_scores(queries, candidates)
         # Row by row: a list must not depend on the padding of its neighbours.
-        own = torch.cat(
-            [
-                own_signals(self.extractor, one, candidates[row])[None]
-                for row, one in enumerate(histories)
-            ]
-        )
+        rows = [self.encoder.known(one, item_idx[row]) for row, one in enumerate(histories)]
+        known, num_towers = torch.from_numpy(np.stack(rows)), self.encoder.num_towers
+        tower_scores, own = known[:, :, :num_towers], known[:, :, num_towers:]
         signals = self.extractor.list_signals(candidates, tower_scores, own)
         recent = torch.from_numpy(np.stack([one.recent for one in histories]))
         age = torch.from_numpy(np.stack([one.recent_age for one in histories]))
@@ -65,10 +59,3 @@ class BatchReranker:
         scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
         found: NDArray[np.float32] = scores.float().cpu().numpy()
         return found
-
-
-def own_signals(extractor: SignalExtractor, history: EncodedHistory, candidates: Tensor) -> Tensor:
-    """``SignalExtractor.own_signals`` of candidates int64 [K], looked up where kept: [K, O]."""
-    if history.own is not None:
-        return history.own.index_select(0, candidates)
-    return extractor.own_signals(history.events, candidates[None])[0]

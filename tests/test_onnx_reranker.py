@@ -16,7 +16,7 @@ from recsys.reranker import BatchReranker
 from recsys.retriever import Retriever
 from recsys.schema import HistoryBatch
 
-Parts = tuple[Stage2, Retriever, list[EncodedHistory]]
+Parts = tuple[Stage2, HistoryEncoder, list[EncodedHistory]]
 
 
 @pytest.fixture(params=[1, 2], ids=["one layer", "two layers"])
@@ -32,18 +32,17 @@ def parts(request: pytest.FixtureRequest, untrained_bundle: Path) -> Parts:
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     stage2 = Stage2(model, artifact.stage2.extractor, 4)
     retriever = Retriever(artifact.two_tower, artifact.index, 100, 16)
-    encoder = HistoryEncoder(retriever, stage2.extractor, 4)
+    encoder = HistoryEncoder(retriever, stage2.extractor, 4, exported=model)
     lengths = torch.arange(7)[:, None]
     mask = torch.arange(6) < lengths
     items = torch.stack([torch.randperm(15, generator=generator)[:6] + 1 for _ in range(7)])
     batch = HistoryBatch(items * mask, 100 * items * mask, mask, torch.rand(7, 2))
-    return stage2, retriever, encoder.encode(batch, whole_catalogue=False)
+    return stage2, encoder, encoder.encode(batch, whole_catalogue=False)
 
 
-def onnx(stage2: Stage2, retriever: Retriever) -> OnnxReranker:
+def onnx(stage2: Stage2, encoder: HistoryEncoder) -> OnnxReranker:
     graph = export_list_scorer(stage2.cross_encoder, 1, stage2.max_history)
-    embeddings = retriever.embeddings.numpy()
-    return OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, embeddings)
+    return OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, encoder)
 
 
 def lists(num_candidates: int) -> np.ndarray:
@@ -61,16 +60,16 @@ def lists(num_candidates: int) -> np.ndarray:
 def test_scores_are_those_of_the_cross_encoder(
     parts: Parts, num_candidates: int, table: bool
 ) -> None:
-    stage2, retriever, histories = parts
+    stage2, encoder, histories = parts
     extractor, item_idx = stage2.extractor, lists(num_candidates)
-    expected = BatchReranker(stage2.cross_encoder, extractor, retriever).scores(histories, item_idx)
+    expected = BatchReranker(stage2.cross_encoder, extractor, encoder).scores(histories, item_idx)
     known = extractor.pairs
     if not table:
         session, plain = (extractor.graphs[name] for name in ("session", "co_occurrence"))
         text = stage2.cross_encoder.text
         extractor.pairs = PairSignals(session, plain, text, max_table_pairs=0)
     try:
-        found = onnx(stage2, retriever).scores(histories, item_idx)
+        found = onnx(stage2, encoder).scores(histories, item_idx)
     finally:
         extractor.pairs = known
 
@@ -81,8 +80,8 @@ def test_scores_are_those_of_the_cross_encoder(
 
 
 def test_lists_are_the_same_to_the_bit_from_many_threads(parts: Parts) -> None:
-    stage2, retriever, histories = parts
-    reranker, item_idx = onnx(stage2, retriever), lists(15)
+    stage2, encoder, histories = parts
+    reranker, item_idx = onnx(stage2, encoder), lists(15)
     expected = reranker.scores(histories, item_idx)
     with ThreadPoolExecutor(8) as threads:
         rows = [row % 7 for row in range(400)]

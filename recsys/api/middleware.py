@@ -4,9 +4,9 @@ One layer for all of it, since each layer more around the application costs ever
 """
 
 import logging
+import random
 import re
 import time
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -75,8 +75,12 @@ def _id_of(scope: Scope) -> str:
     """The client's, where it is a plain one, else a new one."""
     for key, value in scope["headers"]:
         if key == _ID_HEADER:
-            return value.decode() if _PLAIN_ID.fullmatch(value) else uuid.uuid4().hex
-    return uuid.uuid4().hex
+            return value.decode() if _PLAIN_ID.fullmatch(value) else _new_id()
+    return _new_id()
+
+
+def _new_id() -> str:
+    return f"{random.getrandbits(128):032x}"
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

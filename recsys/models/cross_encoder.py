@@ -51,21 +51,26 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, history: Tensor, mask: Tensor, pairs: Tensor) -> Tensor:
         """x: [B, K, D]; history: [B, L, D]; mask: bool [B, L]; pairs: [B, K, L, P] -> [B, K, D]."""
         bias = self.pair_bias(pairs).masked_fill(~mask[:, None, :, None], -torch.inf)
-        return self.attend(x, history, F.pad(bias.permute(0, 3, 1, 2), (1, 0)))
+        bias = F.pad(bias.permute(0, 3, 1, 2), (1, 0))
+        return self.attend(x, *self.keys_and_values(history), bias)
 
-    def attend(self, x: Tensor, history: Tensor, bias: Tensor) -> Tensor:
-        """x: [..., K, D]; history: [..., L, D]; bias: [..., heads, K, 1 + L], of the null token and
-        the events, -inf where there is none -> [..., K, D].
+    def keys_and_values(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the null token and history tokens [B, L, D]: [B, heads, 1 + L, D / heads] each."""
+        memory = torch.cat([self.null.expand_as(history[:, :1]), history], dim=1)
+        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=2))
+        return key, value
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """x: [..., K, D]; key, value: as from ``keys_and_values``; bias: [B, heads, K, 1 + L], -inf
+        where there is no event -> [..., K, D]. Without a batch in x, B is 1.
         """
-        memory = torch.cat([self.null.expand_as(history[..., :1, :]), history], dim=-2)
         query = self._heads(self.query(self.norm(x)))
-        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=-1))
-        # A single list without a batch becomes a batch of one, the only form that is exported.
-        query, key, value, bias = (
-            part.reshape(-1, *part.shape[-3:]) for part in (query, key, value, bias)
-        )
         attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
+            query.view(-1, *query.shape[-3:]),
+            key,
+            value,
+            attn_mask=bias,
+            dropout_p=self.dropout if self.training else 0.0,
         )
         merged = attended.transpose(-3, -2).reshape(x.shape)
         out: Tensor = x + F.dropout(self.out(merged), self.dropout, self.training)
