@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.data.histories import latest_events
 from recsys.list_scorer import attention_memory
@@ -70,49 +69,40 @@ class HistoryEncoder:
         """How many towers stage 1 has."""
         return len(self.retriever.model.embedding_dims)
 
-    @torch.inference_mode()
-    def encode(self, history: HistoryBatch, *, whole_catalogue: bool) -> list[EncodedHistory]:
-        """One of each row [B, L].
+    @property
+    def knows_catalogue(self) -> bool:
+        """Whether ``completed`` is worth its while.
 
-        Args:
-            whole_catalogue: whether to compute ``known``, which is worth it for a history that is
-                asked for again. It is left out all the same where the pair signals are not in a
-                table: signals with all items take longer there than those with a request's
-                candidates save.
+        Where the pair signals are not in a table, signals with all items take longer than those
+        with the candidates of some requests save.
         """
-        queries = self.retriever.encode(history)
+        return self.extractor is not None and self.extractor.pairs.has_table
+
+    @torch.inference_mode()
+    def encode(self, history: HistoryBatch) -> list[EncodedHistory]:
+        """One of each row [B, L], without what it tells of the whole catalogue."""
+        queries = self.retriever.encode(history).float().cpu()
         recent = latest_events(history, self.max_history)
         missing = self.max_history - recent.mask.shape[1]
         items, ages = (
-            torch.nn.functional.pad(part, (0, missing)).numpy()
+            torch.nn.functional.pad(part, (0, missing))
             for part in (recent.item_idx, event_ages(recent))
         )
-        queries = queries.float().cpu()
-        return [
-            self._encoded(
-                _alone(history, row), queries[row], items[row], ages[row], whole_catalogue
-            )
-            for row in range(len(queries))
-        ]
-
-    def _encoded(
-        self,
-        events: HistoryBatch,
-        query: Tensor,
-        recent: NDArray[np.int64],
-        recent_age: NDArray[np.float32],
-        whole_catalogue: bool,
-    ) -> EncodedHistory:
-        item_idx = events.item_idx[0].numpy()
-        seen = item_idx[item_idx > 0]
-        memory = None
-        if self.exported is not None:
-            memory = attention_memory(self.exported, torch.from_numpy(recent_age)).numpy()
-        encoded = EncodedHistory(events, seen, query.numpy(), recent, recent_age, None, memory)
-        if whole_catalogue and self.extractor is not None and self.extractor.pairs.has_table:
-            everything = np.arange(self.extractor.num_items + 1)
-            return encoded._replace(known=self.known(encoded, everything))
+        encoded = []
+        for row, query in enumerate(queries):
+            memory = None
+            if self.exported is not None:
+                memory = attention_memory(self.exported, ages[row]).numpy()
+            events = _alone(history, row)
+            seen = events.item_idx[events.mask].numpy()
+            parts = (query.numpy(), items[row].numpy(), ages[row].numpy())
+            encoded.append(EncodedHistory(events, seen, *parts, None, memory))
         return encoded
+
+    def completed(self, history: EncodedHistory) -> EncodedHistory:
+        """The same with ``known``: dear, and worth it for a history that is asked for again."""
+        everything = np.arange(self.retriever.model.num_items + 1)
+        return history._replace(known=self.known(history, everything))
 
     @torch.inference_mode()
     def known(self, history: EncodedHistory, item_idx: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -143,19 +133,22 @@ class HistoryCache:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._kept: OrderedDict[int, EncodedHistory] = OrderedDict()
+        self._asked: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Users that are kept."""
         return len(self._kept)
 
-    def get(self, users: Sequence[int]) -> list[EncodedHistory | None]:
-        """What is kept of each user."""
+    def get(self, users: Sequence[int]) -> tuple[list[EncodedHistory | None], list[int]]:
+        """What is kept of each user, and how often it has been asked for."""
         with self._lock:
             for user in users:
                 if user in self._kept:
                     self._kept.move_to_end(user)
-            return [self._kept.get(user) for user in users]
+                    self._asked[user] += 1
+            kept = [self._kept.get(user) for user in users]
+            return kept, [self._asked.get(user, 0) for user in users]
 
     def put(self, user: int, encoded: EncodedHistory) -> None:
         """Keep it, and drop what was asked for longest ago until all fits."""
@@ -164,10 +157,12 @@ class HistoryCache:
             if old is not None:
                 self.num_bytes -= old.num_bytes
             self._kept[user] = encoded
+            self._asked.setdefault(user, 0)
             self.num_bytes += encoded.num_bytes
             while self.num_bytes > self.max_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                self.num_bytes -= dropped.num_bytes
+                dropped, its = self._kept.popitem(last=False)
+                self.num_bytes -= its.num_bytes
+                del self._asked[dropped]
 
 
 def _alone(history: HistoryBatch, row: int) -> HistoryBatch:

@@ -55,6 +55,16 @@ class PairSignals:
         # Much faster than indexing by a tensor of three dimensions.
         return self.table.index_select(0, pairs.flatten()).view(*pairs.shape, -1)
 
+    def rows(self, items: Tensor) -> Tensor:
+        """Signals of items int64 [n] with all items: float32 [n, N + 1, P].
+
+        Raises:
+            ValueError: without a table.
+        """
+        if self.table is None:
+            raise ValueError("expected a table of pair signals; found none")
+        return self.table.view(self.num_rows, self.num_rows, -1).index_select(0, items)
+
     def _computed(self, candidates: Tensor, history: Tensor) -> Tensor:
         rows, columns = candidates[:, :, None], history[:, None, :]
         text = self.text[candidates] @ self.text[history].transpose(1, 2)

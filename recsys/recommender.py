@@ -24,6 +24,8 @@ from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, 
 BATCH_SIZE = 64
 # See ``Retriever``.
 MIN_ROWS = 16
+# Computing what a history tells of all items takes longer than of so many lists' candidates.
+_REQUESTS_TO_COMPLETE = 2
 
 
 class Retrieved(NamedTuple):
@@ -191,24 +193,29 @@ class Recommender:
         """The histories of the requests; those of stored users from the cache where they are."""
         users = self._user_idx(requests)
         stored = [0 if r.history is not None else u for r, u in zip(requests, users, strict=True)]
-        found = self.cache.get(stored)
-        # Those that are kept for next time, and those that are not.
-        for keep in (True, False):
-            rows = [
-                row
-                for row, one in enumerate(found)
-                if one is None and (stored[row] > 0 and self.cache.max_bytes > 0) == keep
-            ]
-            if not rows:
-                continue
+        found, asked = self.cache.get(stored)
+        rows = [row for row, one in enumerate(found) if one is None]
+        new: list[EncodedHistory] = []
+        if rows:
             batch = self._histories([requests[row] for row in rows], [users[row] for row in rows])
-            for row, one in zip(
-                rows, self.encoder.encode(batch, whole_catalogue=keep), strict=True
-            ):
-                found[row] = one
-                if keep:
+            new = self.encoder.encode(batch)
+            for row, one in zip(rows, new, strict=True):
+                if stored[row]:
                     self.cache.put(stored[row], one)
-        return [one for one in found if one is not None]
+        unused = iter(new)
+        return [
+            next(unused) if one is None else self._completed(user, one, times)
+            for user, one, times in zip(stored, found, asked, strict=True)
+        ]
+
+    def _completed(self, user: int, encoded: EncodedHistory, times: int) -> EncodedHistory:
+        """A history that is asked for again and again, with all that is worth computing once."""
+        worth_it = times >= _REQUESTS_TO_COMPLETE and self.encoder.knows_catalogue
+        if encoded.known is not None or not worth_it:
+            return encoded
+        completed = self.encoder.completed(encoded)
+        self.cache.put(user, completed)
+        return completed
 
     def _histories(self, requests: Sequence[Request], users: Sequence[int]) -> HistoryBatch:
         """Stored histories of known users and given ones, padded: [B, L]."""

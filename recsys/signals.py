@@ -135,14 +135,29 @@ class SignalExtractor:
     def _matches(self, history: HistoryBatch, candidates: Tensor) -> Tensor:
         """Sum, mean and mean of the best few pair signals over the history: [B, K, 3 P]."""
         history = latest_events(history, _MAX_MATCHED)
-        pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
-        real = history.mask[:, None, :, None]
-        total = (pairs * real).sum(dim=2)
         length = history.mask.sum(dim=1).clamp(min=1).float()[:, None, None]
-        few = min(_TOP_MATCHES, pairs.shape[2])
-        best = pairs.masked_fill(~real, 0.0).topk(few, dim=2).values.mean(dim=2)
+        if len(history.mask) == 1 and self.pairs.has_table:
+            total, best = self._matches_of_one(history.item_idx[0], candidates[0])
+        else:
+            pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
+            real = history.mask[:, None, :, None]
+            total = (pairs * real).sum(dim=2)
+            few = min(_TOP_MATCHES, pairs.shape[2])
+            best = pairs.masked_fill(~real, 0.0).topk(few, dim=2).values.mean(dim=2)
         kinds = torch.stack([total / length.sqrt(), total / length, best], dim=3)
         return kinds.flatten(start_dim=2)
+
+    def _matches_of_one(self, history: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum and mean of the best few for a history [L] and candidates [K]: [1, K, P] each.
+
+        Without a batch there is no padding, and whole rows of the table can be copied instead of
+        single pairs looked up, which is many times faster, even if few candidates are wanted.
+        """
+        pairs = self.pairs.rows(history)  # [L, N + 1, P]
+        # numpy sorts several times faster than torch finds the best.
+        by_pair = np.sort(np.ascontiguousarray(pairs.permute(1, 2, 0).numpy()), axis=2)
+        best = torch.from_numpy(by_pair[:, :, : -_TOP_MATCHES - 1 : -1].mean(axis=2))
+        return pairs.sum(dim=0)[candidates][None], best[candidates][None]
 
     def _feedback(self, candidates: Tensor) -> Tensor:
         """Mean pair signals with the list's other top candidates, as if those were history.

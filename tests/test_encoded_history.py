@@ -27,7 +27,7 @@ def test_lists_do_not_depend_on_what_is_kept(
     requests.insert(70, Request(8, user_id=-1))
 
     expected = untrained_recommender.recommend(requests)
-    for one in (requests, requests[::-1]):
+    for one in (requests, requests[::-1], requests, requests):
         found = recommender.recommend(one)
         lists = expected if one is requests else expected[::-1]
         assert [a.item_ids for a in found] == [a.item_ids for a in lists]
@@ -38,11 +38,14 @@ def test_lists_do_not_depend_on_what_is_kept(
     assert recommender.cache.num_bytes <= room * ENTRY
 
 
-def test_the_next_list_of_a_user_computes_nothing_of_the_history(
+def test_what_is_asked_for_often_computes_nothing_of_the_history(
     untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recommender = Recommender.load(untrained_bundle, cache_bytes=10**6)
-    first = recommender.recommend([Request(5, user_id=101)])[0]
+    first, *others = (recommender.recommend([Request(5, user_id=101)])[0] for _ in range(9))
+    for other in others:
+        assert other.item_ids == first.item_ids
+        assert other.scores.tolist() == first.scores.tolist()
     for part, name in (
         (recommender.encoder.extractor, "own_signals"),
         (recommender.retriever, "encode"),

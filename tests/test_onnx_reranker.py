@@ -37,7 +37,7 @@ def parts(request: pytest.FixtureRequest, untrained_bundle: Path) -> Parts:
     mask = torch.arange(6) < lengths
     items = torch.stack([torch.randperm(15, generator=generator)[:6] + 1 for _ in range(7)])
     batch = HistoryBatch(items * mask, 100 * items * mask, mask, torch.rand(7, 2))
-    return stage2, encoder, encoder.encode(batch, whole_catalogue=False)
+    return stage2, encoder, encoder.encode(batch)
 
 
 def onnx(stage2: Stage2, encoder: HistoryEncoder) -> OnnxReranker:

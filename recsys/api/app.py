@@ -4,11 +4,12 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request, Response, status
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
@@ -50,7 +51,7 @@ def create_app(
         app.state.ready = False
         service.batcher.close()
 
-    app = FastAPI(
+    app = _Application(
         title="Two-stage recommender",
         description="Two-tower retrieval through FAISS, re-ranked by a cross-encoder.",
         lifespan=lifespan,
@@ -62,8 +63,8 @@ def create_app(
     routes = recommend_routes(service)
     app.include_router(routes, dependencies=limited)
     if not limited:  # there is nothing between such a request and its answer
-        app.add_middleware(PlainRequests, service=service, route=routes.routes[0])
-    app.add_middleware(Envelope, telemetry=service.telemetry)
+        app.wrap(lambda inner: PlainRequests(inner, service, routes.routes[0]))
+    app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
 
     @app.exception_handler(InputError)
@@ -101,6 +102,21 @@ def create_app(
         return Response(service.telemetry.page(), media_type=_METRICS_TYPE)
 
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI with layers outside of its own, which answer without the cost of those."""
+
+    def wrap(self, layer: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put a layer around all that there is so far."""
+        self._layers = [*getattr(self, "_layers", []), layer]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's hook: called once, before the first request."""
+        app = super().build_middleware_stack()
+        for layer in self._layers:
+            app = layer(app)
+        return app
 
 
 def _reload_on_hangup(models: ModelStore) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recsys.api.batcher import OverloadedError
 from recsys.api.schemas import DEFAULT_TOP_K, MAX_ID_LENGTH, MAX_TOP_K
 from recsys.api.service import Service
 from recsys.schema import ExternalId
@@ -24,7 +23,7 @@ _NUMBER = re.compile(rb"\d{1,9}")
 
 
 class PlainRequests:
-    """ASGI middleware in front of the router.
+    """ASGI middleware in front of FastAPI.
 
     Args:
         route: the route that these requests belong to, for the metrics.
@@ -50,7 +49,7 @@ class PlainRequests:
                 body = await service.new_body(
                     user_id, top_k, with_titles=False, seconds=self.seconds
                 )
-            except OverloadedError:  # FastAPI knows how to say it
+            except Exception:  # FastAPI meets it again, and knows how to say it
                 await self.app(scope, receive, send)
                 return
         scope["route"] = self.route
