@@ -3,25 +3,19 @@
     python benchmarks/serving.py --bundle checkpoints/latest
 
 Starts (a) a bare endpoint that returns constants through a pydantic model, (b) the server without
-and (c) with its cache, and drives them in turns with wrk over random users. Figures are medians
-over the turns, ratios those of the same turn. Needs wrk (Debian: apt install wrk).
+and (c) with its cache, (d) without it in two workers, and drives them in turns with wrk over random
+users. Figures are medians over the turns, ratios those of the same turn. Needs wrk (Debian: apt install wrk).
 """
 
 if not __package__:  # run as a file
     import _root  # type: ignore[import-not-found]  # noqa: F401
 
 import argparse
-import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +24,14 @@ from rich.table import Table
 
 from benchmarks.harness import plain_table, present
 from benchmarks.runs import ROOT, counted, machine
+from benchmarks.servers import drive, need_wrk, serving
 from recsys.artifact import load_artifact
 from recsys.errors import InputError
 
 BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
+TWO_WORKERS = "cache off, 2 workers"
+SERVERS = (BARE, UNCACHED, TWO_WORKERS, CACHED)
 CONNECTIONS = (1, 16, 64)
-SECONDS_TO_START = 60
 STEPS = {
     "queue": "recsys_queue_seconds_sum",
     "stage 1": 'recsys_stage_seconds_sum{stage="stage1"}',
@@ -71,8 +67,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: when wrk or the bundle is missing, or a server does not start.
     """
-    if shutil.which("wrk") is None:
-        raise InputError("the program wrk", "none on the path", "run: apt install wrk")
+    need_wrk()
     artifact = load_artifact(arguments.bundle)
     users = ",".join(map(str, artifact.users.ids.tolist()))
     own = ["serve.py", f"bundle={arguments.bundle}", "log_level=warning", *arguments.overrides]
@@ -80,11 +75,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         BARE: ["benchmarks/bare_app.py", "{port}"],
         UNCACHED: [*own, "cache.enabled=false", "port={port}"],
         CACHED: [*own, "cache.enabled=true", "port={port}"],
+        TWO_WORKERS: [*own, "cache.enabled=false", "workers=2", "threads=1", "port={port}"],
     }
+    ready = {BARE: "/recommend?user_id=1"}
     drives: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with ExitStack() as stack, Progress(*columns, TimeElapsedColumn()) as progress:
-        urls = {name: stack.enter_context(serving(command)) for name, command in commands.items()}
+        urls = {
+            name: stack.enter_context(serving(command, ready.get(name, "/health/ready"))).url
+            for name, command in commands.items()
+        }
         for url in urls.values():  # warm: caches filled, code paths compiled
             drive(url, users, 16, arguments.warm_up)
         before = read_steps(urls[UNCACHED])
@@ -110,49 +110,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def serving(command: Sequence[str]) -> Iterator[str]:
-    """A server process on a free port; yields its address once it answers.
-
-    Raises:
-        InputError: when it ends, or does not answer within a minute.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    parts = [sys.executable, *(part.format(port=port) for part in command)]
-    with subprocess.Popen(parts, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + SECONDS_TO_START
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError as error:
-                    if process.poll() is not None or time.monotonic() > until:
-                        found = f"{command[0]} that does not answer"
-                        raise InputError("a server", found, "see above") from error
-                    time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def drive(url: str, users: str, connections: int, seconds: int) -> dict[str, Any]:
-    """Requests per second, percentiles in milliseconds, and answers that were not 2xx."""
-    script = Path(__file__).with_name("random_users.lua")
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
-    done = subprocess.run(
-        [*command, url],
-        env={**os.environ, "USERS": users},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (line,) = [text for text in done.stdout.splitlines() if text.startswith("{")]
-    found: dict[str, Any] = json.loads(line)
-    return {**found, "rps": found["requests"] / found["seconds"]}
-
-
 def read_steps(url: str) -> dict[str, float]:
     """Seconds spent per step so far, and the number of requests."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
@@ -174,7 +131,7 @@ def speed_table(content: Mapping[str, Any]) -> Table:
     for connections in CONNECTIONS:
         drives = [one for one in content["drives"] if one["connections"] == connections]
         bare = [one for one in drives if one["server"] == BARE]
-        for server in (BARE, UNCACHED, CACHED):
+        for server in SERVERS:
             own = [one for one in drives if one["server"] == server]
 
             def median(key: str, own: list[dict[str, Any]] = own) -> float:

@@ -31,20 +31,21 @@ def test_ratios_are_those_of_a_turn_and_figures_medians() -> None:
             drives += [
                 drive(serving.BARE, connections, bare, 2.0),
                 drive(serving.UNCACHED, connections, own, 8.0, bad),
+                drive(serving.TWO_WORKERS, connections, own, 8.0),
                 drive(serving.CACHED, connections, bare, 3.0),
             ]
     table = serving.speed_table({"turns": 3, "seconds": 10, "drives": drives})
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    assert len(rows) == 9
+    assert len(rows) == 12
     assert rows[0] == (serving.BARE, "1", "2,000", "100%", "1.0", "2.0", "2.0", "1.0", "0")
     # 30%, 40% and 25% of the turns' bare endpoints; 800 is the median of the requests per second.
-    assert rows[4] == (serving.UNCACHED, "16", "800", "30%", "1.0", "2.0", "8.0", "4.0", "1")
+    assert rows[5] == (serving.UNCACHED, "16", "800", "30%", "1.0", "2.0", "8.0", "4.0", "1")
 
 
 def test_the_bare_endpoint_answers() -> None:
     with (
-        serving.serving(["benchmarks/bare_app.py", "{port}"]) as url,
-        urllib.request.urlopen(f"{url}/recommend?user_id=7&top_k=3", timeout=10) as response,
+        serving.serving(["benchmarks/bare_app.py", "{port}"], "/recommend?user_id=1") as server,
+        urllib.request.urlopen(f"{server.url}/recommend?user_id=7&top_k=3", timeout=10) as response,
     ):
         assert json.load(response) == {"user_id": 7, "top_items": [0, 1, 2]}
 
@@ -52,7 +53,7 @@ def test_the_bare_endpoint_answers() -> None:
 def test_a_server_that_does_not_start_is_told() -> None:
     with (
         pytest.raises(InputError, match=r"expected a server; found serve\.py that does not answer"),
-        serving.serving(["serve.py", "bundle=nowhere", "port={port}"]),
+        serving.serving(["serve.py", "bundle=nowhere", "port={port}"], "/health/ready"),
     ):
         pass
 
@@ -70,9 +71,16 @@ def test_a_bundle_is_driven_without_a_bad_answer(untrained_bundle: Path) -> None
         bundle=untrained_bundle, seconds=1, turns=1, warm_up=1, overrides=[]
     )
     content = serving.measure(arguments)
-    assert len(content["drives"]) == 9
+    assert len(content["drives"]) == 12
     assert all(one["requests"] > 0 and one["bad"] == 0 for one in content["drives"])
     assert all(one["p50"] <= one["p95"] <= one["p99"] for one in content["drives"])
     budget = content["budget_ms"]
     assert 0 < budget["stage 1"] < budget["request"]
     assert 0 < budget["stage 2"] < budget["request"]
+
+
+def test_what_wrk_cannot_drive_is_told() -> None:
+    if shutil.which("wrk") is None:
+        pytest.skip("needs wrk")
+    with pytest.raises(InputError, match="figures from wrk"):
+        serving.drive("http://127.0.0.1:9", "1", 1, 1)
