@@ -3,7 +3,6 @@
 Run in a process of its own, so that its peak memory is its own.
 """
 
-import json
 import resource
 import sys
 import time
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.harness import load_setting, without_test_rows
 from benchmarks.lambdamart import fit_lambdamart, rank_lambdamart
+from benchmarks.runs import save_result
 from recsys.baselines import Baseline, fit_all, rank
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
@@ -148,7 +148,6 @@ def write(
         values = per_user_metrics(hits, targets.num_relevant)
         per_user[system] = torch.stack(list(values.values()), dim=1).numpy()
         metrics = list(values)
-    np.savez_compressed(folder / "per_user.npz", **per_user)
     content = {
         "protocol": protocol,
         "seed": seed,
@@ -161,7 +160,4 @@ def write(
         "seconds": costs.seconds,
         "peak_gb": costs.peak_gb,
     }
-    # Last, and at once: a result that is there is complete.
-    partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.rename(folder / "result.json")
+    save_result(folder, content, per_user)

@@ -4,7 +4,8 @@
 
 Starts (a) a bare endpoint that returns constants through a pydantic model, (b) the server without
 and (c) with its cache, (d) without it in two workers, and drives them in turns with wrk over random
-users. Figures are medians over the turns, ratios those of the same turn. Needs wrk (Debian: apt install wrk).
+users. Figures are medians over the turns, ratios those of the same turn. Needs wrk (Debian: apt
+install wrk).
 """
 
 if not __package__:  # run as a file

@@ -97,10 +97,14 @@ class CandidateIndex:
             fetch = min(fetch, len(self))
             found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
             last = found_scores[:, -1].copy()
+            tied = bool((found_scores[:, 1:] == found_scores[:, :-1]).any())
             dropped = (found == PAD_IDX) | _is_excluded(found, excluded[rows], len(self))
             found_scores[dropped] = -np.inf
             found[dropped] = PAD_IDX
-            best = order(found_scores, self._hashes(seed)[found])[:, :k]
+            if tied:
+                best = order(found_scores, self._hashes(seed)[found])[:, :k]
+            else:  # FAISS's order is the order, and what was dropped goes to the end
+                best = np.argsort(dropped, axis=1, kind="stable")[:, :k]
             width = best.shape[1]
             scores[rows, :width] = np.take_along_axis(found_scores, best, axis=1)
             item_idx[rows, :width] = np.take_along_axis(found, best, axis=1)
