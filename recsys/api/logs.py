@@ -12,10 +12,13 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recsys.errors import InputError
+
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_LEVELS = ("critical", "error", "warning", "info", "debug")
 _PLAIN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -37,6 +40,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
+
+
+def check_level(level: str) -> None:
+    """Raise InputError on a name that is no level's."""
+    if level not in _LEVELS:
+        expected = f"log_level to be one of {', '.join(_LEVELS)}"
+        raise InputError(expected, repr(level), "set log_level=info")
 
 
 def log_config(level: str) -> dict[str, Any]:
