@@ -12,6 +12,7 @@ class ServingOptions:
     cache_mb: memory for answers; 0 for no cache.
     history_cache_mb: memory for what stored histories tell of all items; 0 keeps nothing.
     threads: CPU cores that a batch is spread over.
+    workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
 
     Raises:
@@ -24,6 +25,7 @@ class ServingOptions:
     cache_mb: float = 64.0
     history_cache_mb: float = 256.0
     threads: int = 1
+    workers: int = 1
     rate_limit: str | None = None
 
     def __post_init__(self) -> None:
@@ -34,6 +36,7 @@ class ServingOptions:
             ("cache_mb", 0),
             ("history_cache_mb", 0),
             ("threads", 1),
+            ("workers", 1),
         ):
             value = getattr(self, name)
             if value < lowest:
