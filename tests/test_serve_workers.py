@@ -399,6 +399,20 @@ def test_a_new_worker_serves_what_the_others_serve(root: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_bundle_that_was_replaced_in_its_folder_is_loaded_by_all(root: Path) -> None:
+    with serving(root / "first", root / "tmp") as server:
+        old = server.version()
+        (root / "first").rename(root / "away")
+        (root / "second").rename(root / "first")
+
+        server.kill_one()
+
+        until(lambda: server.metric("recsys_model_info") == 2)
+        until(lambda: server.metric(f'recsys_model_info{{version="{old}"}}') == 0)
+        assert server.metric("recsys_model_info") == 2
+
+
+@pytest.mark.slow
 def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
     request = b"GET /recommend?user_id=101 HTTP/1.1\r\nHost: x\r\n\r\n"
     options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=1000")
