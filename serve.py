@@ -11,7 +11,11 @@ def main(config: DictConfig) -> None:
     """Serve until interrupted."""
     # Imported here, so that --help and a mistyped command answer at once.
     from recsys.api.options import ServingOptions
-    from recsys.api.server import serve
+
+    if config.workers > 1:
+        from recsys.api.supervisor import serve
+    else:
+        from recsys.api.server import serve
 
     serve(
         Path(str(config.bundle)),
@@ -26,6 +30,7 @@ def main(config: DictConfig) -> None:
             cache_mb=config.cache.max_mb if config.cache.enabled else 0,
             history_cache_mb=config.history_cache_mb,
             threads=config.threads,
+            workers=config.workers,
             rate_limit=config.rate_limit,
         ),
         api_keys=Path(str(config.api_keys)) if config.api_keys is not None else None,

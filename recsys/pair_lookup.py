@@ -4,9 +4,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.pair_signals import PAIR_NAMES, PairSignals
+from recsys.shared_tensors import computed_once
 from recsys.signals import FEEDBACK_ITEMS
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -36,24 +38,30 @@ class PairLookup:
         self._biases: NDArray[np.float16] | None = None
         self._signals: NDArray[np.float32] | None = None
         if pairs.table is not None:
-            self._fill_tables(pairs.table.numpy(), by_popularity)
+            table, order = pairs.table, torch.from_numpy(by_popularity)
+            inputs = [table, order, self._weights]
+            biases = computed_once(inputs, lambda: self._bias_table(table, order))
+            self._biases = biases.numpy()
+            signals = computed_once(inputs[:2], lambda: self._signal_table(table, order))
+            self._signals = signals.numpy()
 
-    def _fill_tables(self, signals: NDArray[np.float32], by_popularity: NDArray[np.int64]) -> None:
-        """Biases [(n + 1) * n, layers * heads], with a row more for the null token, 0, and that of
-        the padding -inf; signals [n * n, 4], since four numbers are copied faster than three.
+    def _bias_table(self, pairs: Tensor, by_popularity: Tensor) -> Tensor:
+        """float16 [(n + 1) * n, layers * heads]: -inf in the padding's row, 0 in the null token's,
+        the last.
         """
-        size, width = self._num_rows, self._weights.shape[1]
-        biases = np.zeros((size + 1, size, width), np.float16)
-        padded = np.zeros((size, size, len(PAIR_NAMES) + -len(PAIR_NAMES) % 4), np.float32)
-        weights = self._weights.numpy()
+        size = self._num_rows
+        biases = torch.zeros(size + 1, size, self._weights.shape[1], dtype=torch.float16)
         # Pair signals are symmetric: a row is a column, too.
-        for row, own in enumerate(signals.reshape(size, size, -1)):
-            sorted_own = own[by_popularity]
-            padded[row, :, : len(PAIR_NAMES)] = sorted_own
-            biases[row] = np.clip(sorted_own @ weights, -_LARGEST, _LARGEST)
-        biases[0] = -np.inf
-        self._biases = biases.reshape(-1, width)
-        self._signals = padded.reshape(size**2, -1)
+        for row, own in enumerate(pairs.view(size, size, -1)):
+            biases[row] = (own[by_popularity] @ self._weights).clamp(-_LARGEST, _LARGEST)
+        biases[0] = -torch.inf
+        return biases.flatten(end_dim=1)
+
+    def _signal_table(self, pairs: Tensor, by_popularity: Tensor) -> Tensor:
+        """float32 [n * n, 4], since four numbers are copied faster than three."""
+        size = self._num_rows
+        signals = pairs.view(size, size, -1)[:, by_popularity]
+        return F.pad(signals, (0, -signals.shape[2] % 4)).flatten(end_dim=1)
 
     def attention_biases(
         self, candidates: NDArray[np.int64], recent: NDArray[np.int64]

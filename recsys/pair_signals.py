@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from recsys.item_graph import ItemGraph
+from recsys.shared_tensors import computed_once
 
 PAIR_NAMES = ("session", "co_occurrence", "text")
 # Scales that bring each pair signal to about unit spread on MovieLens-100K.
@@ -34,13 +35,17 @@ class PairSignals:
         self.num_rows = len(text)
         self.table: Tensor | None = None
         if self.num_rows**2 <= max_table_pairs:
-            everything = torch.arange(self.num_rows)[None]
-            blocks = [
-                self._computed(rows, everything)[0]
-                for rows in torch.split(everything, _TABLE_ROWS, dim=1)
-            ]
-            self.table = torch.cat(blocks).flatten(end_dim=1)
+            graphs = (session.keys, session.weights, co_occurrence.keys, co_occurrence.weights)
+            self.table = computed_once([*graphs, text], self._whole_table)
             del self.session, self.co_occurrence, self.text  # the table has it all
+
+    def _whole_table(self) -> Tensor:
+        everything = torch.arange(self.num_rows)[None]
+        blocks = [
+            self._computed(rows, everything)[0]
+            for rows in torch.split(everything, _TABLE_ROWS, dim=1)
+        ]
+        return torch.cat(blocks).flatten(end_dim=1)
 
     @property
     def has_table(self) -> bool:

@@ -22,6 +22,7 @@ from recsys.api.rate_limit import RateLimit
 from recsys.api.recommend import recommend_routes
 from recsys.api.schemas import Health, Ready
 from recsys.api.service import Service
+from recsys.api.telemetry import Telemetry
 from recsys.errors import InputError
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,13 +35,15 @@ def create_app(
     models: ModelStore,
     options: ServingOptions = DEFAULT_OPTIONS,
     key_digests: Sequence[str] = (),
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The application that answers from ``models.current``.
 
     Args:
         key_digests: see ``recsys.api.keys.read_keys``.
+        telemetry: where more processes than this one are to be measured together.
     """
-    service, gate = Service(models, options), Gate(key_digests)
+    service, gate = Service(models, options, telemetry), Gate(key_digests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

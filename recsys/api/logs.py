@@ -6,8 +6,11 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from recsys.errors import InputError
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being answered."""
+_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 class JsonFormatter(logging.Formatter):
@@ -28,6 +31,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
+
+
+def check_level(level: str) -> None:
+    """Raise InputError on a name that is no level's."""
+    if level not in _LEVELS:
+        expected = f"log_level to be one of {', '.join(_LEVELS)}"
+        raise InputError(expected, repr(level), "set log_level=info")
 
 
 def log_config(level: str) -> dict[str, Any]:

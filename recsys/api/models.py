@@ -22,17 +22,23 @@ class ModelStore:
         bundle: what is served first and again after a reload without a name: a bundle, or a link
             such as ``checkpoints/latest`` that names the newest.
         device: where models run. cache_bytes: see ``Recommender``.
+        first: the bundle to begin with where that is not ``bundle``: what other workers serve.
 
-    Set ``swapped`` to be told of each model that begins to answer.
+    Set ``swapped`` to be told of each model that begins to answer, and ``reload_everywhere`` where
+    more processes serve: it is handed the folder of a bundle, and has each of them, this one among
+    them, load and serve it.
     """
 
-    def __init__(self, bundle: Path, device: str, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, bundle: Path, device: str, cache_bytes: int = 0, first: Path | None = None
+    ) -> None:
         self.bundle = bundle
         self.device = device
         self.cache_bytes = cache_bytes
         self.swapped: Callable[[Recommender], None] | None = None
+        self.reload_everywhere: Callable[[Path], None] | None = None
         self._loading = threading.Lock()
-        self.current = self._loaded(bundle)
+        self.current = self._loaded(first or bundle)
 
     def reload(self, name: str | None = None) -> Recommender:
         """Load the newest bundle, or that of this folder name, and let it answer from now on.
@@ -45,18 +51,35 @@ class ModelStore:
                 its user ids is another.
         """
         path = self.bundle if name is None else self._named(name)
+        if self.reload_everywhere is not None:
+            # The folder and not the link, which may name another one by the time others read it.
+            self.reload_everywhere(path.resolve())
+            return self.current
         with self._loading:
-            loaded = self._loaded(path)
-            if loaded.users.holds_integers != self.current.users.holds_integers:
-                raise InputError(
-                    "a bundle whose user ids have the type of the one that is served",
-                    f"another type in {path.name}",
-                    "restart the server with it",
-                )
-            self.current = loaded
+            loaded = self.prepared(path)
+            self.swap(loaded)
+        return loaded
+
+    def prepared(self, path: Path) -> Recommender:
+        """A bundle, loaded and fit to take the place of the current one.
+
+        Raises:
+            InputError: as ``reload`` does.
+        """
+        loaded = self._loaded(path)
+        if loaded.users.holds_integers != self.current.users.holds_integers:
+            raise InputError(
+                "a bundle whose user ids have the type of the one that is served",
+                f"another type in {path.name}",
+                "restart the server with it",
+            )
+        return loaded
+
+    def swap(self, loaded: Recommender) -> None:
+        """Let a prepared model answer from now on."""
+        self.current = loaded
         if self.swapped is not None:
             self.swapped(loaded)
-        return loaded
 
     def _loaded(self, path: Path) -> Recommender:
         return _checked(Recommender.load(path, self.device, self.cache_bytes))

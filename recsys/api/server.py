@@ -1,26 +1,21 @@
 """Runs the HTTP application under uvicorn."""
 
 import gc
-import os
-import socket
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import faiss
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from recsys.api.app import create_app
 from recsys.api.keys import read_keys
-from recsys.api.logs import log_config
+from recsys.api.listener import BACKLOG, SECONDS_TO_FINISH, announce, listen
+from recsys.api.logs import check_level, log_config
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
 from recsys.device import resolve_device
-from recsys.errors import InputError
-
-_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-_SECONDS_TO_FINISH = 10
-_MAX_PORT = 65_535
 
 
 def serve(
@@ -43,53 +38,45 @@ def serve(
     Raises:
         InputError: on a bundle, device, address, log level or file of keys that will not do.
     """
-    if log_level not in _LOG_LEVELS:
-        expected = f"log_level to be one of {', '.join(_LOG_LEVELS)}"
-        raise InputError(expected, repr(log_level), "set log_level=info")
-    device = resolve_device(device)
+    check_level(log_level)
     digests = read_keys(api_keys)
-    if options.threads is None:
-        threads = 1 if device == "cuda" else len(os.sched_getaffinity(0))
-        options = replace(options, threads=threads)
+    models = load(bundle, device, options)
+    with listen(host, port) as listener:
+        announce(models.current.model_version, models.device, listener)
+        app = create_app(models, options, digests)
+        uvicorn.Server(configured(app, log_level)).run(sockets=[listener])
+
+
+def load(
+    bundle: Path, device: str, options: ServingOptions, first: Path | None = None
+) -> ModelStore:
+    """The models of a process that serves, which is set up for them.
+
+    Args:
+        bundle, first: see ``ModelStore``.
+
+    Raises:
+        InputError: on a bundle or device that will not do.
+    """
+    device = resolve_device(device)
     # A batch uses one core: on several, it would compete with the other batches.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6))
+    models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6), first)
     # What is loaded stays: the collector need not look through it again and again, which takes
     # longer than a batch.
     gc.collect()
     gc.freeze()
-    with listen(host, port) as listener:
-        name, bound = listener.getsockname()[:2]
-        url = f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
-        # Flushed, so that a script that waits for this line sees it through a pipe.
-        print(
-            f"Serving {models.current.model_version} on {device}: {url} (API: {url}/docs)",
-            flush=True,
-        )
-        settings = uvicorn.Config(
-            create_app(models, options, digests),
-            log_config=log_config(log_level),
-            access_log=False,  # recsys.api.middleware.Envelope says more
-            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
-        )
-        uvicorn.Server(settings).run(sockets=[listener])
+    return models
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to ``host:port``; port 0 takes any free one.
-
-    Raises:
-        InputError: when the port is impossible, or the address taken or not this machine's.
-    """
-    if not 0 <= port <= _MAX_PORT:
-        raise InputError(f"a port in 0..{_MAX_PORT}", str(port), "set port=8000")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise InputError(
-            f"an address to listen on in host={host} port={port}",
-            (error.strerror or str(error)).lower(),
-            "stop what listens there, or set another port= or host=",
-        ) from error
+def configured(app: FastAPI, log_level: str, **more: Any) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        log_config=log_config(log_level),
+        access_log=False,  # recsys.api.middleware.Envelope says more
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        **more,
+    )

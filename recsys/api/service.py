@@ -17,13 +17,18 @@ class Service:
         models: the served model; what it swaps to is watched from here on.
     """
 
-    def __init__(self, models: ModelStore, options: ServingOptions) -> None:
+    def __init__(
+        self, models: ModelStore, options: ServingOptions, telemetry: Telemetry | None = None
+    ) -> None:
         self.models = models
         self.options = options
-        self.telemetry = Telemetry()
+        self.telemetry = telemetry or Telemetry()
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
         self.batcher = Batcher(
-            options.max_batch, options.max_queue, self.telemetry, options.threads or 1
+            options.max_batch,
+            options.max_queue,
+            self.telemetry,
+            options.batches_at_once(models.device),
         )
         self.telemetry.watch(self.batcher.__len__, self.cache)
         self.telemetry.serves(models.current.model_version)

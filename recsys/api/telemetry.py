@@ -1,11 +1,13 @@
 """What Prometheus is told: requests, stages, queue, cache, fallbacks, model."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from recsys.api.batcher import Fallback
 from recsys.api.cache import ResponseCache
+from recsys.api.shared_metrics import Shared
 from recsys.schema import Source
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -13,9 +15,15 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Telemetry:
-    """The server's metrics, in a registry of their own."""
+    """The server's metrics, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        shared: the folder through which several processes are added up, after
+            ``recsys.api.shared_metrics.share``; None for one process, whose metrics are in memory.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
+        self.shared = shared
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "recsys_requests", "Requests answered.", ["route", "status"], registry=registry
@@ -47,22 +55,42 @@ class Telemetry:
             "recsys_batch_size", "Requests in a batch.", buckets=_SIZES, registry=registry
         )
         self._depth = Gauge(
-            "recsys_queue_depth", "Requests that wait for a batch.", registry=registry
+            "recsys_queue_depth",
+            "Requests that wait for a batch.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._cache = Counter(
             "recsys_cache_requests", "Look-ups of the cache.", ["result"], registry=registry
         )
         self._cache_bytes = Gauge(
-            "recsys_cache_bytes", "Memory of cached answers.", registry=registry
+            "recsys_cache_bytes",
+            "Memory of cached answers.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._model = Gauge(
-            "recsys_model_info", "1 for the model that is served.", ["version"], registry=registry
+            "recsys_model_info",
+            "For each model that is served, the number of workers that serve it.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="livesum",
         )
+        self._version: str | None = None
+        self._watched: list[tuple[Gauge, Callable[[], int]]] = []
 
     def watch(self, queue_depth: Callable[[], int], cache: ResponseCache) -> None:
         """Read these whenever the metrics are asked for."""
-        self._depth.set_function(queue_depth)
-        self._cache_bytes.set_function(lambda: cache.num_bytes)
+        self._watched = [(self._depth, queue_depth), (self._cache_bytes, lambda: cache.num_bytes)]
+
+    def refresh(self) -> None:
+        """Read what is watched now.
+
+        With several processes, each calls this every second: the one that is asked for the metrics
+        cannot read the others' queues, and writing them down at each request would slow that down.
+        """
+        for gauge, read in self._watched:
+            gauge.set(read())
 
     def batch(self, size: int, waited: Sequence[float]) -> None:
         """A batch starts, whose requests have waited this many seconds."""
@@ -86,12 +114,22 @@ class Telemetry:
 
     def serves(self, version: str) -> None:
         """From now on this model answers."""
-        self._model.clear()
+        if self._version is not None:
+            if self.shared is None:
+                self._model.remove(self._version)
+            else:
+                self._model.labels(self._version).set(0)
         self._model.labels(version).set(1)
+        self._version = version
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        self.refresh()
+        if self.shared is None:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        Shared(registry, self.shared)
+        return generate_latest(registry)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""

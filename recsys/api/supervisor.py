@@ -1,0 +1,304 @@
+"""Several worker processes on one port: started, watched, replaced, reloaded and ended together.
+
+The supervisor holds no model and answers no request, so that nothing but a signal ends it.
+"""
+
+import asyncio
+import logging
+import logging.config
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.api.channel import Message, packed
+from recsys.api.keys import read_keys
+from recsys.api.listener import SECONDS_TO_FINISH, announce, reserve
+from recsys.api.logs import check_level, log_config
+from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
+from recsys.api.shared_metrics import forget
+from recsys.api.worker_process import EndedError, WorkerProcess
+from recsys.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# A worker that lives for less is replaced after a pause that doubles each time.
+_SECONDS_OF_A_STABLE_LIFE = 30.0
+_LONGEST_PAUSE = 30.0
+
+
+def serve(
+    bundle: Path,
+    *,
+    host: str,
+    port: int,
+    device: str,
+    log_level: str,
+    options: ServingOptions = DEFAULT_OPTIONS,
+    api_keys: Path | None = None,
+) -> None:
+    """``recsys.api.server.serve`` with ``options.workers`` processes.
+
+    Raises:
+        InputError: as there, and when a worker ends before it serves.
+    """
+    check_level(log_level)
+    digests = read_keys(api_keys)
+    with reserve(host, port) as reserved, tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+        settings = Settings(bundle, device, log_level, options, tuple(digests), Path(folder))
+        asyncio.run(_until_told(Supervisor(settings, reserved)))
+
+
+async def _until_told(supervisor: "Supervisor") -> None:
+    """Supervise until a signal says to end; hang-ups reload."""
+    told = asyncio.Event()
+
+    def end(number: int) -> None:
+        # The first has requests finish; Ctrl-C once more does not wait for them.
+        if told.is_set() and number == signal.SIGINT:
+            supervisor.signal(signal.SIGINT)
+        told.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.reload_newest)
+    supervising = asyncio.create_task(supervisor.run())
+    telling = asyncio.create_task(told.wait())
+    try:
+        await asyncio.wait({supervising, telling}, return_when=asyncio.FIRST_COMPLETED)
+        if supervising.done():
+            supervising.result()
+    finally:
+        supervising.cancel()
+        telling.cancel()
+        await asyncio.wait({supervising, telling})
+        await supervisor.end()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all workers are started with. See ``recsys.api.server.serve``.
+
+    shared_folder: for what the workers share, a temporary one.
+    """
+
+    bundle: Path
+    device: str
+    log_level: str
+    options: ServingOptions
+    key_digests: Sequence[str]
+    shared_folder: Path
+
+
+@dataclass(frozen=True)
+class Served:
+    """The bundle that all workers serve: its folder, and the version that was found there."""
+
+    folder: Path
+    version: str
+
+
+class Supervisor:
+    """Keeps ``settings.options.workers`` processes serving one bundle on a reserved address."""
+
+    def __init__(self, settings: Settings, reserved: socket.socket) -> None:
+        self.settings = settings
+        self.reserved = reserved
+        self.served: Served | None = None
+        self._processes: set[WorkerProcess] = set()
+        # By slot, those that answer requests.
+        self._serving: dict[int, WorkerProcess] = {}
+        # Held while what is served changes, or somebody joins in serving it.
+        self._changing = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Start the workers, announce them, and replace what dies.
+
+        Raises:
+            InputError: when one cannot start.
+        """
+        bundle, number = self.settings.bundle, self.settings.options.workers
+        # All begin with the bundle that a link names now.
+        first = bundle.resolve() if bundle.is_symlink() and bundle.exists() else bundle
+        try:
+            started = await asyncio.gather(*(self._started(slot, first) for slot in range(number)))
+            # None before all can: connections would be dealt out to the first alone.
+            await asyncio.gather(*(worker.ask("serve") for worker, _ in started))
+        except EndedError as error:
+            raise InputError(
+                f"{number} workers that start", str(error), "see what it has logged"
+            ) from error
+        self.served = Served(first, started[0][1]["version"])
+        self._serving = {slot: worker for slot, (worker, _) in enumerate(started)}
+        announce(self.served.version, started[0][1]["device"], self.reserved)
+        logging.config.dictConfig(log_config(self.settings.log_level))
+        await asyncio.gather(*(self._keep(slot) for slot in range(number)))
+
+    def reload_newest(self) -> None:
+        """Have all serve the newest bundle; a failure is logged."""
+        if self.served is not None:  # else it is being loaded
+            self._in_background(self._reload_logged(self.settings.bundle.resolve()))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all workers."""
+        for worker in self._processes:
+            worker.signal(number)
+
+    async def end(self) -> None:
+        """Have the workers finish what they have accepted, and end them."""
+        self.signal(signal.SIGTERM)
+        ends = [asyncio.create_task(worker.ended()) for worker in self._processes]
+        if ends:
+            await asyncio.wait(ends, timeout=SECONDS_TO_FINISH + 5)
+        self.signal(signal.SIGKILL)
+        await asyncio.gather(*ends)
+
+    async def _started(self, slot: int, first: Path) -> tuple[WorkerProcess, Message]:
+        """A worker that has loaded the bundle ``first``, and what it says of it.
+
+        Raises:
+            InputError: that the worker ended with. EndedError: when it ended without a word.
+        """
+        worker = await WorkerProcess.started(self._asked)
+        self._processes.add(worker)
+        settings, (host, port) = self.settings, self.reserved.getsockname()[:2]
+        try:
+            loaded = await worker.ask(
+                "start",
+                slot=slot,
+                bundle=str(settings.bundle),
+                first=str(first),
+                device=settings.device,
+                log_level=settings.log_level,
+                options=asdict(settings.options),
+                key_digests=settings.key_digests,
+                shared_folder=str(settings.shared_folder),
+                host=host,
+                port=port,
+            )
+        except (InputError, EndedError) as error:
+            status = await worker.ended()
+            self._processes.discard(worker)
+            if isinstance(error, EndedError):
+                raise EndedError(f"one that ended with status {status}") from None
+            raise
+        return worker, loaded
+
+    async def _keep(self, slot: int) -> None:
+        """Put another worker in the place of one that has ended, as long as the server runs."""
+        pause = 0.0
+        while True:
+            worker, since = self._serving[slot], time.monotonic()
+            status = await worker.ended()
+            self._processes.discard(worker)
+            del self._serving[slot]
+            if time.monotonic() - since > _SECONDS_OF_A_STABLE_LIFE:
+                pause = 0.0
+            log.error("worker %d ended with status %d; starting another", slot, status)
+            while slot not in self._serving:
+                forget(self.settings.shared_folder, slot)
+                await asyncio.sleep(pause)
+                pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
+                try:
+                    await self._replace(slot)
+                except (InputError, EndedError) as error:
+                    log.error("worker %d does not start; again in %g s: %s", slot, pause, error)
+
+    async def _replace(self, slot: int) -> None:
+        """Raises: InputError, EndedError: as ``_started`` does."""
+        assert self.served is not None
+        folder = self.served.folder
+        worker, loaded = await self._started(slot, folder)
+        async with self._changing:
+            try:
+                if folder != self.served.folder:
+                    # There was a reload while it loaded.
+                    folder = self.served.folder
+                    loaded = await worker.ask("load", folder=str(folder))
+                    await worker.ask("swap")
+                await worker.ask("serve")
+            except (InputError, EndedError):
+                worker.signal(signal.SIGKILL)
+                await worker.ended()
+                self._processes.discard(worker)
+                raise
+            self._serving[slot] = worker
+        if loaded["version"] != self.served.version:
+            log.warning("%s was replaced in its folder; all load it", self.served.version)
+            self._in_background(self._reload_logged(folder))
+
+    async def _reload(self, folder: Path) -> Served:
+        """Have all workers serve the bundle in ``folder``, or none.
+
+        Raises:
+            InputError: when one refuses it; all go on with what they serve then.
+        """
+        async with self._changing:
+            workers = list(self._serving.values())
+            versions: set[str] = set()
+            try:
+                # The first alone: a bundle that is refused then costs the others nothing.
+                for some in (workers[:1], workers[1:]):
+                    loaded = await _answers(w.ask("load", folder=str(folder)) for w in some)
+                    versions |= {answer["version"] for answer in loaded}
+                if len(versions) != 1:
+                    found = " and ".join(sorted(versions)) or "no worker that could load it"
+                    raise InputError(f"one bundle in {folder}", found, "reload again")
+            except InputError:
+                await _answers(worker.ask("drop") for worker in workers)
+                raise
+            await _answers(worker.ask("swap") for worker in workers)
+            self.served = Served(folder, *versions)
+            return self.served
+
+    async def _reload_logged(self, folder: Path) -> None:
+        assert self.served is not None
+        try:
+            served = await self._reload(folder)
+        except InputError as error:
+            log.error("reload refused, %s goes on: %s", self.served.version, error)
+        else:
+            log.warning("serving %s from now on", served.version)
+
+    def _asked(self, worker: WorkerProcess, message: Message) -> None:
+        """A worker was asked to reload."""
+
+        async def answer() -> None:
+            number = message["number"]
+            try:
+                await self._reload(Path(message["folder"]))
+            except InputError as error:
+                worker.tell("answer", number=number, error=packed(error))
+            else:
+                worker.tell("answer", number=number)
+
+        self._in_background(answer())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        # The event loop itself keeps no reference that would keep a task alive.
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+async def _answers(asked: Iterable[Coroutine[Any, Any, Message]]) -> list[Message]:
+    """What all answer, those left out that have ended meanwhile.
+
+    Raises:
+        InputError: the first refusal, once all have answered.
+    """
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    answers: list[Message] = []
+    for one in found:
+        if isinstance(one, BaseException):
+            if not isinstance(one, EndedError):
+                raise one
+        else:
+            answers.append(one)
+    return answers

@@ -1,0 +1,488 @@
+"""``serve.py workers=2`` as processes: one port, one set of metrics, one model; ends and deaths."""
+
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from recsys.recommender import Recommender
+from recsys.schema import Request
+from tests.conftest import write_untrained_bundle
+
+ROOT = Path(__file__).parents[1]
+USERS = list(range(101, 191))
+
+pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
+
+
+@dataclass
+class Server:
+    """A running supervisor, and where its workers answer."""
+
+    process: subprocess.Popen[str]
+    address: str
+    errors: Path
+    connections: list[HTTPConnection] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.address.split(":")[1])
+
+    def workers(self) -> set[int]:
+        return children(self.process.pid)
+
+    def connect(self) -> HTTPConnection:
+        connection = HTTPConnection(self.address, timeout=20)
+        connection.connect()
+        self.connections.append(connection)
+        return connection
+
+    def to_each_worker(self) -> dict[int, HTTPConnection]:
+        """A connection to each worker, by its process id."""
+        found: dict[int, HTTPConnection] = {}
+        while len(found) < 2:
+            connection = self.connect()
+            get(connection, "/health/live")  # taken in
+            found.setdefault(self.owner(connection), connection)
+        return found
+
+    def owner(self, connection: HTTPConnection) -> int:
+        """The worker at the other end."""
+        own = connection.sock.getsockname()[1]
+        while True:  # the kernel's list is not of one moment, and may lack a row
+            inodes = {one.inode for one in tcp(self.port) if one.peer == own}
+            for worker in self.workers():
+                if inodes & open_sockets(worker):
+                    return worker
+
+    def metric(self, name: str) -> float:
+        with self.fresh() as connection:
+            return metric(connection, name)
+
+    def version(self) -> str:
+        with self.fresh() as connection:
+            return get(connection, "/health/ready")[1]["model_version"]
+
+    def reload(self, name: str | None) -> tuple[int, dict]:
+        with self.fresh() as connection:
+            body = json.dumps({"name": name}) if name else None
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/admin/reload", body, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def kill_one(self) -> None:
+        victim = min(self.workers())
+        os.kill(victim, signal.SIGKILL)
+        # Gone from the list, and not only dead: with its last thread its sockets are closed.
+        until(lambda: victim not in self.workers())
+
+    @contextmanager
+    def fresh(self) -> Iterator[HTTPConnection]:
+        connection = HTTPConnection(self.address, timeout=60)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Tcp:
+    """A connection at the server's end. peer: the client's port. unread: bytes."""
+
+    peer: int
+    inode: str
+    unread: int
+
+
+def tcp(port: int) -> list[Tcp]:
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [
+        Tcp(int(row[2].split(":")[1], 16), row[9], int(row[4].split(":")[1], 16))
+        for row in rows
+        if row[3] == "01" and int(row[1].split(":")[1], 16) == port
+    ]
+
+
+def listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:  # the process has ended
+        return []
+
+
+def open_sockets(pid: int) -> set[str]:
+    found = set()
+    for number in listed(Path(f"/proc/{pid}/fd")):
+        try:
+            name = str(number.readlink())
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if name.startswith("socket:["):
+            found.add(name[8:-1])
+    return found
+
+
+def children(pid: int) -> set[int]:
+    return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.05)
+
+
+def get(connection: HTTPConnection, path: str) -> tuple[int, dict]:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def metric(connection: HTTPConnection, name: str) -> float:
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+@contextmanager
+def serving(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
+    temporary.mkdir()
+    errors = temporary.with_suffix(".log")
+    settings = [f"bundle={bundle}", "port=0", "device=cpu", "log_level=warning", "workers=2"]
+    command = [sys.executable, "serve.py", *settings, *options]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with (
+        errors.open("w") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process,
+    ):
+        line = process.stdout.readline()
+        assert line.startswith("Serving "), errors.read_text()
+        address = urlsplit(line.split(" (API: ")[0].split(": ")[1]).netloc
+        server = Server(process, address, errors)
+        try:
+            yield server
+        finally:
+            for connection in server.connections:
+                connection.close()
+            process.terminate()
+
+
+@pytest.fixture
+def root(untrained_bundle: Path, tmp_path: Path) -> Path:
+    """Two bundles, of 90 and of 80 users; ``latest`` names the first."""
+    shutil.copytree(untrained_bundle, tmp_path / "first")
+    other = write_untrained_bundle(tmp_path / "x", list(range(101, 181)), list(range(1001, 1031)))
+    other.rename(tmp_path / "second")
+    point_latest(tmp_path, "first")
+    return tmp_path
+
+
+def point_latest(root: Path, name: str) -> None:
+    (root / "next").symlink_to(name)
+    (root / "next").replace(root / "latest")
+
+
+@dataclass
+class Client:
+    """Asks one request after the other on one connection, until told to stop."""
+
+    server: Server
+    first_user: int
+    stop: threading.Event
+    worker: int = 0
+    failures: int = 0
+    answers: list[tuple[int, int, dict]] = field(default_factory=list)
+
+    def __call__(self) -> "Client":
+        connection = self._connected()
+        self.worker = self.server.owner(connection)
+        user = self.first_user
+        while not self.stop.is_set():
+            user = 101 + (user - 100) % 90
+            try:
+                self.answers.append((user, *get(connection, f"/recommend?user_id={user}&top_k=5")))
+            except (OSError, http.client.HTTPException):
+                self.failures += 1
+                connection = self._again()
+        connection.close()
+        return self
+
+    def _again(self) -> HTTPConnection:
+        while True:
+            try:
+                return self._connected()
+            except ConnectionError:  # by the worker that is about to be gone
+                self.failures += 1
+
+    def _connected(self) -> HTTPConnection:
+        connection = self.server.connect()
+        get(connection, "/health/live")
+        return connection
+
+
+@contextmanager
+def load(server: Server, number: int) -> Iterator[list[Client]]:
+    """Clients, at work within the block."""
+    stop = threading.Event()
+    clients = [Client(server, 101 + 5 * n, stop) for n in range(number)]
+    with ThreadPoolExecutor(number) as pool:
+        done = [pool.submit(client) for client in clients]
+        try:
+            until(lambda: all(client.answers for client in clients) or any(d.done() for d in done))
+            yield clients
+        finally:
+            stop.set()
+        for one in done:
+            one.result()
+
+
+def test_both_answer_and_either_tells_the_metrics_of_both(root: Path) -> None:
+    recommended = 'recsys_requests_total{route="/recommend",status="200"}'
+    with serving(root / "latest", root / "tmp", "cache.enabled=false") as server:
+        assert len(server.workers()) == 2
+        connections = [server.connect() for _ in range(24)]
+        for user, connection in zip(USERS, connections, strict=False):
+            assert get(connection, f"/recommend?user_id={user}")[0] == 200
+        assert {server.owner(connection) for connection in connections} == server.workers()
+
+        for connection in server.to_each_worker().values():
+            until(lambda connection=connection: metric(connection, recommended) == 24)
+            seconds = 'recsys_request_seconds_count{route="/recommend"}'
+            assert metric(connection, seconds) == 24
+            assert metric(connection, "recsys_lists_total") == 24
+            assert metric(connection, "recsys_batch_size_sum") == 24
+            assert metric(connection, "recsys_model_info") == 2
+
+
+def test_what_only_one_has_is_told_by_the_other_within_two_seconds(root: Path) -> None:
+    with serving(root / "latest", root / "tmp") as server:
+        one, other = server.to_each_worker().values()
+        get(one, "/recommend?user_id=101")
+        own = metric(one, "recsys_cache_bytes")
+        assert own > 0
+        until(lambda: metric(other, "recsys_cache_bytes") == own, seconds=2)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_takes_its_own_connections_along_and_is_replaced(root: Path) -> None:
+    total = 'recsys_requests_total{route="/recommend",status="200"}'
+    with serving(root / "latest", root / "tmp", "cache.enabled=false") as server:
+        with load(server, 12) as clients:
+            before = server.workers()
+            victim = clients[0].worker
+            own = [client for client in clients if client.worker == victim]
+            others = [client for client in clients if client.worker != victim]
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            until(lambda: len(server.workers() - before) == 1)
+            until(lambda: server.metric("recsys_model_info") == 2)
+            assert time.monotonic() - killed < 20
+            time.sleep(0.5)
+        assert all(1 <= client.failures <= 3 for client in own)
+        assert [client.failures for client in others] == [0] * len(others)
+        found = [answer for client in clients for answer in client.answers]
+        assert {status for _, status, _ in found} == {200}
+
+        # Of each request under way in the killed one, either end may have taken note, or neither.
+        connections = server.to_each_worker()
+        assert victim not in connections
+        time.sleep(0.5)
+        counted = metric(connections[min(connections)], total)
+        assert abs(counted - len(found)) <= len(own)
+        for connection in connections.values():
+            for user in USERS:
+                assert get(connection, f"/recommend?user_id={user}")[0] == 200
+        for connection in connections.values():
+            until(lambda c=connection: metric(c, total) == counted + 2 * len(USERS))
+
+
+@pytest.mark.slow
+def test_reloads_reach_all_workers_and_fail_or_mix_no_request(root: Path) -> None:
+    expected = {}
+    for name in ("first", "second"):
+        model = Recommender.load(root / name)
+        lists = model.recommend([Request(5, user_id=user) for user in USERS])
+        items = {user: one.item_ids for user, one in zip(USERS, lists, strict=True)}
+        expected[name] = (model.model_version, items)
+    by_version = dict(expected.values())
+    with serving(root / "latest", root / "tmp", "cache.enabled=false") as server:
+        each = server.to_each_worker().values()
+
+        def serve_all(name: str) -> bool:
+            found = {get(one, "/health/ready")[1]["model_version"] for one in each}
+            return found == {expected[name][0]}
+
+        with load(server, 8) as clients:
+            for _ in range(5):
+                for name in ("second", "first"):
+                    answer = server.reload(name)
+                    assert answer == (200, {"status": "ok", "model_version": expected[name][0]})
+                    assert serve_all(name)
+                    assert server.metric("recsys_model_info") == 2
+            for name in ("second", "first"):
+                point_latest(root, name)
+                server.process.send_signal(signal.SIGHUP)
+                until(lambda name=name: serve_all(name))
+        assert [client.failures for client in clients] == [0] * len(clients)
+        found = [answer for client in clients for answer in client.answers]
+        assert len(found) > 100
+        assert {status for _, status, _ in found} == {200}
+        assert {answer["model_version"] for _, _, answer in found} == set(by_version)
+        for user, _, answer in found:
+            assert answer["top_items"] == by_version[answer["model_version"]][user]
+
+
+@pytest.mark.slow
+def test_a_corrupt_bundle_is_refused_everywhere(root: Path) -> None:
+    (root / "second" / "index.faiss").write_bytes(b"")
+    with serving(root / "latest", root / "tmp") as server:
+        version = server.version()
+        informed = f'recsys_model_info{{version="{version}"}}'
+
+        status, answer = server.reload("second")
+
+        assert status == 400
+        assert "index.faiss" in answer["detail"]
+        point_latest(root, "second")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "reload refused" in server.errors.read_text())
+        assert "index.faiss" in server.errors.read_text()
+        assert server.metric(informed) == server.metric("recsys_model_info") == 2
+
+
+@pytest.mark.slow
+def test_a_new_worker_serves_what_the_others_serve(root: Path) -> None:
+    with serving(root / "latest", root / "tmp") as server:
+        first = server.version()
+        second = server.reload("second")[1]["model_version"]
+        assert second != first
+        for _ in range(2):
+            server.kill_one()
+            until(lambda: server.metric("recsys_model_info") == 1)
+            until(lambda: server.metric("recsys_model_info") == 2)
+        assert server.metric(f'recsys_model_info{{version="{second}"}}') == 2
+
+        # With nothing to load it is tried again and again, while the other one answers.
+        (root / "second").rename(root / "away")
+        server.kill_one()
+        until(lambda: "does not start; again in" in server.errors.read_text())
+        assert server.version() == second
+        (root / "away").rename(root / "second")
+        until(lambda: server.metric("recsys_model_info") == 2)
+
+
+@pytest.mark.slow
+def test_a_bundle_that_was_replaced_in_its_folder_is_loaded_by_all(root: Path) -> None:
+    with serving(root / "first", root / "tmp") as server:
+        old = server.version()
+        (root / "first").rename(root / "away")
+        (root / "second").rename(root / "first")
+
+        server.kill_one()
+
+        until(lambda: server.metric("recsys_model_info") == 2)
+        until(lambda: server.metric(f'recsys_model_info{{version="{old}"}}') == 0)
+        assert server.metric("recsys_model_info") == 2
+
+
+@pytest.mark.slow
+def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
+    request = b"GET /recommend?user_id=101 HTTP/1.1\r\nHost: x\r\n\r\n"
+    options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=1000")
+    with serving(root / "latest", root / "tmp", *options) as server:
+        workers = server.workers()
+        sockets = [
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(800)
+        ]
+        for one in sockets:
+            one.sendall(request)
+
+        def all_read() -> bool:
+            """Whether the workers have taken in every connection, and all that was sent."""
+            found = tcp(server.port)
+            if len(found) < len(sockets):
+                return False
+            held = set().union(*(open_sockets(worker) for worker in workers))
+            return {one.inode for one in found} <= held and not any(one.unread for one in found)
+
+        until(all_read)
+        waiting = len(sockets) - len(select.select(sockets, [], [], 0)[0])
+        server.process.send_signal(signal.SIGTERM)
+        answers = [read_answer(one) for one in sockets]
+        assert server.process.wait(20) == 0
+        assert waiting > 0
+        assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers)
+        assert all(b'"source":"reranked"' in answer for answer in answers)
+        assert not any(is_running(worker) for worker in workers)
+        assert list((root / "tmp").iterdir()) == []
+        assert server.errors.read_text() == ""
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    with connection:
+        answer = b""
+        while b'"source"' not in answer and (part := connection.recv(65536)):
+            answer += part
+    return answer
+
+
+@pytest.mark.slow
+def test_without_the_supervisor_the_workers_answer_what_they_have_and_end(root: Path) -> None:
+    with serving(root / "latest", root / "tmp") as server:
+        workers = server.workers()
+        server.process.kill()
+        server.process.wait(10)
+        until(lambda: not any(is_running(worker) for worker in workers), seconds=15)
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        assert list((root / "tmp").iterdir()) == []
+
+
+def refused(*arguments: str) -> str:
+    """The one line that a server with two workers ends with."""
+    command = [sys.executable, "serve.py", "workers=2", "device=cpu", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    return done.stderr
+
+
+def test_what_cannot_be_served_ends_in_one_line(root: Path) -> None:
+    assert refused(f"bundle={root}/none", "port=0") == (
+        f"error: expected a bundle in {root}/none; found no such folder; "
+        f"run: python train.py stage=all, or set bundle= to one of {root}/first, {root}/second\n"
+    )
+    assert "expected a rate such as 20/second; found 'often'" in refused(
+        f"bundle={root}/first", "port=0", "rate_limit=often"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port={port}; found address already in use" in refused(
+            f"bundle={root}/first", f"port={port}"
+        )
