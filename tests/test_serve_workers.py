@@ -24,6 +24,7 @@ import pytest
 from recsys.recommender import Recommender
 from recsys.schema import Request
 from tests.conftest import write_untrained_bundle
+from tests.test_serve_faults import MANY, NUM_MANY, read_all
 
 ROOT = Path(__file__).parents[1]
 USERS = list(range(101, 191))
@@ -414,15 +415,14 @@ def test_a_bundle_that_was_replaced_in_its_folder_is_loaded_by_all(root: Path) -
 
 @pytest.mark.slow
 def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
-    request = b"GET /recommend?user_id=101 HTTP/1.1\r\nHost: x\r\n\r\n"
-    options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=1000")
+    options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=100000")
     with serving(root / "latest", root / "tmp", *options) as server:
         workers = server.workers()
         sockets = [
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(800)
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)
         ]
         for one in sockets:
-            one.sendall(request)
+            one.sendall(MANY)
 
         def all_read() -> bool:
             """Whether the workers have taken in every connection, and all that was sent."""
@@ -435,22 +435,14 @@ def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
         until(all_read)
         waiting = len(sockets) - len(select.select(sockets, [], [], 0)[0])
         server.process.send_signal(signal.SIGTERM)
-        answers = [read_answer(one) for one in sockets]
+        answers = [read_all(one) for one in sockets]
         assert server.process.wait(20) == 0
         assert waiting > 0
         assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers)
-        assert all(b'"source":"reranked"' in answer for answer in answers)
+        assert all(answer.count(b'"source":"reranked"') == NUM_MANY for answer in answers)
         assert not any(is_running(worker) for worker in workers)
         assert list((root / "tmp").iterdir()) == []
         assert server.errors.read_text() == ""
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    with connection:
-        answer = b""
-        while b'"source"' not in answer and (part := connection.recv(65536)):
-            answer += part
-    return answer
 
 
 @pytest.mark.slow

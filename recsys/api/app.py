@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
@@ -74,6 +75,19 @@ def create_app(
     async def refuse(request: Request, error: InputError) -> JSONResponse:  # noqa: ARG001
         return JSONResponse({"detail": str(error)}, status.HTTP_400_BAD_REQUEST)
 
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001
+        # Without what was sent, which FastAPI repeats and JSON may not be able to hold.
+        errors = [
+            {
+                "type": one["type"],
+                "loc": [_printable(part) for part in one["loc"]],
+                "msg": _printable(one["msg"]),
+            }
+            for one in error.errors()
+        ]
+        return JSONResponse({"detail": errors}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
     @app.exception_handler(OverloadedError)
     async def shed(request: Request, error: OverloadedError) -> JSONResponse:  # noqa: ARG001
         return JSONResponse(
@@ -105,6 +119,11 @@ def create_app(
         return Response(service.telemetry.page(), media_type=_METRICS_TYPE)
 
     return app
+
+
+def _printable(part: str | int) -> str | int:
+    """The same, with what UTF-8 cannot encode (lone surrogates) replaced."""
+    return part.encode("utf-8", "replace").decode() if isinstance(part, str) else part
 
 
 class _Application(FastAPI):

@@ -201,7 +201,7 @@ def test_a_slow_stage_2_is_left_out_when_the_deadline_comes(models: ModelStore, 
 
     expected = models.current.recommend([Request(5, user_id=101)], rerank=False)[0]
     monkeypatch.setattr(models.current, "rerank", slow)
-    with TestClient(create_app(models)) as client:
+    with TestClient(create_app(models, ServingOptions(threads=1))) as client:
         answer = client.get(
             "/recommend?user_id=101&top_k=5", headers={"X-Deadline-Ms": "200"}
         ).json()

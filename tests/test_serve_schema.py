@@ -1,0 +1,104 @@
+"""Thousands of requests made from the OpenAPI description, to a real server."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.test_serve_faults import serving
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+SECONDS = 10
+
+
+@pytest.fixture
+def address(untrained_bundle: Path) -> Iterator[str]:
+    with serving(untrained_bundle, "max_queue=100000") as (_, address):
+        yield address
+
+
+@pytest.fixture
+def locked_address(untrained_bundle: Path, tmp_path: Path) -> Iterator[str]:
+    """A server with a key that nobody has."""
+    keys = tmp_path / "keys"
+    keys.write_text(hashlib.sha256(b"secret").hexdigest())
+    with serving(untrained_bundle, "max_queue=100000", f"api_keys={keys}") as (_, address):
+        yield address
+
+
+def run_cases(address: str, examples: dict[str, int]) -> Counter[tuple[str, int]]:
+    """Answers by route and status.
+
+    Args:
+        examples: valid and invalid ones of each route, by the beginning of its path.
+    """
+    url, answers = f"http://{address}", Counter()
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    for operation in (result.ok() for result in schema.get_all_operations()):
+        number = next(n for path, n in examples.items() if operation.path.startswith(path))
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            @hypothesis.seed(0)
+            @hypothesis.settings(
+                max_examples=number,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=[hypothesis.Phase.generate],
+            )
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+            def answer(case: schemathesis.Case) -> None:
+                response = case.call(base_url=url, timeout=SECONDS)
+                answers[case.operation.path, response.status_code] += 1
+                case.validate_response(response, checks=CHECKS)
+                assert "Traceback" not in response.text
+
+            try:
+                answer()
+            except hypothesis.errors.Unsatisfiable:
+                # A route without parameters can be asked in no wrong way.
+                assert mode is GenerationMode.NEGATIVE
+    return answers
+
+
+@pytest.mark.slow
+def test_every_answer_is_as_described(address: str) -> None:
+    answers = run_cases(address, {"/recommend": 500, "/admin/reload": 100, "/": 20})
+    assert answers.total() >= 2000
+    assert {path for path, _ in answers} == {
+        "/recommend",
+        "/admin/reload",
+        "/admin/models",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
+    assert answers["/recommend", 200] > 200
+    assert answers["/recommend", 422] > 200
+    assert answers["/admin/reload", 200] > 0
+
+
+@pytest.mark.slow
+def test_without_a_key_nothing_is_changed(locked_address: str) -> None:
+    answers = run_cases(locked_address, {"/admin": 100, "/": 10})
+    admin = {status for path, status in answers if path.startswith("/admin")}
+    assert admin <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
+    assert answers["/admin/reload", 401] > 20
