@@ -1,5 +1,6 @@
 # make demo   train, evaluate and ask for recommendations on MovieLens-100K (or the bundled sample)
 # make test   linters, types and the whole test suite
+# make audit  known vulnerabilities of what is installed (asks a service on the network)
 # Both make .venv and install what they need; nothing else is required but Python >= 3.11.
 
 PYTHON ?= python3
@@ -7,10 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint audit clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 $(VENV)/.runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON="'
@@ -35,6 +36,10 @@ lint: $(VENV)/.dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+audit: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(BIN)/pip-audit -r requirements.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
