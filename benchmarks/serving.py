@@ -102,7 +102,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "protocol": f"{artifact.version}: {len(artifact.users):,} users, {len(artifact.items):,} "
         f"items, {artifact.num_candidates} candidates re-ranked; random users, top_k=10.",
-        "machine": machine(("torch", "fastapi", "uvicorn")),
+        "machine": machine(("torch", "onnxruntime", "fastapi", "uvicorn")),
         "overrides": list(arguments.overrides),
         "turns": arguments.turns,
         "seconds": arguments.seconds,

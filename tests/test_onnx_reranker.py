@@ -1,5 +1,8 @@
 """The exported stage 2 scores as the cross-encoder itself does, whatever the list looks like."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,3 +99,12 @@ def test_text_tokens_are_not_exported() -> None:
     text = torch.rand(5, 3)
     assert not can_export(build_cross_encoder({"dim": 8, "text_tokens": True}, text, 1))
     assert can_export(build_cross_encoder({"dim": 8}, text, 1))
+
+
+def test_the_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
+    """It would begin by writing its session into the folder for temporary files."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", "import recsys.onnx_reranker"]
+    subprocess.run(command, env=environment, check=True, cwd=Path(__file__).parents[1])
+    assert list(tmp_path.iterdir()) == []
