@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
+import faiss
+import torch
+
 from recsys.recommender import BATCH_SIZE, Recommender, Retrieved
 from recsys.schema import RankedList, Request
 
@@ -151,6 +154,10 @@ class Batcher:
         job.future.set_result(Answer(ranked, "deadline"))
 
     def _run(self) -> None:
+        # Each thread has a setting of its own. A batch uses one core: on several, it would compete
+        # with the other batches.
+        torch.set_num_threads(1)
+        faiss.omp_set_num_threads(1)
         while jobs := self._take():
             try:
                 self._answer(jobs)
