@@ -33,6 +33,7 @@ BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
 TWO_WORKERS = "cache off, 2 workers"
 SERVERS = (BARE, UNCACHED, TWO_WORKERS, CACHED)
 CONNECTIONS = (1, 16, 64)
+SECONDS_TO_WAKE = 2
 STEPS = {
     "queue": "recsys_queue_seconds_sum",
     "stage 1": 'recsys_stage_seconds_sum{stage="stage1"}',
@@ -94,6 +95,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for connections in CONNECTIONS:
                 for name, url in urls.items():
                     progress.update(task, description=f"{name}, {connections} connections")
+                    # Servers that have been idle have lost their place in the processor's caches.
+                    drive(url, users, connections, SECONDS_TO_WAKE)
                     figures = drive(url, users, connections, arguments.seconds)
                     drives.append({"server": name, "connections": connections, **figures})
                     progress.advance(task)
