@@ -152,6 +152,8 @@ class HistoryCache:
 
     def put(self, user: int, encoded: EncodedHistory) -> None:
         """Keep it, and drop what was asked for longest ago until all fits."""
+        if encoded.num_bytes > self.max_bytes:
+            return
         with self._lock:
             old = self._kept.pop(user, None)
             if old is not None:

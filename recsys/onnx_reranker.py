@@ -7,12 +7,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from recsys.encoded_history import EncodedHistory, HistoryEncoder
+from recsys.errors import InputError
 from recsys.list_scorer import ListInputs
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.pair_lookup import PairLookup
 from recsys.signals import SignalExtractor
 
-_SILENT = 3
+_FATAL = 4
 # Slower than the two nodes that it replaces.
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
@@ -25,6 +26,9 @@ class OnnxReranker:
 
     Args:
         graph: from ``export_list_scorer`` of ``model``. encoder: of the histories that are to come.
+
+    Raises:
+        InputError: when the graph is none that this code and ONNX Runtime can run.
     """
 
     def __init__(
@@ -34,15 +38,7 @@ class OnnxReranker:
         extractor: SignalExtractor,
         encoder: HistoryEncoder,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _SILENT
-        self._session = onnxruntime.InferenceSession(
-            graph,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=_SLOW_FUSIONS,
-        )
+        self._session = _session(graph)
         self.encoder = encoder
         self._pairs = PairLookup(model, extractor.pairs, extractor.log_counts.numpy())
 
@@ -73,3 +69,21 @@ class OnnxReranker:
             feed = dict(zip(ListInputs._fields, inputs, strict=True))
             (scores[row, :length],) = self._session.run(None, feed)
         return scores
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    expected, remedy = "a graph of stage 2 that can be run", "run: python train.py stage=all"
+    try:
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
+        )
+    except Exception as error:  # each kind of failure has a class of its own, none of them public
+        reason = str(error).splitlines()[0]
+        raise InputError(expected, f"one that ONNX Runtime refuses ({reason})", remedy) from error
+    names = [one.name for one in session.get_inputs()]
+    if names != list(ListInputs._fields):
+        raise InputError(f"{expected}, with inputs {ListInputs._fields}", f"{names}", remedy)
+    return session

@@ -12,6 +12,7 @@ import torch
 
 from recsys.artifact import Stage2, build_cross_encoder, load_artifact
 from recsys.encoded_history import EncodedHistory, HistoryEncoder
+from recsys.errors import InputError
 from recsys.list_scorer import can_export, export_list_scorer
 from recsys.onnx_reranker import OnnxReranker
 from recsys.pair_signals import PairSignals
@@ -93,6 +94,14 @@ def test_lists_are_the_same_to_the_bit_from_many_threads(parts: Parts) -> None:
         )
     for row, scores in zip(rows, found, strict=True):
         np.testing.assert_array_equal(scores, expected[row])
+
+
+def test_a_graph_that_cannot_be_run_is_refused(parts: Parts) -> None:
+    stage2, encoder, _ = parts
+    graph = export_list_scorer(stage2.cross_encoder, 1, stage2.max_history)
+    for broken in (b"", graph[: len(graph) // 2], graph.replace(b"feedback", b"feedbacc")):
+        with pytest.raises(InputError, match="a graph of stage 2 that can be run"):
+            OnnxReranker(broken, stage2.cross_encoder, stage2.extractor, encoder)
 
 
 def test_text_tokens_are_not_exported() -> None:

@@ -163,7 +163,7 @@ def test_ranked_lists_are_the_candidates_of_the_served_stage_1_in_another_order(
     model, untrained_recommender
 ):
     retriever = untrained_recommender.retriever
-    extractor = untrained_recommender.reranker.extractor
+    extractor = untrained_recommender.artifact.stage2.extractor
     histories = untrained_recommender.histories
     users = np.arange(1, 91)
     ranked = rank_lambdamart(model, retriever, extractor, histories, users, 12, 12)
@@ -176,7 +176,7 @@ def test_ranked_lists_are_the_candidates_of_the_served_stage_1_in_another_order(
 
 def test_longer_lists_than_there_are_items_end_in_empty_slots(model, untrained_recommender):
     retriever = untrained_recommender.retriever
-    extractor = untrained_recommender.reranker.extractor
+    extractor = untrained_recommender.artifact.stage2.extractor
     histories = untrained_recommender.histories
     ranked = rank_lambdamart(model, retriever, extractor, histories, np.array([1, 2]), 12, 40)
     assert ranked.shape == (2, 40)
