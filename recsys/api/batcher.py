@@ -35,12 +35,40 @@ class OverloadedError(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(eq=False)
+class StageTime:
+    """When a stage ran, as of ``time.monotonic``; ended is None while it does."""
+
+    name: str
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    failed: bool = False
+
+
+@dataclass(eq=False)
+class BatchTimes:
+    """How many requests were run together, and when: the inference thread writes it as it goes."""
+
+    size: int
+    stages: list[StageTime] = field(default_factory=list)
+
+    def begin(self, name: str) -> StageTime:
+        """A stage starts."""
+        stage = StageTime(name)
+        self.stages.append(stage)
+        return stage
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A list, and where it is less than asked for, why."""
+    """A list, and where it is less than asked for, why.
+
+    times: of its batch; None where its time was up before it got into one.
+    """
 
     ranked: RankedList
     fallback: Fallback | None = None
+    times: BatchTimes | None = field(default=None, compare=False)
 
 
 class Observer(Protocol):
@@ -61,7 +89,9 @@ class _Job:
     future: asyncio.Future[Answer]
     loop: asyncio.AbstractEventLoop
     queued: float = field(default_factory=time.monotonic)
-    # Set by the inference thread once stage 1 has answered, for the case that stage 2 is late.
+    # Set by the inference thread for the case that a stage is late: when stage 1 starts, and with
+    # what it has answered.
+    times: BatchTimes | None = None
     retrieved: tuple[Retrieved, int] | None = None
 
 
@@ -151,7 +181,7 @@ class Batcher:
         else:
             retrieved, row = job.retrieved
             ranked = job.recommender.as_retrieved(retrieved)[row]
-        job.future.set_result(Answer(ranked, "deadline"))
+        job.future.set_result(Answer(ranked, "deadline", job.times))
 
     def _run(self) -> None:
         # Each thread has a setting of its own. A batch uses one core: on several, it would compete
@@ -190,55 +220,66 @@ class Batcher:
             return [self._jobs.popleft() for _ in range(number)]
 
     def _both_stages(self, recommender: Recommender, jobs: Sequence[_Job]) -> None:
-        retrieved = self._retrieve(recommender, jobs, rerank=True)
+        times = BatchTimes(len(jobs))
+        retrieved = self._retrieve(recommender, jobs, times, rerank=True)
         if retrieved is None:
             return
         for row, job in enumerate(jobs):
             job.retrieved = retrieved, row
         if recommender.reranker is None:
-            self._publish(jobs, recommender.as_retrieved(retrieved), None)
+            self._publish(jobs, recommender.as_retrieved(retrieved), None, times)
             return
-        started = time.monotonic()
+        stage = times.begin("stage2")
         fallback: Fallback | None = None
         try:
             answers = recommender.rerank(retrieved)
         except Exception:
             log.exception("stage 2 failed; answering in stage 1's order")
             answers, fallback = recommender.as_retrieved(retrieved), "stage2_error"
-        self._took("stage2", self._stage2, started)
-        self._publish(jobs, answers, fallback)
+            stage.failed = True
+        self._took(stage, self._stage2)
+        self._publish(jobs, answers, fallback, times)
 
     def _first_stage(self, recommender: Recommender, jobs: Sequence[_Job]) -> None:
         """For jobs that stage 2 would be late for; without a stage 2 nothing is amiss."""
-        retrieved = self._retrieve(recommender, jobs, rerank=False)
+        times = BatchTimes(len(jobs))
+        retrieved = self._retrieve(recommender, jobs, times, rerank=False)
         if retrieved is not None:
             fallback: Fallback | None = None if recommender.reranker is None else "deadline"
-            self._publish(jobs, recommender.as_retrieved(retrieved), fallback)
+            self._publish(jobs, recommender.as_retrieved(retrieved), fallback, times)
 
     def _retrieve(
-        self, recommender: Recommender, jobs: Sequence[_Job], *, rerank: bool
+        self, recommender: Recommender, jobs: Sequence[_Job], times: BatchTimes, *, rerank: bool
     ) -> Retrieved | None:
         """None when stage 1 failed: the jobs are answered with popular items then."""
-        started = time.monotonic()
+        for job in jobs:
+            job.times = times
+        stage = times.begin("stage1")
         try:
             retrieved = recommender.retrieve([job.request for job in jobs], rerank=rerank)
         except Exception:
             log.exception("stage 1 failed; answering with popular items")
+            stage.ended, stage.failed = time.monotonic(), True
             popular = [recommender.popular(job.request) for job in jobs]
-            self._publish(jobs, popular, "stage1_error")
+            self._publish(jobs, popular, "stage1_error", times)
             return None
-        self._took("stage1", self._stage1, started)
+        self._took(stage, self._stage1)
         return retrieved
 
-    def _took(self, stage: str, duration: "_Duration", started: float) -> None:
-        seconds = time.monotonic() - started
+    def _took(self, stage: StageTime, duration: "_Duration") -> None:
+        stage.ended = time.monotonic()
+        seconds = stage.ended - stage.started
         duration.add(seconds)
-        self.observer.stage(stage, seconds)
+        self.observer.stage(stage.name, seconds)
 
     def _publish(
-        self, jobs: Sequence[_Job], lists: Sequence[RankedList], fallback: Fallback | None
+        self,
+        jobs: Sequence[_Job],
+        lists: Sequence[RankedList],
+        fallback: Fallback | None,
+        times: BatchTimes,
     ) -> None:
-        self._tell(jobs, _resolve, [Answer(ranked, fallback) for ranked in lists])
+        self._tell(jobs, _resolve, [Answer(ranked, fallback, times) for ranked in lists])
 
     def _tell(
         self, jobs: Sequence[_Job], how: Callable[[Sequence[_Job], T], None], what: T
