@@ -17,6 +17,7 @@ def main(config: DictConfig) -> None:
     else:
         from recsys.api.server import serve
 
+    endpoint = config.tracing.endpoint
     serve(
         Path(str(config.bundle)),
         host=str(config.host),
@@ -32,6 +33,9 @@ def main(config: DictConfig) -> None:
             threads=config.threads,
             workers=config.workers,
             rate_limit=config.rate_limit,
+            tracing_endpoint=str(endpoint) if endpoint is not None else None,
+            tracing_sample_rate=config.tracing.sample_rate,
+            tracing_service_name=str(config.tracing.service_name),
         ),
         api_keys=Path(str(config.api_keys)) if config.api_keys is not None else None,
     )

@@ -53,13 +53,14 @@ def create_app(
         yield
         # The server has answered what it had accepted: nothing waits any more.
         app.state.ready = False
-        service.batcher.close()
+        service.close()
 
     app = _Application(
         title="Two-stage recommender",
         description="Two-tower retrieval through FAISS, re-ranked by a cross-encoder.",
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
+        telemetry=None if service.tracing is None else service.tracing.settings(),
     )
     app.state.ready = False
     rate = service.options.rate_limit
@@ -68,6 +69,8 @@ def create_app(
     app.include_router(routes, dependencies=limited)
     if not limited:  # there is nothing between such a request and its answer
         app.wrap(lambda inner: PlainRequests(inner, service, routes.routes[0]))
+    if service.tracing is not None:
+        app.wrap(service.tracing.around)
     app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from recsys.errors import InputError
 
@@ -15,9 +16,11 @@ class ServingOptions:
     threads: batches run at the same time; None for the CPU cores over the workers, one with a GPU.
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
+    tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
+    tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
     Raises:
-        InputError: when one is out of range.
+        InputError: when one is out of range, or when the packages that tracing needs are missing.
     """
 
     deadline_ms: float = 1000.0
@@ -28,6 +31,9 @@ class ServingOptions:
     threads: int | None = None
     workers: int = 1
     rate_limit: str | None = None
+    tracing_endpoint: str | None = None
+    tracing_sample_rate: float = 0.01
+    tracing_service_name: str = "two-stage-recsys"
 
     def batches_at_once(self, device: str) -> int:
         """``threads``, or as many as there are cores for."""
@@ -49,6 +55,37 @@ class ServingOptions:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
+        if self.tracing_endpoint is not None:
+            _check_tracing(self.tracing_endpoint, self.tracing_sample_rate)
+
+
+def _check_tracing(endpoint: str, sample_rate: float) -> None:
+    if not _is_http(endpoint):
+        raise InputError(
+            "tracing.endpoint to be an http:// or https:// URL",
+            repr(endpoint),
+            "set tracing.endpoint=http://localhost:4318",
+        )
+    if not 0 <= sample_rate <= 1:
+        raise InputError(
+            "tracing.sample_rate in 0..1", str(sample_rate), "set tracing.sample_rate=0.01"
+        )
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "OpenTelemetry's packages, since tracing.endpoint is set",
+            str(error),
+            "run: pip install -r requirements-tracing.txt",
+        ) from error
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        return False
 
 
 DEFAULT_OPTIONS = ServingOptions()

@@ -1,5 +1,7 @@
 """What the routes share: from a request to the body of its answer, through cache and batcher."""
 
+from typing import TYPE_CHECKING
+
 from recsys.api.batcher import Batcher
 from recsys.api.cache import ResponseCache
 from recsys.api.models import ModelStore
@@ -8,6 +10,9 @@ from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId, Request
+
+if TYPE_CHECKING:
+    from recsys.api.tracing import Tracing
 
 
 class Service:
@@ -23,6 +28,7 @@ class Service:
         self.models = models
         self.options = options
         self.telemetry = telemetry or Telemetry()
+        self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
         self.batcher = Batcher(
             options.max_batch,
@@ -53,7 +59,10 @@ class Service:
             OverloadedError: when there is no room for it.
         """
         recommender = self.models.current
-        answer = await self.batcher.submit(recommender, request, seconds)
+        answering = self.batcher.submit(recommender, request, seconds)
+        if self.tracing is not None:
+            answering = self.tracing.traced(answering, recommender.model_version)
+        answer = await answering
         self.telemetry.answered(answer.ranked.source, answer.fallback)
         return Recommendations.model_construct(
             user_id=request.user_id,
@@ -81,8 +90,11 @@ class Service:
         """The answer as JSON where it is in the cache."""
         if not self.cache.max_bytes:
             return None
-        kept = self.cache.get((self.models.current.model_version, user_id, top_k, with_titles))
+        version = self.models.current.model_version
+        kept = self.cache.get((version, user_id, top_k, with_titles))
         self.telemetry.cached(kept is not None)
+        if self.tracing is not None:
+            self.tracing.cached(kept is not None, version)
         return kept
 
     async def new_body(
@@ -105,3 +117,20 @@ class Service:
     def _swapped(self, recommender: Recommender) -> None:
         # What is cached is kept by version, and makes room by itself.
         self.telemetry.serves(recommender.model_version)
+
+    def close(self) -> None:
+        """Answer what waits, and send what is to be sent."""
+        self.batcher.close()
+        if self.tracing is not None:
+            self.tracing.close()
+
+
+def _tracing(options: ServingOptions) -> "Tracing | None":
+    if options.tracing_endpoint is None:
+        return None
+    # Its packages are optional.
+    from recsys.api.tracing import Tracing
+
+    return Tracing(
+        options.tracing_endpoint, options.tracing_sample_rate, options.tracing_service_name
+    )
