@@ -33,6 +33,7 @@ def main(config: DictConfig) -> None:
             threads=config.threads,
             workers=config.workers,
             rate_limit=config.rate_limit,
+            keys_for_reads=config.keys_for_reads,
             tracing_endpoint=str(endpoint) if endpoint is not None else None,
             tracing_sample_rate=config.tracing.sample_rate,
             tracing_service_name=str(config.tracing.service_name),

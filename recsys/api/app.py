@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response, status
 from fastapi.exceptions import RequestValidationError
@@ -14,14 +15,14 @@ from starlette.types import ASGIApp
 
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
-from recsys.api.keys import Gate
+from recsys.api.keys import VARIABLE, Gate
 from recsys.api.middleware import MAX_BODY_BYTES, Envelope
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
 from recsys.api.plain_requests import PlainRequests
 from recsys.api.rate_limit import RateLimit
 from recsys.api.recommend import recommend_routes
-from recsys.api.schemas import Health, Ready
+from recsys.api.schemas import Error, Health, Ready
 from recsys.api.service import Service
 from recsys.api.telemetry import Telemetry
 from recsys.errors import InputError
@@ -43,7 +44,16 @@ def create_app(
     Args:
         key_digests: see ``recsys.api.keys.read_keys``.
         telemetry: where more processes than this one are to be measured together.
+
+    Raises:
+        InputError: when the options ask for keys and there are none, or for no rate.
     """
+    if options.keys_for_reads and not key_digests:
+        raise InputError(
+            "API keys, since keys_for_reads is set",
+            "none",
+            f"set api_keys=<file> or {VARIABLE}, or keys_for_reads=false",
+        )
     service, gate = Service(models, options, telemetry), Gate(key_digests)
 
     @asynccontextmanager
@@ -63,11 +73,11 @@ def create_app(
         telemetry=None if service.tracing is None else service.tracing.settings(),
     )
     app.state.ready = False
-    rate = service.options.rate_limit
-    limited = [] if rate is None else [Depends(RateLimit(rate, gate).admit)]
+    checks = _checks(options, gate)
     routes = recommend_routes(service)
-    app.include_router(routes, dependencies=limited)
-    if not limited:  # there is nothing between such a request and its answer
+    refusals = {code: {"model": Error} for code in checks}
+    app.include_router(routes, dependencies=list(checks.values()), responses=refusals)
+    if not checks:  # there is nothing between such a request and its answer
         app.wrap(lambda inner: PlainRequests(inner, service, routes.routes[0]))
     if service.tracing is not None:
         app.wrap(service.tracing.around)
@@ -122,6 +132,17 @@ def create_app(
         return Response(service.telemetry.page(), media_type=_METRICS_TYPE)
 
     return app
+
+
+def _checks(options: ServingOptions, gate: Gate) -> dict[int | str, Any]:
+    """What a request for recommendations has to pass, by the status that else refuses it."""
+    checks: dict[int | str, Any] = {}
+    if options.keys_for_reads:
+        checks[status.HTTP_401_UNAUTHORIZED] = Depends(gate.admit_known)
+    if options.rate_limit is not None:
+        admit = RateLimit(options.rate_limit, gate).admit
+        checks[status.HTTP_429_TOO_MANY_REQUESTS] = Depends(admit)
+    return checks
 
 
 def _printable(part: str | int) -> str | int:

@@ -3,7 +3,8 @@
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,42 +14,53 @@ from fastapi.security import APIKeyHeader
 from recsys.errors import InputError
 
 HEADER = "X-API-Key"
+VARIABLE = "RECSYS_API_KEYS"
 _HEADER = APIKeyHeader(name=HEADER, auto_error=False, description="Needed where keys are set.")
 _HEX_LENGTH = 64
 
 
-def read_keys(file: Path | None) -> list[str]:
-    """SHA-256 digests (hex) of keys, one per line; empty lines and ``#`` comments are passed over.
+def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """SHA-256 digests (hex) of keys, of the file and of the variable ``RECSYS_API_KEYS`` together.
 
-    Only digests are stored, so that the file gives no key away: make one with
-    ``printf %s "$KEY" | sha256sum``.
+    In a file there is one per line, and empty lines and ``#`` comments are passed over; in the
+    variable they are parted by commas or spaces. Only digests are stored, so that neither gives a
+    key away: make one with ``printf %s "$KEY" | sha256sum``.
 
     Raises:
-        InputError: when the file is missing or holds something else.
+        InputError: when the file is missing, or one of the two holds something else.
     """
-    if file is None:
-        return []
-    try:
-        lines = file.read_text().splitlines()
-    except OSError as error:
-        found = (error.strerror or str(error)).lower()
-        raise InputError(f"a file of keys at {file}", found, "set api_keys=<file>") from error
-    digests = [line.split("#")[0].strip().split(" ")[0].lower() for line in lines]
-    digests = [digest for digest in digests if digest]
-    for number, digest in enumerate(digests, 1):
-        if len(digest) != _HEX_LENGTH or set(digest) - set("0123456789abcdef"):
-            raise InputError(
-                f"SHA-256 digests of 64 hex digits in {file}",
-                f"another text as number {number}",
-                "write them with: printf %s KEY | sha256sum",
-            )
-    if not digests:
-        raise InputError(f"a key in {file}", "none", "add one, or set api_keys=null")
+    digests = []
+    if file is not None:
+        try:
+            lines = file.read_text().splitlines()
+        except OSError as error:
+            found = (error.strerror or str(error)).lower()
+            raise InputError(f"a file of keys at {file}", found, "set api_keys=<file>") from error
+        texts = [line.split("#")[0].strip().split(" ")[0] for line in lines]
+        digests = _checked([text for text in texts if text], str(file))
+        if not digests:
+            raise InputError(f"a key in {file}", "none", "add one, or set api_keys=null")
+    if VARIABLE in environment:
+        texts = environment[VARIABLE].replace(",", " ").split()
+        if not texts:
+            raise InputError(f"a key in {VARIABLE}", "none", "add one, or unset it")
+        digests += _checked(texts, VARIABLE)
     return digests
 
 
+def _checked(texts: Sequence[str], where: str) -> list[str]:
+    for number, text in enumerate(texts, 1):
+        if len(text) != _HEX_LENGTH or set(text.lower()) - set("0123456789abcdef"):
+            raise InputError(
+                f"SHA-256 digests of 64 hex digits in {where}",
+                f"another text as number {number}",
+                "write them with: printf %s KEY | sha256sum",
+            )
+    return [text.lower() for text in texts]
+
+
 class Gate:
-    """Admits requests that carry a known key; without keys, requests from this machine.
+    """Admits requests that carry a known key.
 
     Args:
         digests: of keys, as from ``read_keys``.
@@ -66,19 +78,26 @@ class Gate:
         return equal.index(True) if any(equal) else None
 
     def admit(self, request: Request, key: Annotated[str | None, Security(_HEADER)] = None) -> None:
-        """Let the request pass, or answer 401 or 403."""
+        """Let a request with a key pass, or without any keys one from this machine.
+
+        Answers 401 or 403 otherwise.
+        """
         if self._digests:
-            if self.known(key) is None:
-                raise HTTPException(
-                    status.HTTP_401_UNAUTHORIZED,
-                    "expected a known key in X-API-Key; found another or none",
-                    headers={"WWW-Authenticate": "X-API-Key"},
-                )
+            self.admit_known(key)
         elif not _is_loopback(request):
             raise HTTPException(
                 status.HTTP_403_FORBIDDEN,
                 "expected a client on this machine, as no API keys are set; found another; "
-                "set api_keys=<file>",
+                f"set api_keys=<file> or {VARIABLE}",
+            )
+
+    def admit_known(self, key: Annotated[str | None, Security(_HEADER)] = None) -> None:
+        """Let a request with a key pass, from wherever it comes; answer 401 otherwise."""
+        if self.known(key) is None:
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED,
+                "expected a known key in X-API-Key; found another or none",
+                headers={"WWW-Authenticate": "X-API-Key"},
             )
 
 

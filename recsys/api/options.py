@@ -16,6 +16,7 @@ class ServingOptions:
     threads: batches run at the same time; None for the CPU cores over the workers, one with a GPU.
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
+    keys_for_reads: whether recommendations, too, are for holders of an API key alone.
     tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
     tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
@@ -31,6 +32,7 @@ class ServingOptions:
     threads: int | None = None
     workers: int = 1
     rate_limit: str | None = None
+    keys_for_reads: bool = False
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
     tracing_service_name: str = "two-stage-recsys"

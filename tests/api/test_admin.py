@@ -13,7 +13,6 @@ from fastapi.testclient import TestClient
 from recsys.api.app import create_app
 from recsys.api.keys import read_keys
 from recsys.api.models import ModelStore
-from recsys.errors import InputError
 from tests.conftest import write_untrained_bundle
 
 LOCAL = ("127.0.0.1", 50000)
@@ -144,15 +143,3 @@ def test_with_keys_one_is_needed_from_everywhere(store: ModelStore, tmp_path: Pa
             assert status({"X-API-Key": digests[0]}) == 401
             assert status({"X-API-Key": "first key"}) == 200
             assert status({"X-API-Key": "zweiter Schlüssel".encode()}) == 200
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("secret\n", "64 hex digits"), ("# none\n", "found none"), (None, "no such file")],
-)
-def test_a_bad_file_of_keys_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    file = tmp_path / "keys.txt"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_keys(file)
