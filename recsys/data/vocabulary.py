@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from recsys.schema import PAD_IDX, ExternalId
 
+# So many look-ups, one by one, take as long as pandas takes to make an index of the ids to look up.
+_FEW = 64
+
 
 class Vocabulary:
     """An ordered set of ids; the id at position ``p`` has index ``p + 1``, and 0 is padding.
@@ -60,8 +63,19 @@ class Vocabulary:
 
     def encode(self, ids: Iterable[ExternalId]) -> NDArray[np.int64]:
         """Indices [n] of ids; 0 for an id that is not in the vocabulary."""
-        positions = self._index.get_indexer(pd.Index(list(ids)))
+        ids = list(ids)
+        if len(ids) <= _FEW:
+            return np.array([self._index_of(one) for one in ids], dtype=np.int64)
+        positions = self._index.get_indexer(pd.Index(ids))
         return positions.astype(np.int64) + 1
+
+    def _index_of(self, external_id: ExternalId) -> int:
+        try:
+            position = self._index.get_loc(external_id)
+        except KeyError:
+            return PAD_IDX
+        assert isinstance(position, int)  # since ids are unique
+        return position + 1
 
     def decode(self, indices: NDArray[np.integer]) -> list[ExternalId]:
         """External ids of indices [n].

@@ -17,16 +17,20 @@ def test_encode_and_decode_are_inverse(ids: list[int] | list[str]) -> None:
     assert vocabulary.decode(indices) == ids
 
 
-def test_an_unknown_id_is_padding() -> None:
+@pytest.mark.parametrize("times", [1, 100], ids=["few", "many"])
+def test_an_unknown_id_is_padding(times: int) -> None:
     vocabulary = Vocabulary([10, 20])
-    assert vocabulary.encode([20, 30, 10]).tolist() == [2, 0, 1]
+    assert vocabulary.encode([20, 30, 10, -1, 2**70] * times).tolist() == [2, 0, 1, 0, 0] * times
+    words = Vocabulary(["a", "b"])
+    assert words.encode(["b", "", "c", "漢"] * times).tolist() == [2, 0, 0, 0] * times
     assert 10 in vocabulary
     assert 30 not in vocabulary
 
 
-def test_integers_and_strings_do_not_meet() -> None:
-    assert Vocabulary(["1", "2"]).encode([1, 2]).tolist() == [0, 0]
-    assert Vocabulary([1, 2]).encode(["1", "2"]).tolist() == [0, 0]
+@pytest.mark.parametrize("times", [1, 100], ids=["few", "many"])
+def test_integers_and_strings_do_not_meet(times: int) -> None:
+    assert not Vocabulary(["1", "2"]).encode([1, 2] * times).any()
+    assert not Vocabulary([1, 2]).encode(["1", "2"] * times).any()
     with pytest.raises(ValueError, match="all integers or all strings"):
         Vocabulary([1, "2"])
 
