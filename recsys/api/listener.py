@@ -21,7 +21,9 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= _MAX_PORT:
         raise InputError(f"a port in 0..{_MAX_PORT}", str(port), "set port=8000")
     with _taking(host, port):
-        return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+    _send_at_once(listener)
+    return listener
 
 
 def reserve(host: str, port: int) -> socket.socket:
@@ -51,6 +53,7 @@ def listen_beside(host: str, port: int) -> socket.socket:
     listener = _shared(host, port)
     with _taking(host, port):
         listener.listen(BACKLOG)
+    _send_at_once(listener)
     return listener
 
 
@@ -75,6 +78,15 @@ def _shared(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _send_at_once(listener: socket.socket) -> None:
+    """Have the connections that it accepts send small parts without waiting for the client's word.
+
+    uvicorn sends an answer's head and body apart. asyncio's own event loop, used where uvloop is
+    not, leaves accepted sockets as they are, and each answer then took 40 ms.
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 @contextmanager

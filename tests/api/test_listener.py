@@ -1,5 +1,8 @@
 """One port, alone or shared by several processes."""
 
+import socket
+import sys
+
 import pytest
 
 from recsys.api.listener import listen, listen_beside, reserve
@@ -11,6 +14,17 @@ def test_a_reserved_port_is_listened_on_more_than_once() -> None:
         address = reserved.getsockname()
         with listen_beside(*address) as one, listen_beside(*address) as other:
             assert one.getsockname() == other.getsockname() == address
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is not handed on")
+def test_what_is_accepted_sends_small_parts_at_once() -> None:
+    with reserve("127.0.0.1", 0) as reserved:
+        shared = listen_beside(*reserved.getsockname())
+        for listener in (listen("127.0.0.1", 0), shared):
+            with listener, socket.create_connection(listener.getsockname()):
+                accepted, _ = listener.accept()
+                with accepted:
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_another_server_does_not_come_in_between() -> None:
