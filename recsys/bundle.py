@@ -26,7 +26,7 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LATEST = "latest"
 MANIFEST_FILE = "manifest.json"
 METRICS_FILE = "metrics.json"
@@ -178,11 +178,12 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(manifest, dict):
         raise InputError(expected, damaged, again)
     version = manifest.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        age, other = ("newer", "update the code") if version > FORMAT_VERSION else ("older", "")
         raise InputError(
             f"bundle format {FORMAT_VERSION} in {path}",
-            f"format {version}, written by newer code",
-            f"update the code, or {_TRAIN}",
+            f"format {version}, written by {age} code",
+            " or ".join(filter(None, (other, _TRAIN))),
         )
     if manifest.pop(_SELF_DIGEST, None) != _digest(_json_bytes(manifest)):
         raise InputError(expected, damaged, again)

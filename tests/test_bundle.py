@@ -110,11 +110,18 @@ def test_a_missing_bundle_names_the_command_and_the_others(tmp_path: Path):
         read_bundle(tmp_path / "tyni")
 
 
-def test_a_newer_format_asks_for_newer_code(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (99, "found format 99, written by newer code; update the code or run: python train.py"),
+        (1, "found format 1, written by older code; run: python train.py stage=all"),
+    ],
+)
+def test_another_format_is_refused(tmp_path: Path, version: int, message: str):
     file = write(tmp_path) / "manifest.json"
     manifest = json.loads(file.read_text())
-    file.write_text(json.dumps({**manifest, "format_version": 99}))
-    with pytest.raises(InputError, match="found format 99, written by newer code; update the code"):
+    file.write_text(json.dumps({**manifest, "format_version": version}))
+    with pytest.raises(InputError, match=message):
         read_bundle(tmp_path / "tiny")
 
 
@@ -214,7 +221,7 @@ def test_reading_never_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_manifest_says_what_and_when(tmp_path: Path):
     manifest = read_manifest(write(tmp_path))
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert pd.Timestamp(manifest["created_at"]).tz is not None
     assert manifest["files"].keys() == {
         *("index.faiss", "items.parquet", "reranker.safetensors", "retrieval.safetensors")
