@@ -137,9 +137,7 @@ def save_artifact(
     graphs: dict[str, bytes] = {}
     if stage2 is not None:
         if can_export(stage2.cross_encoder):
-            graphs["cross_encoder"] = export_list_scorer(
-                stage2.cross_encoder, len(two_tower.members), stage2.max_history
-            )
+            graphs["cross_encoder"] = export_list_scorer(stage2.cross_encoder, stage2.max_history)
         tensors["cross_encoder"] = dict(stage2.cross_encoder.state_dict())
         tensors["graphs"] = {
             f"{graph_name}.{part}": tensor

@@ -5,11 +5,11 @@ vector at FAISS position ``p`` is the item with index ``p + 1``; padding is neve
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -38,6 +38,18 @@ _POINTS_PER_CENTROID = 39
 _MIN_CODE_BITS, _MAX_CODE_BITS = 4, 8
 
 
+class Exclusion(NamedTuple):
+    """Items that a search must not return; from ``CandidateIndex.exclusion``.
+
+    items: int64 [E], without padding. parameters: of a flat index's search, which passes over them;
+    None where there are no items or where the index has no such parameters. bits: what these read.
+    """
+
+    items: Indices
+    parameters: Any = None
+    bits: NDArray[np.uint8] | None = None
+
+
 class CandidateIndex:
     """Searches item embeddings by inner product; wraps a flat, HNSW or IVF-PQ FAISS index."""
 
@@ -59,19 +71,35 @@ class CandidateIndex:
         """Whether search returns the true top items (flat), or nearly so (HNSW, IVF-PQ)."""
         return isinstance(self._index, faiss.IndexFlat)
 
+    def exclusion(self, item_idx: Indices) -> Exclusion:
+        """For searches without these items, int64 [E]; 0 is passed over."""
+        items = item_idx[item_idx != PAD_IDX]
+        if not self.exact or not len(items):
+            return Exclusion(items)
+        allowed = np.ones(len(self) + 1, bool)
+        allowed[items] = False
+        bits = np.packbits(allowed[1:], bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(self), faiss.swig_ptr(bits))
+        return Exclusion(items, _parameters("", sel=selector), bits)
+
     def search(
-        self, queries: Embeddings, k: int, exclude: Indices | None = None, seed: int = 0
+        self,
+        queries: Embeddings,
+        k: int,
+        exclude: Sequence[Exclusion] | None = None,
+        seed: int = 0,
     ) -> tuple[Embeddings, Indices]:
         """The ``k`` items of highest inner product with each query, best first.
 
-        Fetches more than ``k``, then drops what is excluded. A row that comes out short, or whose
-        ``k``-th score ties with items not fetched, is searched again twice as wide; so a list holds
-        fewer than ``k`` items only where the catalogue does.
+        A flat index passes over what is excluded; of others more than ``k`` are fetched, and then
+        what is excluded is dropped. A row that comes out short, or whose ``k``-th score ties with
+        items not fetched, is searched again twice as wide; so a list holds fewer than ``k`` items
+        only where the catalogue does.
 
         Args:
             queries: float32 [B, D], finite.
             k: at least 1; may exceed the number of items.
-            exclude: int64 [B, E], items not to return, padded with 0.
+            exclude: of each query, what not to return.
             seed: orders equal scores (see ``recsys.ranking``).
 
         Returns:
@@ -82,32 +110,36 @@ class CandidateIndex:
         """
         queries = self._checked(queries, k)
         num_queries = len(queries)
-        excluded = np.zeros((num_queries, 0), np.int64) if exclude is None else exclude
-        if excluded.ndim != 2 or len(excluded) != num_queries:
-            raise ValueError(f"exclude must be [{num_queries}, E]; found {excluded.shape}")
-        num_excluded = (excluded != PAD_IDX).sum(1)
+        if exclude is None:
+            exclude = [self.exclusion(np.zeros(0, np.int64))] * num_queries
+        if len(exclude) != num_queries:
+            raise ValueError(f"expected {num_queries} exclusions; found {len(exclude)}")
+        num_excluded = np.array([len(one.items) for one in exclude], np.int64)
         # Fewest items that must come back; repeated entries of ``exclude`` only lower it.
         wanted = np.clip(len(self) - num_excluded, 0, k)
 
         scores = np.full((num_queries, k), -np.inf, np.float32)
         item_idx = np.full((num_queries, k), PAD_IDX, np.int64)
         rows = np.arange(num_queries)
-        fetch, effort = k + int(num_excluded.max(initial=0)), 1
+        # One more than wanted tells whether the last one ties with the next.
+        fetch, effort = k + 1 + (0 if self.exact else int(num_excluded.max(initial=0))), 1
         while len(rows) and len(self):
             fetch = min(fetch, len(self))
-            found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
+            excluded = [exclude[row] for row in rows.tolist()]
+            if self.exact:
+                found_scores, found = self._fetch_exact(queries[rows], fetch, excluded)
+                complete = fetch == len(self)
+            else:
+                found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
+                _drop_excluded(found_scores, found, excluded, len(self))
             last = found_scores[:, -1].copy()
-            tied = bool((found_scores[:, 1:] == found_scores[:, :-1]).any())
-            dropped = (found == PAD_IDX) | _is_excluded(found, excluded[rows], len(self))
-            found_scores[dropped] = -np.inf
-            found[dropped] = PAD_IDX
-            if tied:
-                best = order(found_scores, self._hashes(seed)[found])[:, :k]
-            else:  # FAISS's order is the order, and what was dropped goes to the end
-                best = np.argsort(dropped, axis=1, kind="stable")[:, :k]
-            width = best.shape[1]
-            scores[rows, :width] = np.take_along_axis(found_scores, best, axis=1)
-            item_idx[rows, :width] = np.take_along_axis(found, best, axis=1)
+            if (found_scores[:, 1:] == found_scores[:, :-1]).any():
+                best = order(found_scores, self._hashes(seed)[found])
+                found_scores = np.take_along_axis(found_scores, best, axis=1)
+                found = np.take_along_axis(found, best, axis=1)
+            width = min(k, fetch)
+            scores[rows, :width] = found_scores[:, :width]
+            item_idx[rows, :width] = found[:, :width]
             if complete:
                 break
             short = (item_idx[rows] != PAD_IDX).sum(1) < wanted[rows]
@@ -130,6 +162,27 @@ class CandidateIndex:
         if not np.isfinite(queries).all():
             raise ValueError("queries must be finite; found NaN or infinity")
         return np.ascontiguousarray(queries, np.float32)
+
+    def _fetch_exact(
+        self, queries: Embeddings, fetch: int, excluded: Sequence[Exclusion]
+    ) -> tuple[Embeddings, Indices]:
+        """Scores and items [B, fetch] of a flat index, best first, without what is excluded.
+
+        Query by query, since FAISS takes one selector per call. It costs a fraction of fetching as
+        many more items for each query as the longest history of a batch has.
+        """
+        shape = (len(queries), fetch)
+        scores, positions = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        if any(one.parameters is not None for one in excluded):
+            for row, one in enumerate(excluded):
+                own = slice(row, row + 1)
+                self._index.search(
+                    queries[own], fetch, params=one.parameters, D=scores[own], I=positions[own]
+                )
+        else:
+            self._index.search(queries, fetch, D=scores, I=positions)
+        scores[positions < 0] = -np.inf
+        return scores, positions + 1
 
     def _fetch(
         self, queries: Embeddings, fetch: int, effort: int
@@ -318,6 +371,21 @@ def _stored_vectors(embeddings: Embeddings) -> Embeddings:
     return vectors
 
 
+def _drop_excluded(
+    scores: Embeddings, found: Indices, exclude: Sequence[Exclusion], num_items: int
+) -> None:
+    """Move what is excluded, and what is empty, to the end of each row, as empty: in place."""
+    excluded = np.full((len(exclude), max(len(one.items) for one in exclude)), PAD_IDX)
+    for row, one in enumerate(exclude):
+        excluded[row, : len(one.items)] = one.items
+    dropped = (found == PAD_IDX) | _is_excluded(found, excluded, num_items)
+    scores[dropped] = -np.inf
+    found[dropped] = PAD_IDX
+    kept_first = np.argsort(dropped, axis=1, kind="stable")
+    scores[:] = np.take_along_axis(scores, kept_first, axis=1)
+    found[:] = np.take_along_axis(found, kept_first, axis=1)
+
+
 def _is_excluded(found: Indices, excluded: Indices, num_items: int) -> NDArray[np.bool_]:
     """Whether found [B, F] is in the same row of excluded [B, E]: bool [B, F]."""
     num_rows = len(found)
@@ -333,7 +401,7 @@ def _is_excluded(found: Indices, excluded: Indices, num_items: int) -> NDArray[n
     return np.isin(found + row_starts, excluded + row_starts)
 
 
-def _parameters(kind: str, **settings: int) -> Any:
+def _parameters(kind: str, **settings: Any) -> Any:
     """Parameters of one search, so that no search changes the index; FAISS's stubs lack them."""
     return getattr(faiss, f"SearchParameters{kind}")(**settings)
 

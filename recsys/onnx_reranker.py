@@ -1,19 +1,24 @@
-"""Stage 2 on a CPU: one list at a time through ONNX Runtime."""
+"""Stage 2 on a CPU: a few lists at a time through ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 
-from recsys.encoded_history import EncodedHistory, HistoryEncoder
+from recsys.encoded_history import EncodedHistory, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
-from recsys.list_scorer import ListInputs
+from recsys.list_scorer import ListInputs, attention_biases
 from recsys.models.cross_encoder import CrossEncoder
-from recsys.pair_lookup import PairLookup
 from recsys.signals import SignalExtractor
 
 _FATAL = 4
+_LISTS_AT_A_TIME = 16
+"""One by one, calls cost more; more at a time do not fit into a core's second-level cache."""
+_FEWEST_CANDIDATES = 16
+"""Shorter lists run alone: matrix products take other ways, and round otherwise, for few rows."""
 # Slower than the two nodes that it replaces.
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
@@ -21,8 +26,8 @@ _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 class OnnxReranker:
     """Runs the exported form of a cross-encoder, safe to call from several threads at a time.
 
-    Each list uses one core. That makes a list independent of its neighbours, and a batch of lists
-    is no faster; see ``ListScorer``.
+    A batch uses one core. A list's scores are the same to the bit whatever shares its batch, since
+    lists that run together have the same length, and no padding.
 
     Args:
         graph: from ``export_list_scorer`` of ``model``. encoder: of the histories that are to come.
@@ -39,36 +44,53 @@ class OnnxReranker:
         encoder: HistoryEncoder,
     ) -> None:
         self._session = _session(graph)
+        self.model = model
+        self.extractor = extractor
         self.encoder = encoder
-        self._pairs = PairLookup(model, extractor.pairs, extractor.log_counts.numpy())
+
+    def features(
+        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+    ) -> list[ListFeatures]:
+        """See ``Reranker``: signals and attention biases."""
+        # Row by row: a list must not depend on the padding of its neighbours.
+        lists = [row[row > 0] for row in item_idx]
+        return [self._features(*one) for one in zip(histories, lists, strict=True)]
+
+    @torch.inference_mode()
+    def _features(self, history: EncodedHistory, items: NDArray[np.int64]) -> ListFeatures:
+        signals = self.encoder.signals(history, items)
+        recent = torch.from_numpy(history.recent)[None]
+        pairs = self.extractor.pairs(torch.from_numpy(items)[None], recent)
+        biases = attention_biases(self.model, recent > 0, pairs)
+        return ListFeatures(items, (signals.numpy(), biases.numpy()))
 
     def scores(
-        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+        self, histories: Sequence[EncodedHistory], features: Sequence[ListFeatures]
     ) -> NDArray[np.float32]:
         """See ``Reranker``."""
-        scores = np.full(item_idx.shape, -np.inf, np.float32)
-        # For all lists at once: each call of numpy costs, and gives up the interpreter's lock.
-        lengths = (item_idx > 0).sum(axis=1).tolist()
-        recent = np.stack([history.recent for history in histories])
-        biases = self._pairs.attention_biases(item_idx, recent)
-        feedback = self._pairs.mean_feedback(item_idx)
-        for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
-            if not length:
-                continue
-            candidates = item_idx[row, :length]
-            known, rows = history.known, candidates
-            if known is None:
-                known, rows = self.encoder.known(history, candidates), np.arange(length)
-            inputs = (
-                biases[row, :length],
-                history.memory,
-                known,
-                rows,
-                feedback[row, :length],
+        lengths = np.array([len(one.item_idx) for one in features])
+        scores = np.full((len(features), lengths.max()), -np.inf, np.float32)
+        for length, rows in _alike(lengths):
+            signals, biases = zip(*(features[row].arrays for row in rows), strict=True)
+            keys, values = zip(*(histories[row].memory for row in rows), strict=True)
+            inputs = ListInputs[NDArray[Any]](
+                np.concatenate(signals),
+                np.concatenate(keys, axis=1),
+                np.concatenate(values, axis=1),
+                np.concatenate(biases, axis=1),
             )
-            feed = dict(zip(ListInputs._fields, inputs, strict=True))
-            (scores[row, :length],) = self._session.run(None, feed)
+            (found,) = self._session.run(None, inputs._asdict())
+            scores[rows, :length] = found.reshape(len(rows), length)
         return scores
+
+
+def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Rows that run together, and their length; rows without candidates are left out."""
+    for length in np.unique(lengths[lengths > 0]).tolist():
+        rows = np.flatnonzero(lengths == length)
+        size = _LISTS_AT_A_TIME if length >= _FEWEST_CANDIDATES else 1
+        for start in range(0, len(rows), size):
+            yield length, rows[start : start + size]
 
 
 def _session(graph: bytes) -> onnxruntime.InferenceSession:

@@ -47,28 +47,14 @@ class PairSignals:
         ]
         return torch.cat(blocks).flatten(end_dim=1)
 
-    @property
-    def has_table(self) -> bool:
-        """Whether all pairs are known, so that signals are looked up."""
-        return self.table is not None
-
     def __call__(self, candidates: Tensor, history: Tensor) -> Tensor:
         """Signals of candidates int64 [B, K] with items int64 [B, L]: float32 [B, K, L, P]."""
         if self.table is None:
             return self._computed(candidates, history)
         pairs = (candidates * self.num_rows)[:, :, None] + history[:, None, :]
         # Much faster than indexing by a tensor of three dimensions.
-        return self.table.index_select(0, pairs.flatten()).view(*pairs.shape, -1)
-
-    def rows(self, items: Tensor) -> Tensor:
-        """Signals of items int64 [n] with all items: float32 [n, N + 1, P].
-
-        Raises:
-            ValueError: without a table.
-        """
-        if self.table is None:
-            raise ValueError("expected a table of pair signals; found none")
-        return self.table.view(self.num_rows, self.num_rows, -1).index_select(0, items)
+        found = self.table.index_select(0, pairs.flatten())
+        return found.view(*pairs.shape, self.table.shape[1])
 
     def _computed(self, candidates: Tensor, history: Tensor) -> Tensor:
         rows, columns = candidates[:, :, None], history[:, None, :]

@@ -1,8 +1,9 @@
 """The one inference path: evaluation, batch scoring and HTTP all call ``Recommender.recommend``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from recsys.artifact import Artifact, Stage2, load_artifact
 from recsys.data.vocabulary import Vocabulary
-from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder
+from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
 from recsys.onnx_reranker import OnnxReranker
 from recsys.ranking import order, tie_hash
@@ -24,20 +25,32 @@ from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, 
 BATCH_SIZE = 64
 # See ``Retriever``.
 MIN_ROWS = 16
-# Computing what a history tells of all items takes longer than of so many lists' candidates.
-_REQUESTS_TO_COMPLETE = 2
+
+
+Step = Literal["encode", "search", "rerank", "rules"]
+"""What making lists consists of; the first two are stage 1, the others stage 2."""
+
+Watch = Callable[[Step], AbstractContextManager[object]]
+"""Called as a step begins, and left as it ends."""
+
+
+def unwatched(step: Step) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nobody looks."""
+    return nullcontext()
 
 
 class Retrieved(NamedTuple):
     """What stage 1 found for some requests, and what stage 2 needs besides.
 
-    histories: of each request. exclude: int64 [B, E], padded with 0. item_idx: int64 [B, K], the
-    candidates, best first, 0 = none. scores: float32 [B, K], -inf where none.
+    users: whose stored history is used, by index; 0 = nobody's. histories: of each request.
+    exclude: int64 [E] of each request. item_idx: int64 [B, K], the candidates, best first,
+    0 = none. scores: float32 [B, K], -inf where none.
     """
 
     requests: Sequence[Request]
+    users: Sequence[int]
     histories: Sequence[EncodedHistory]
-    exclude: NDArray[np.int64]
+    exclude: Sequence[NDArray[np.int64]]
     item_idx: NDArray[np.int64]
     scores: NDArray[np.float32]
 
@@ -105,11 +118,14 @@ class Recommender:
             answers += self.rerank(retrieved) if rerank else self.as_retrieved(retrieved)
         return answers
 
-    def retrieve(self, requests: Sequence[Request], *, rerank: bool = True) -> Retrieved:
+    def retrieve(
+        self, requests: Sequence[Request], *, rerank: bool = True, watch: Watch = unwatched
+    ) -> Retrieved:
         """The first half of ``recommend``, for up to ``BATCH_SIZE`` requests.
 
         Args:
-            rerank: whether ``rerank`` is to follow, which wants more candidates.
+            rerank: whether ``rerank`` is to follow, which wants more candidates. watch: told of
+                ``encode`` and ``search``.
 
         Raises:
             InputError: when a ``top_k`` is below 1.
@@ -123,32 +139,43 @@ class Recommender:
         reranks = rerank and self.reranker is not None
         if reranks:
             wanted = max(wanted, self.num_candidates)
-        histories, exclude = self._encoded(requests), self._excluded(requests)
-        seen = _padded([one.seen for one in histories])
-        queries = np.stack([one.query for one in histories])
-        excluded = np.concatenate([seen, exclude], axis=1)
-        scores, item_idx = self.retriever.index.search(queries, wanted, excluded)
+        with watch("encode"):
+            users, histories = self._encoded(requests)
+            exclude = [self._known_items(request.exclude) for request in requests]
+        with watch("search"):
+            index, queries = self.retriever.index, np.stack([one.query for one in histories])
+            excluded = [
+                index.exclusion(np.concatenate([one.seen.items, more])) if len(more) else one.seen
+                for one, more in zip(histories, exclude, strict=True)
+            ]
+            scores, item_idx = index.search(queries, wanted, excluded)
         if reranks and wanted > self.num_candidates:
             # A row's candidates must not depend on how many a neighbour in the batch asked for,
             # since signals are standardised within a list.
             limits = np.maximum(top_ks, self.num_candidates)[:, None]
             item_idx[np.arange(wanted) >= limits] = 0
-        return Retrieved(requests, histories, exclude, item_idx, scores)
+        return Retrieved(requests, users, histories, exclude, item_idx, scores)
 
-    def rerank(self, retrieved: Retrieved) -> list[RankedList]:
-        """The second half of ``recommend``; stage 1's order when the bundle has no stage 2."""
+    def rerank(self, retrieved: Retrieved, *, watch: Watch = unwatched) -> list[RankedList]:
+        """The second half of ``recommend``; stage 1's order when the bundle has no stage 2.
+
+        Args:
+            watch: told of ``rerank`` and ``rules``.
+        """
         if self.reranker is None:
-            return self.as_retrieved(retrieved)
+            with watch("rules"):
+                return self.as_retrieved(retrieved)
         item_idx = retrieved.item_idx
-        scores = self.reranker.scores(retrieved.histories, item_idx)
-        wanted = max(request.top_k for request in retrieved.requests)
-        best = order(scores, self._hashes[item_idx])[:, :wanted]
-        return self._lists(
-            retrieved,
-            np.take_along_axis(item_idx, best, axis=1),
-            np.take_along_axis(scores, best, axis=1),
-            "reranked",
-        )
+        with watch("rerank"):
+            features = self._features(self.reranker, retrieved)
+            scores = self.reranker.scores(retrieved.histories, features)
+        with watch("rules"):
+            wanted = max(request.top_k for request in retrieved.requests)
+            item_idx = item_idx[:, : scores.shape[1]]
+            best = order(scores, self._hashes[item_idx])[:, :wanted]
+            item_idx = np.take_along_axis(item_idx, best, axis=1)
+            scores = np.take_along_axis(scores, best, axis=1)
+            return self._lists(retrieved, item_idx, scores, "reranked")
 
     def as_retrieved(self, retrieved: Retrieved) -> list[RankedList]:
         """The answers in stage 1's order."""
@@ -168,8 +195,8 @@ class Recommender:
         """
         if request.top_k < 1:
             raise InputError("top_k of at least 1", str(request.top_k), "ask for one item or more")
-        exclude = self._excluded([request])[0]
-        return self._popular_list(request, np.concatenate([self._seen(request), exclude]))
+        exclude = [self._seen(request), self._known_items(request.exclude)]
+        return self._popular_list(request, np.concatenate(exclude))
 
     def _lists(
         self,
@@ -179,43 +206,60 @@ class Recommender:
         source: Source,
     ) -> list[RankedList]:
         """item_idx, scores: [B, K], best first, 0 = none and last."""
+        real = item_idx > 0
+        ends = real.sum(axis=1).cumsum().tolist()
+        item_ids = self.items.decode(item_idx[real])
         answers: list[RankedList] = []
-        for row, request in enumerate(retrieved.requests):
-            if len(retrieved.histories[row].seen):
-                found = item_idx[row, : request.top_k]
-                found = found[found > 0]
-                answers.append(self._list(request, found, scores[row, : len(found)], source))
+        for row, (request, start, end) in enumerate(
+            zip(retrieved.requests, [0, *ends], ends, strict=False)
+        ):
+            if len(retrieved.histories[row].seen.items):
+                found = item_ids[start:end][: request.top_k]
+                answers.append(
+                    RankedList(request.user_id, found, scores[row, : len(found)], source)
+                )
             else:
                 answers.append(self._popular_list(request, retrieved.exclude[row]))
         return answers
 
-    def _encoded(self, requests: Sequence[Request]) -> list[EncodedHistory]:
-        """The histories of the requests; those of stored users from the cache where they are."""
+    def _features(self, reranker: Reranker, retrieved: Retrieved) -> list[ListFeatures]:
+        """What stage 2 reads of each list; of stored users, kept for their next lists.
+
+        Those most often have the same candidates, and else are computed anew.
+        """
+        histories, item_idx = retrieved.histories, retrieved.item_idx
+        lengths = (item_idx > 0).sum(axis=1).tolist()
+        found = [
+            one.features
+            if one.features is not None and one.features.are_of(item_idx[row, : lengths[row]])
+            else None
+            for row, one in enumerate(histories)
+        ]
+        missing = [row for row, one in enumerate(found) if one is None]
+        if missing:
+            new = reranker.features([histories[row] for row in missing], item_idx[missing])
+            for row, one in zip(missing, new, strict=True):
+                found[row] = one
+                if retrieved.users[row]:
+                    self.cache.put(retrieved.users[row], histories[row]._replace(features=one))
+        return [one for one in found if one is not None]
+
+    def _encoded(self, requests: Sequence[Request]) -> tuple[list[int], list[EncodedHistory]]:
+        """Users whose stored histories are used (else 0), and all histories.
+
+        Stored ones come from the cache where they are.
+        """
         users = self._user_idx(requests)
         stored = [0 if r.history is not None else u for r, u in zip(requests, users, strict=True)]
-        found, asked = self.cache.get(stored)
+        found = self.cache.get(stored)
         rows = [row for row, one in enumerate(found) if one is None]
-        new: list[EncodedHistory] = []
         if rows:
             batch = self._histories([requests[row] for row in rows], [users[row] for row in rows])
-            new = self.encoder.encode(batch)
-            for row, one in zip(rows, new, strict=True):
+            for row, one in zip(rows, self.encoder.encode(batch), strict=True):
+                found[row] = one
                 if stored[row]:
                     self.cache.put(stored[row], one)
-        unused = iter(new)
-        return [
-            next(unused) if one is None else self._completed(user, one, times)
-            for user, one, times in zip(stored, found, asked, strict=True)
-        ]
-
-    def _completed(self, user: int, encoded: EncodedHistory, times: int) -> EncodedHistory:
-        """A history that is asked for again and again, with all that is worth computing once."""
-        worth_it = times >= _REQUESTS_TO_COMPLETE and self.encoder.knows_catalogue
-        if encoded.known is not None or not worth_it:
-            return encoded
-        completed = self.encoder.completed(encoded)
-        self.cache.put(user, completed)
-        return completed
+        return stored, [one for one in found if one is not None]
 
     def _histories(self, requests: Sequence[Request], users: Sequence[int]) -> HistoryBatch:
         """Stored histories of known users and given ones, padded: [B, L]."""
@@ -262,23 +306,11 @@ class Recommender:
         encoded = self.items.encode(item_ids)
         return encoded[encoded > 0]
 
-    def _excluded(self, requests: Sequence[Request]) -> NDArray[np.int64]:
-        """Items that requests exclude: int64 [B, E], padded with 0."""
-        return _padded([self._known_items(request.exclude) for request in requests])
-
     def _popular_list(self, request: Request, exclude: NDArray[np.int64]) -> RankedList:
         allowed = ~np.isin(self._popular, exclude)
-        found = self._popular[allowed][: request.top_k]
-        return self._list(request, found, self._popular_scores[allowed][: len(found)], "popular")
-
-    def _list(
-        self,
-        request: Request,
-        item_idx: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        source: Source,
-    ) -> RankedList:
-        return RankedList(request.user_id, self.items.decode(item_idx), scores, source)
+        found = self.items.decode(self._popular[allowed][: request.top_k])
+        scores = self._popular_scores[allowed][: len(found)]
+        return RankedList(request.user_id, found, scores, "popular")
 
 
 def _reranking(
@@ -290,14 +322,6 @@ def _reranking(
         return encoder, OnnxReranker(stage2.graph, model, extractor, encoder)
     encoder = HistoryEncoder(retriever, extractor, stage2.max_history)
     return encoder, BatchReranker(model.to(device), extractor, encoder)
-
-
-def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """[B, n], n being the longest row's length; the rest is 0."""
-    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
 
 
 def _widened(padded: Tensor, width: int) -> Tensor:

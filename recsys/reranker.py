@@ -8,18 +8,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.encoded_history import EncodedHistory, HistoryEncoder
+from recsys.encoded_history import EncodedHistory, HistoryEncoder, ListFeatures
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
 from recsys.signals import SignalExtractor
 
 
 class Reranker(Protocol):
-    """Scores lists of candidates."""
+    """Scores lists of candidates, from features that may have been computed before."""
+
+    def features(
+        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+    ) -> list[ListFeatures]:
+        """Of each history with its candidates int64 [B, K], in stage-1 order, 0 = none and last.
+
+        They do not depend on what shares the batch.
+        """
 
     def scores(
-        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+        self, histories: Sequence[EncodedHistory], features: Sequence[ListFeatures]
     ) -> NDArray[np.float32]:
-        """Scores [B, K] of candidates int64 [B, K], in stage-1 order, 0 = none and last.
+        """Scores [B, K] of the candidates, K being those of the longest list.
 
         -inf where there is no candidate.
         """
@@ -39,17 +47,24 @@ class BatchReranker:
         self.extractor = extractor
         self.encoder = encoder
 
+    def features(
+        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+    ) -> list[ListFeatures]:
+        """See ``Reranker``: the signals."""
+        # Row by row: a list must not depend on the padding of its neighbours.
+        lists = [row[row > 0] for row in item_idx]
+        return [
+            ListFeatures(items, [self.encoder.signals(history, items).numpy()])
+            for history, items in zip(histories, lists, strict=True)
+        ]
+
     @torch.inference_mode()
     def scores(
-        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
+        self, histories: Sequence[EncodedHistory], features: Sequence[ListFeatures]
     ) -> NDArray[np.float32]:
         """See ``Reranker``."""
-        candidates = torch.from_numpy(item_idx)
-        # Row by row: a list must not depend on the padding of its neighbours.
-        rows = [self.encoder.known(one, item_idx[row]) for row, one in enumerate(histories)]
-        known, num_towers = torch.from_numpy(np.stack(rows)), self.encoder.num_towers
-        tower_scores, own = known[:, :, :num_towers], known[:, :, num_towers:]
-        signals = self.extractor.list_signals(candidates, tower_scores, own)
+        candidates = _stacked([torch.from_numpy(one.item_idx) for one in features])
+        signals = _stacked([torch.from_numpy(one.arrays[0][0]) for one in features])
         recent = torch.from_numpy(np.stack([one.recent for one in histories]))
         age = torch.from_numpy(np.stack([one.recent_age for one in histories]))
         batch = RankingBatch(
@@ -59,3 +74,8 @@ class BatchReranker:
         scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
         found: NDArray[np.float32] = scores.float().cpu().numpy()
         return found
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """[B, K, ...], padded with 0."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

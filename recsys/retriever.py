@@ -59,7 +59,8 @@ class Retriever:
     def retrieve(self, history: HistoryBatch, k: int) -> Candidates:
         """The ``k`` best candidates; items of the history are never among them."""
         query = self.encode(history)
-        scores, found = self.index.search(query.float().cpu().numpy(), k, history.item_idx.numpy())
+        exclude = [self.index.exclusion(items) for items in history.item_idx.numpy()]
+        scores, found = self.index.search(query.float().cpu().numpy(), k, exclude)
         item_idx = torch.from_numpy(found)
         tower_scores = self.tower_scores(query, item_idx)
         return Candidates(item_idx, torch.from_numpy(scores), tower_scores)

@@ -14,15 +14,10 @@ from recsys.pair_signals import PAIR_NAMES, PairSignals
 from recsys.schema import HistoryBatch
 
 _WINDOW_DAYS = (1, 7, 30)
-# Of ``own_signals``, in this order; times around the last event follow.
-_NUM_POPULARITY = 4
-_NUM_MATCHES = 3 * len(PAIR_NAMES)
-NUM_OWN_SIGNALS = _NUM_POPULARITY + _NUM_MATCHES + 2 * len(_WINDOW_DAYS)
 _SECONDS_PER_DAY = 86_400
 _TOP_MATCHES = 3
 _PRIOR_EVENTS = 10.0
-FEEDBACK_ITEMS = 20
-"""How many of the best candidates tell about the others."""
+_FEEDBACK_ITEMS = 20
 # Bounds memory, which grows with candidates x events.
 _MAX_MATCHED = 1000
 
@@ -32,13 +27,13 @@ def signal_names(num_towers: int) -> list[str]:
     return [
         "score",
         *[f"score_{i}" for i in range(num_towers)],
+        *[f"{name}_{kind}" for name in PAIR_NAMES for kind in ("sum", "mean", "best")],
+        *[f"{name}_top" for name in PAIR_NAMES],
         "log_rank",
         "log_popularity",
         "relative_popularity",
         "log_history_length",
         "context_affinity",
-        *[f"{name}_{kind}" for name in PAIR_NAMES for kind in ("sum", "mean", "best")],
-        *[f"{name}_top" for name in PAIR_NAMES],
         *[f"{kind}_{days}d" for days in _WINDOW_DAYS for kind in ("popularity", "trend")],
     ]
 
@@ -99,26 +94,22 @@ class SignalExtractor:
         Returns:
             float32 [B, K, S]; see ``signal_names``.
         """
-        return self.list_signals(candidates, tower_scores, self.own_signals(history, candidates))
-
-    def list_signals(self, candidates: Tensor, tower_scores: Tensor, own: Tensor) -> Tensor:
-        """As ``signals``, where ``own_signals`` of the candidates are known already."""
-        return list_signals(tower_scores, own, self._feedback(candidates), candidates > 0)
-
-    def own_signals(self, history: HistoryBatch, items: Tensor) -> Tensor:
-        """What a history tells of each item, whatever else is in the list: float32 [B, K, O].
-
-        Args:
-            history: the complete history, [B, L]. items: int64 [B, K].
-        """
-        affinity = torch.einsum("bka,ba->bk", self.affinity[items], history.context)
-        columns = [
-            *self._popularity(history, items),
-            affinity,
-            *self._matches(history, items).unbind(dim=2),
-            *self._recent_popularity(history, items),
+        relative = [
+            tower_scores.sum(dim=2, keepdim=True),
+            tower_scores,
+            self._matches(history, candidates),
+            self._feedback(candidates),
         ]
-        return torch.stack(columns, dim=2)
+        affinity = torch.einsum("bka,ba->bk", self.affinity[candidates], history.context)
+        mask = candidates > 0
+        absolute = [
+            _log_ranks(candidates),
+            *self._popularity(history, candidates),
+            affinity,
+            *self._recent_popularity(history, candidates),
+        ]
+        columns = [_standardized(torch.cat(relative, dim=2), mask), torch.stack(absolute, dim=2)]
+        return torch.cat(columns, dim=2) * mask[:, :, None]
 
     def _popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
         length = history.mask.sum(dim=1).clamp(min=1).float()
@@ -136,28 +127,13 @@ class SignalExtractor:
         """Sum, mean and mean of the best few pair signals over the history: [B, K, 3 P]."""
         history = latest_events(history, _MAX_MATCHED)
         length = history.mask.sum(dim=1).clamp(min=1).float()[:, None, None]
-        if len(history.mask) == 1 and self.pairs.has_table:
-            total, best = self._matches_of_one(history.item_idx[0], candidates[0])
-        else:
-            pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
-            real = history.mask[:, None, :, None]
-            total = (pairs * real).sum(dim=2)
-            few = min(_TOP_MATCHES, pairs.shape[2])
-            best = pairs.masked_fill(~real, 0.0).topk(few, dim=2).values.mean(dim=2)
+        pairs = self.pairs(candidates, history.item_idx)  # [B, K, L, P]
+        pairs = pairs.masked_fill(~history.mask[:, None, :, None], 0.0)
+        total = pairs.sum(dim=2)
+        few = min(_TOP_MATCHES, pairs.shape[2])
+        best = pairs.topk(few, dim=2).values.mean(dim=2)
         kinds = torch.stack([total / length.sqrt(), total / length, best], dim=3)
         return kinds.flatten(start_dim=2)
-
-    def _matches_of_one(self, history: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum and mean of the best few for a history [L] and candidates [K]: [1, K, P] each.
-
-        Without a batch there is no padding, and whole rows of the table can be copied instead of
-        single pairs looked up, which is many times faster, even if few candidates are wanted.
-        """
-        pairs = self.pairs.rows(history)  # [L, N + 1, P]
-        # numpy sorts several times faster than torch finds the best.
-        by_pair = np.sort(np.ascontiguousarray(pairs.permute(1, 2, 0).numpy()), axis=2)
-        best = torch.from_numpy(by_pair[:, :, : -_TOP_MATCHES - 1 : -1].mean(axis=2))
-        return pairs.sum(dim=0)[candidates][None], best[candidates][None]
 
     def _feedback(self, candidates: Tensor) -> Tensor:
         """Mean pair signals with the list's other top candidates, as if those were history.
@@ -165,7 +141,7 @@ class SignalExtractor:
         Pseudo-relevance feedback (Croft and Harper 1979): the best candidates of stage 1 are good
         enough on average to tell about the others. float [B, K, P].
         """
-        top = candidates[:, :FEEDBACK_ITEMS]
+        top = candidates[:, :_FEEDBACK_ITEMS]
         others = (top[:, None, :] != candidates[:, :, None]) & (top[:, None, :] > 0)
         total = (self.pairs(candidates, top) * others[..., None]).sum(dim=2)
         return total / others.sum(dim=2, keepdim=True).clamp(min=1)
@@ -188,33 +164,10 @@ def event_ages(recent: HistoryBatch) -> Tensor:
     return age * recent.mask
 
 
-def list_signals(
-    tower_scores: Tensor, own: Tensor, feedback: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """A list's signals, standardised within the list where only the order matters.
-
-    Args:
-        tower_scores: float [..., K, H]. own: as from ``SignalExtractor.own_signals``, [..., K, O].
-        feedback: mean pair signals with the best other candidates, [..., K, P].
-        mask: bool [..., K], True = a real candidate; None where all are.
-
-    Returns:
-        float32 [..., K, S]; see ``signal_names``.
-    """
-    scores = torch.cat([tower_scores.sum(dim=-1, keepdim=True), tower_scores], dim=-1)
-    rank = torch.arange(1, scores.shape[-2] + 1).float().log().expand(scores.shape[:-1])
-    matches = own[..., _NUM_POPULARITY : _NUM_POPULARITY + _NUM_MATCHES]
-    relative = _standardized(torch.cat([scores, matches, feedback], dim=-1), mask)
-    num_scores = scores.shape[-1]
-    columns = [
-        relative[..., :num_scores],
-        (3.0 - rank)[..., None],
-        own[..., :_NUM_POPULARITY],
-        relative[..., num_scores:],
-        own[..., _NUM_POPULARITY + _NUM_MATCHES :],
-    ]
-    signals = torch.cat(columns, dim=-1)
-    return signals if mask is None else signals * mask[..., None]
+def _log_ranks(candidates: Tensor) -> Tensor:
+    """Of each place in stage 1's order: float32 [B, K]."""
+    ranks = torch.arange(1, candidates.shape[1] + 1)
+    return (3.0 - ranks.float().log()).expand(candidates.shape)
 
 
 def _context_affinity(histories: Histories, num_items: int) -> Tensor:
@@ -260,14 +213,10 @@ def _between(ordered: Tensor, center: Tensor, width: int) -> Tensor:
     return (torch.searchsorted(ordered, center + width) - below).float()
 
 
-def _standardized(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero mean and unit variance over the real candidates: float [..., K, S], bool [..., K]."""
-    if mask is None:
-        centred = values - values.mean(dim=-2, keepdim=True)
-        variance = centred.square().mean(dim=-2, keepdim=True)
-    else:
-        real = mask[..., None]
-        count = real.sum(dim=-2, keepdim=True).clamp(min=1)
-        centred = (values - (values * real).sum(dim=-2, keepdim=True) / count) * real
-        variance = centred.square().sum(dim=-2, keepdim=True) / count
+def _standardized(values: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit variance over the real candidates: float [B, K, S], bool [B, K]."""
+    real = mask[:, :, None]
+    count = real.sum(dim=1, keepdim=True).clamp(min=1)
+    centred = (values - (values * real).sum(dim=1, keepdim=True) / count) * real
+    variance = centred.square().sum(dim=1, keepdim=True) / count
     return centred / (variance.sqrt() + 1e-6)

@@ -46,12 +46,10 @@ def test_what_is_asked_for_often_computes_nothing_of_the_history(
     for other in others:
         assert other.item_ids == first.item_ids
         assert other.scores.tolist() == first.scores.tolist()
-    for part, name in (
-        (recommender.encoder.extractor, "own_signals"),
-        (recommender.retriever, "encode"),
-    ):
-        monkeypatch.setattr(part, name, None)
-    assert recommender.recommend([Request(5, user_id=101)])[0].item_ids == first.item_ids
+    with monkeypatch.context() as patch:
+        patch.setattr(recommender.retriever, "encode", None)
+        patch.setattr(recommender.reranker, "features", None)
+        assert recommender.recommend([Request(5, user_id=101)])[0].item_ids == first.item_ids
     # Another list of the same user, with other candidates.
     other = recommender.recommend([Request(5, user_id=101, exclude=first.item_ids)])[0]
     assert not set(other.item_ids) & set(first.item_ids)

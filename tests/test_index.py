@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from recsys.errors import InputError
 from recsys.index import (
     CandidateIndex,
+    Exclusion,
     FlatIndexBuilder,
     HnswIndexBuilder,
     IndexBuilder,
@@ -44,6 +45,10 @@ def exact_search(embeddings, queries, k, exclude, seed=0):
     return pad(best, (0, missing), value=-torch.inf).numpy(), pad(items, (0, missing)).numpy()
 
 
+def exclusions(index: CandidateIndex, exclude: np.ndarray) -> list[Exclusion]:
+    return [index.exclusion(row) for row in exclude]
+
+
 def recall(found: np.ndarray, true: np.ndarray) -> float:
     return float(
         np.mean([len(np.intersect1d(f, t)) / len(t) for f, t in zip(found, true, strict=True)])
@@ -67,7 +72,8 @@ def searches(draw):
 @settings(max_examples=200, deadline=None)
 def test_flat_equals_exact_search_with_ties_and_exclusions(search):
     embeddings, queries, k, exclude, seed = search
-    scores, item_idx = FlatIndexBuilder().build(embeddings).search(queries, k, exclude, seed)
+    index = FlatIndexBuilder().build(embeddings)
+    scores, item_idx = index.search(queries, k, exclusions(index, exclude), seed)
     true_scores, true_items = exact_search(embeddings, queries, k, exclude, seed)
     np.testing.assert_array_equal(item_idx, true_items)
     np.testing.assert_array_equal(scores, true_scores)
@@ -79,7 +85,8 @@ def test_flat_equals_exact_search_with_ties_and_exclusions(search):
 @settings(max_examples=50, deadline=None)
 def test_hnsw_never_returns_excluded_items_nor_a_short_list(search):
     embeddings, queries, k, exclude, seed = search
-    _, item_idx = HnswIndexBuilder().build(embeddings).search(queries, k, exclude, seed)
+    index = HnswIndexBuilder().build(embeddings)
+    _, item_idx = index.search(queries, k, exclusions(index, exclude), seed)
     _, true_items = exact_search(embeddings, queries, k, exclude, seed)
     np.testing.assert_array_equal((item_idx > 0).sum(1), (true_items > 0).sum(1))
     for row, left_out in zip(item_idx, exclude, strict=True):
@@ -94,7 +101,7 @@ def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
     index = builder.build(embeddings)
     queries = embeddings[1:9]
     exclude = np.argsort(-queries @ embeddings.T, axis=1)[:, :700].astype(np.int64)
-    scores, item_idx = index.search(queries, 250, exclude)
+    scores, item_idx = index.search(queries, 250, exclusions(index, exclude))
     assert (item_idx > 0).all()
     assert (np.diff(scores, axis=1) <= 0).all()
     assert not any(np.isin(item_idx[row], exclude[row]).any() for row in range(8))
@@ -216,11 +223,13 @@ def test_non_finite_embeddings_and_queries_are_refused():
         (np.zeros((2, 31), np.float32), 5, None),
         (np.zeros((2, 32), np.float32), 0, None),
         (np.zeros((2, 32), np.float32), 5, np.zeros((3, 1), np.int64)),
+        (np.zeros((2, 32), np.float32), 5, np.zeros((0, 1), np.int64)),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(queries, k, exclude):
+    index = FlatIndexBuilder().build(clustered(10))
     with pytest.raises(ValueError):
-        FlatIndexBuilder().build(clustered(10)).search(queries, k, exclude)
+        index.search(queries, k, None if exclude is None else exclusions(index, exclude))
 
 
 def test_no_queries_and_no_items_are_fine():

@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from recsys.list_scorer import can_export, export_list_scorer
 from recsys.onnx_reranker import OnnxReranker
 from recsys.pair_signals import PairSignals
-from recsys.reranker import BatchReranker
+from recsys.reranker import BatchReranker, Reranker
 from recsys.retriever import Retriever
 from recsys.schema import HistoryBatch
 
@@ -45,8 +45,12 @@ def parts(request: pytest.FixtureRequest, untrained_bundle: Path) -> Parts:
 
 
 def onnx(stage2: Stage2, encoder: HistoryEncoder) -> OnnxReranker:
-    graph = export_list_scorer(stage2.cross_encoder, 1, stage2.max_history)
+    graph = export_list_scorer(stage2.cross_encoder, stage2.max_history)
     return OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, encoder)
+
+
+def scores(reranker: Reranker, histories: list[EncodedHistory], item_idx: np.ndarray) -> np.ndarray:
+    return reranker.scores(histories, reranker.features(histories, item_idx))
 
 
 def lists(num_candidates: int) -> np.ndarray:
@@ -66,14 +70,15 @@ def test_scores_are_those_of_the_cross_encoder(
 ) -> None:
     stage2, encoder, histories = parts
     extractor, item_idx = stage2.extractor, lists(num_candidates)
-    expected = BatchReranker(stage2.cross_encoder, extractor, encoder).scores(histories, item_idx)
+    batch = BatchReranker(stage2.cross_encoder, extractor, encoder)
+    expected = scores(batch, histories, item_idx)
     known = extractor.pairs
     if not table:
         session, plain = (extractor.graphs[name] for name in ("session", "co_occurrence"))
         text = stage2.cross_encoder.text
         extractor.pairs = PairSignals(session, plain, text, max_table_pairs=0)
     try:
-        found = onnx(stage2, encoder).scores(histories, item_idx)
+        found = scores(onnx(stage2, encoder), histories, item_idx)
     finally:
         extractor.pairs = known
 
@@ -86,27 +91,29 @@ def test_scores_are_those_of_the_cross_encoder(
 def test_lists_are_the_same_to_the_bit_from_many_threads(parts: Parts) -> None:
     stage2, encoder, histories = parts
     reranker, item_idx = onnx(stage2, encoder), lists(15)
-    expected = reranker.scores(histories, item_idx)
+    expected = scores(reranker, histories, item_idx)
     with ThreadPoolExecutor(8) as threads:
         rows = [row % 7 for row in range(400)]
         found = list(
-            threads.map(lambda r: reranker.scores([histories[r]], item_idx[r : r + 1])[0], rows)
+            threads.map(lambda r: scores(reranker, [histories[r]], item_idx[r : r + 1])[0], rows)
         )
-    for row, scores in zip(rows, found, strict=True):
-        np.testing.assert_array_equal(scores, expected[row])
+    for row, alone in zip(rows, found, strict=True):
+        np.testing.assert_array_equal(alone, expected[row, : len(alone)])
+        assert np.isneginf(expected[row, len(alone) :]).all()
 
 
 def test_a_graph_that_cannot_be_run_is_refused(parts: Parts) -> None:
     stage2, encoder, _ = parts
-    graph = export_list_scorer(stage2.cross_encoder, 1, stage2.max_history)
-    for broken in (b"", graph[: len(graph) // 2], graph.replace(b"feedback", b"feedbacc")):
+    graph = export_list_scorer(stage2.cross_encoder, stage2.max_history)
+    for broken in (b"", graph[: len(graph) // 2], graph.replace(b"biases", b"biasez")):
         with pytest.raises(InputError, match="a graph of stage 2 that can be run"):
             OnnxReranker(broken, stage2.cross_encoder, stage2.extractor, encoder)
 
 
-def test_text_tokens_are_not_exported() -> None:
+def test_only_what_there_is_a_graph_for_is_exported() -> None:
     text = torch.rand(5, 3)
     assert not can_export(build_cross_encoder({"dim": 8, "text_tokens": True}, text, 1))
+    assert not can_export(build_cross_encoder({"dim": 8, "num_layers": 0}, text, 1))
     assert can_export(build_cross_encoder({"dim": 8}, text, 1))
 
 

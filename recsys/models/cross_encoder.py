@@ -50,9 +50,15 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, history: Tensor, mask: Tensor, pairs: Tensor) -> Tensor:
         """x: [B, K, D]; history: [B, L, D]; mask: bool [B, L]; pairs: [B, K, L, P] -> [B, K, D]."""
+        return self.attend(x, *self.keys_and_values(history), self.biases(mask, pairs))
+
+    def biases(self, mask: Tensor, pairs: Tensor) -> Tensor:
+        """What pair signals add for the null token and each event: [B, heads, K, 1 + L].
+
+        -inf where there is no event, and 0 for the null token. Arguments as of ``forward``.
+        """
         bias = self.pair_bias(pairs).masked_fill(~mask[:, None, :, None], -torch.inf)
-        bias = F.pad(bias.permute(0, 3, 1, 2), (1, 0))
-        return self.attend(x, *self.keys_and_values(history), bias)
+        return F.pad(bias.permute(0, 3, 1, 2), (1, 0))
 
     def keys_and_values(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """Of the null token and history tokens [B, L, D]: [B, heads, 1 + L, D / heads] each."""
@@ -61,18 +67,18 @@ class CrossAttention(nn.Module):
         return key, value
 
     def attend(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """x: [..., K, D]; key, value: as from ``keys_and_values``; bias: [B, heads, K, 1 + L], -inf
-        where there is no event -> [..., K, D]. Without a batch in x, B is 1.
+        """x: [B, K, D] or [B * K, D]; key, value: as from ``keys_and_values``; bias: as from
+        ``biases`` -> the shape of x.
         """
-        query = self._heads(self.query(self.norm(x)))
+        query = self.query(self.norm(x)).view(key.shape[0], -1, x.shape[-1])
         attended = F.scaled_dot_product_attention(
-            query.view(-1, *query.shape[-3:]),
+            self._heads(query),
             key,
             value,
             attn_mask=bias,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        merged = attended.transpose(-3, -2).reshape(x.shape)
+        merged = attended.transpose(1, 2).reshape(x.shape)
         out: Tensor = x + F.dropout(self.out(merged), self.dropout, self.training)
         return out
 
@@ -97,6 +103,7 @@ class CrossEncoder(nn.Module):
     """
 
     text: Tensor
+    stage1: Tensor
 
     def __init__(
         self,
@@ -144,11 +151,13 @@ class CrossEncoder(nn.Module):
             nn.Linear(dim, 1),
         )
         self.linear = nn.Linear(num_signals, 1, bias=False)
-        # At the start the score is stage 1's: the network can only learn to improve on it.
+        # The weights with which the score is stage 1's.
+        self.register_buffer("stage1", torch.eye(1, num_signals), persistent=False)
+        # It is at the start: the network can only learn to improve on it.
         with torch.no_grad():
-            for parameter in (*self.head[-1].parameters(), self.linear.weight):
+            self.linear.weight.copy_(self.stage1)
+            for parameter in self.head[-1].parameters():
                 parameter.zero_()
-            self.linear.weight[0, 0] = 1.0
 
     @property
     def layers(self) -> list[tuple[CrossAttention, ResidualMLP]]:
@@ -173,10 +182,9 @@ class CrossEncoder(nn.Module):
 
     def scores(self, x: Tensor, signals: Tensor) -> Tensor:
         """Scores [..., K] of tokens [..., K, D] with signals [..., K, S]."""
-        scores = self.linear(signals) + self.head(x)
-        if not self.training:
-            stage1 = signals[..., :1]
-            scores = stage1 + self.correction * (scores - stage1)
+        correction = 1.0 if self.training else self.correction
+        weight = torch.lerp(self.stage1, self.linear.weight, correction)
+        scores = F.linear(signals, weight) + correction * self.head(x)
         found: Tensor = scores.squeeze(-1)
         return found
 
