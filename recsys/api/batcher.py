@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeVar
 import faiss
 import torch
 
-from recsys.recommender import BATCH_SIZE, Recommender, Retrieved
+from recsys.recommender import BATCH_SIZE, Recommender, Retrieved, Step
 from recsys.schema import RankedList, Request
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,23 @@ class OverloadedError(Exception):
 
 
 @dataclass(eq=False)
-class StageTime:
-    """When a stage ran, as of ``time.monotonic``; ended is None while it does."""
+class StepTime:
+    """When a step ran, as of ``time.monotonic``; ended is None while it does.
 
-    name: str
+    A context manager: begun when it is made, ended when it is left.
+    """
+
+    name: Step
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     failed: bool = False
+
+    def __enter__(self) -> "StepTime":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.failed = kind is not None
+        self.ended = time.monotonic()
 
 
 @dataclass(eq=False)
@@ -50,13 +60,13 @@ class BatchTimes:
     """How many requests were run together, and when: the inference thread writes it as it goes."""
 
     size: int
-    stages: list[StageTime] = field(default_factory=list)
+    steps: list[StepTime] = field(default_factory=list)
 
-    def begin(self, name: str) -> StageTime:
-        """A stage starts."""
-        stage = StageTime(name)
-        self.stages.append(stage)
-        return stage
+    def begin(self, name: Step) -> StepTime:
+        """A step starts."""
+        step = StepTime(name)
+        self.steps.append(step)
+        return step
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,8 @@ class Observer(Protocol):
     def batch(self, size: int, waited: Sequence[float]) -> None:
         """A batch starts, whose requests have waited this many seconds."""
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A stage of a batch took this long."""
+    def step(self, name: Step, seconds: float, size: int) -> None:
+        """A step of a batch of this size took this long."""
 
 
 @dataclass(eq=False)
@@ -226,18 +236,14 @@ class Batcher:
             return
         for row, job in enumerate(jobs):
             job.retrieved = retrieved, row
-        if recommender.reranker is None:
-            self._publish(jobs, recommender.as_retrieved(retrieved), None, times)
-            return
-        stage = times.begin("stage2")
         fallback: Fallback | None = None
+        started = time.monotonic()
         try:
-            answers = recommender.rerank(retrieved)
+            answers = recommender.rerank(retrieved, watch=times.begin)
         except Exception:
             log.exception("stage 2 failed; answering in stage 1's order")
             answers, fallback = recommender.as_retrieved(retrieved), "stage2_error"
-            stage.failed = True
-        self._took(stage, self._stage2)
+        self._stage2.add(time.monotonic() - started)
         self._publish(jobs, answers, fallback, times)
 
     def _first_stage(self, recommender: Recommender, jobs: Sequence[_Job]) -> None:
@@ -246,7 +252,9 @@ class Batcher:
         retrieved = self._retrieve(recommender, jobs, times, rerank=False)
         if retrieved is not None:
             fallback: Fallback | None = None if recommender.reranker is None else "deadline"
-            self._publish(jobs, recommender.as_retrieved(retrieved), fallback, times)
+            with times.begin("rules"):
+                answers = recommender.as_retrieved(retrieved)
+            self._publish(jobs, answers, fallback, times)
 
     def _retrieve(
         self, recommender: Recommender, jobs: Sequence[_Job], times: BatchTimes, *, rerank: bool
@@ -254,23 +262,17 @@ class Batcher:
         """None when stage 1 failed: the jobs are answered with popular items then."""
         for job in jobs:
             job.times = times
-        stage = times.begin("stage1")
+        started = time.monotonic()
+        requests = [job.request for job in jobs]
         try:
-            retrieved = recommender.retrieve([job.request for job in jobs], rerank=rerank)
+            retrieved = recommender.retrieve(requests, rerank=rerank, watch=times.begin)
         except Exception:
             log.exception("stage 1 failed; answering with popular items")
-            stage.ended, stage.failed = time.monotonic(), True
-            popular = [recommender.popular(job.request) for job in jobs]
+            popular = [recommender.popular(request) for request in requests]
             self._publish(jobs, popular, "stage1_error", times)
             return None
-        self._took(stage, self._stage1)
+        self._stage1.add(time.monotonic() - started)
         return retrieved
-
-    def _took(self, stage: StageTime, duration: "_Duration") -> None:
-        stage.ended = time.monotonic()
-        seconds = stage.ended - stage.started
-        duration.add(seconds)
-        self.observer.stage(stage.name, seconds)
 
     def _publish(
         self,
@@ -279,6 +281,9 @@ class Batcher:
         fallback: Fallback | None,
         times: BatchTimes,
     ) -> None:
+        for step in times.steps:
+            if step.ended is not None:
+                self.observer.step(step.name, step.ended - step.started, times.size)
         self._tell(jobs, _resolve, [Answer(ranked, fallback, times) for ranked in lists])
 
     def _tell(

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from recsys.api.batcher import Fallback
 from recsys.api.cache import ResponseCache
 from recsys.api.shared_metrics import Shared
+from recsys.recommender import Step
 from recsys.schema import Source
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -41,11 +42,17 @@ class Telemetry:
         self._fallbacks = Counter(
             "recsys_fallbacks", "Lists of a lesser stage.", ["reason"], registry=registry
         )
-        self._stages = Histogram(
-            "recsys_stage_seconds",
-            "A stage of a batch.",
-            ["stage"],
+        self._steps = Histogram(
+            "recsys_step_seconds",
+            "A step of making a batch of lists.",
+            ["step"],
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self._spent = Counter(
+            "recsys_request_step_seconds",
+            "Time that requests have spent in a step of their batch.",
+            ["step"],
             registry=registry,
         )
         self._waits = Histogram(
@@ -98,9 +105,10 @@ class Telemetry:
         for seconds in waited:
             self._waits.observe(seconds)
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A stage of a batch took this long."""
-        self._stages.labels(name).observe(seconds)
+    def step(self, name: Step, seconds: float, size: int) -> None:
+        """A step of a batch of this size took this long."""
+        self._steps.labels(name).observe(seconds)
+        self._spent.labels(name).inc(seconds * size)
 
     def answered(self, source: Source, fallback: Fallback | None) -> None:
         """A list was made."""

@@ -87,7 +87,7 @@ class Tracing:
         return random.random() >= self._sample_rate
 
     async def traced(self, answering: Coroutine[Any, Any, Answer], version: str) -> Answer:
-        """What ``answering`` returns, after its stages have been told to the request's trace."""
+        """What ``answering`` returns, after its steps have been told to the request's trace."""
         current = _current.get()
         if current is None:
             return await answering
@@ -143,7 +143,7 @@ class _RequestTrace:
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer = tracer
         self._span = span
-        # Stages are timed by a clock that is never set; spans want the time of day.
+        # Steps are timed by a clock that is never set; spans want the time of day.
         self._clock_began = time.time_ns() - time.monotonic_ns()
         self._sources: set[str] = set()
         self._fallbacks: set[str] = set()
@@ -181,16 +181,16 @@ class _RequestTrace:
             span.set_attribute("recsys.fallback", ",".join(sorted(self._fallbacks)))
 
     def _tell(self, asked: float, times: BatchTimes | None) -> None:
-        stages = list(times.stages) if times is not None else []
+        steps = list(times.steps) if times is not None else []
         size = {} if times is None else {"recsys.batch_size": times.size}
         now = time.monotonic()
         queue = self._child("queue", asked, size)
-        queue.end(self._time(stages[0].started if stages else now))
-        for stage in stages:
-            span = self._child(stage.name, stage.started, size)
-            if stage.failed:
+        queue.end(self._time(steps[0].started if steps else now))
+        for step in steps:
+            span = self._child(step.name, step.started, size)
+            if step.failed:
                 span.set_status(trace.StatusCode.ERROR)
-            ended = stage.ended
+            ended = step.ended
             if ended is None:  # the deadline has passed, and the answer does without it
                 span.set_attribute("recsys.unfinished", True)
             span.end(self._time(now if ended is None else ended))

@@ -95,10 +95,10 @@ def test_health_answers_while_inference_runs(models: ModelStore, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
     retrieve = models.current.retrieve
 
-    def slow(requests, *, rerank):
+    def slow(requests, **options):
         started.set()
         assert go_on.wait(10)
-        return retrieve(requests, rerank=rerank)
+        return retrieve(requests, **options)
 
     monkeypatch.setattr(models.current, "retrieve", slow)
     with TestClient(create_app(models)) as client:
@@ -195,9 +195,9 @@ def test_a_slow_stage_2_is_left_out_when_the_deadline_comes(models: ModelStore, 
     go_on = threading.Event()
     rerank = models.current.rerank
 
-    def slow(retrieved):
+    def slow(retrieved, **options):
         go_on.wait(10)
-        return rerank(retrieved)
+        return rerank(retrieved, **options)
 
     expected = models.current.recommend([Request(5, user_id=101)], rerank=False)[0]
     monkeypatch.setattr(models.current, "rerank", slow)

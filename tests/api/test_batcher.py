@@ -17,16 +17,17 @@ class Notes:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.stages: list[str] = []
+        self.steps: list[str] = []
 
     def batch(self, size: int, waited: Sequence[float]) -> None:
         assert len(waited) == size
         assert min(waited) >= 0
         self.sizes.append(size)
 
-    def stage(self, name: str, seconds: float) -> None:
+    def step(self, name: str, seconds: float, size: int) -> None:
         assert seconds >= 0
-        self.stages.append(name)
+        assert size == self.sizes[-1]
+        self.steps.append(name)
 
 
 class Held:
@@ -39,10 +40,10 @@ class Held:
     def __getattr__(self, name: str):
         return getattr(self.recommender, name)
 
-    def retrieve(self, requests, *, rerank=True):
+    def retrieve(self, requests, **options):
         self.started.set()
         assert self.go_on.wait(20)
-        return self.recommender.retrieve(requests, rerank=rerank)
+        return self.recommender.retrieve(requests, **options)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_answers_under_concurrency_equal_answers_one_by_one(
     # What came in while a batch ran is the next one.
     assert sum(notes.sizes) == 20
     assert max(notes.sizes) == 8
-    assert notes.stages == ["stage1", "stage2"] * len(notes.sizes)
+    assert notes.steps == ["encode", "search", "rerank", "rules"] * len(notes.sizes)
 
 
 def test_a_full_queue_refuses_and_accepts_again(
@@ -133,10 +134,10 @@ def test_stage_2_is_not_begun_when_it_would_be_late_and_is_tried_again(
     class SlowOnce(Held):
         slow = True
 
-        def rerank(self, retrieved):
+        def rerank(self, retrieved, **options):
             if self.slow:
                 time.sleep(0.3)
-            return self.recommender.rerank(retrieved)
+            return self.recommender.rerank(retrieved, **options)
 
     held = SlowOnce(untrained_recommender)
     held.go_on.set()
@@ -151,7 +152,8 @@ def test_stage_2_is_not_begun_when_it_would_be_late_and_is_tried_again(
 
     assert slow.ranked.source == patient.ranked.source == "reranked"
     assert (hurried.ranked.source, hurried.fallback) == ("retrieved", "deadline")
-    assert notes.stages == ["stage1", "stage2", "stage1", "stage1", "stage2"]
+    both = ["encode", "search", "rerank", "rules"]
+    assert notes.steps == [*both, "encode", "search", "rules", *both]
 
 
 def test_the_end_answers_what_waits_and_refuses_what_comes(

@@ -1,6 +1,7 @@
-"""What a trace tells of stages that fail or are late."""
+"""What a trace tells of steps that fail or are late."""
 
 import threading
+from operator import attrgetter
 
 import pytest
 from fastapi.testclient import TestClient
@@ -24,9 +25,12 @@ def only_trace(collector: Collector) -> tuple[Span, list[Span]]:
 
 @pytest.mark.parametrize(
     ("broken", "reason", "failed"),
-    [("retrieve", "stage1_error", [False, True]), ("rerank", "stage2_error", [False, False, True])],
+    [
+        ("retriever.index.search", "stage1_error", [False, False, True]),
+        ("reranker.scores", "stage2_error", [False, False, False, True]),
+    ],
 )
-def test_a_stage_that_fails_is_marked_and_the_request_is_not(
+def test_a_step_that_fails_is_marked_and_the_request_is_not(
     models: ModelStore,
     monkeypatch: pytest.MonkeyPatch,
     broken: str,
@@ -36,7 +40,8 @@ def test_a_stage_that_fails_is_marked_and_the_request_is_not(
     def fail(*args, **kwargs):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(models.current, broken, fail)
+    owner, _, name = broken.rpartition(".")
+    monkeypatch.setattr(attrgetter(owner)(models.current), name, fail)
     with collecting() as collector:
         with traced_app(models, collector) as client:
             assert client.get("/recommend?user_id=101").json()["fallback"] == reason
@@ -46,17 +51,18 @@ def test_a_stage_that_fails_is_marked_and_the_request_is_not(
     assert [one.status.code == Status.STATUS_CODE_ERROR for one in children] == failed
 
 
-def test_a_stage_that_is_late_ends_with_the_answer_that_does_without_it(
+def test_a_step_that_is_late_ends_with_the_answer_that_does_without_it(
     models: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    rerank = models.current.rerank
+    reranker = models.current.reranker
+    scores = reranker.scores
 
-    def slow(retrieved):
+    def slow(*arguments):
         assert go_on.wait(10)
-        return rerank(retrieved)
+        return scores(*arguments)
 
-    monkeypatch.setattr(models.current, "rerank", slow)
+    monkeypatch.setattr(reranker, "scores", slow)
     with collecting() as collector:
         with traced_app(models, collector) as client:
             hurried = {"X-Deadline-Ms": "300"}
@@ -65,10 +71,11 @@ def test_a_stage_that_is_late_ends_with_the_answer_that_does_without_it(
         server, children = only_trace(collector)
     assert (answer["source"], answer["fallback"]) == ("retrieved", "deadline")
     assert attributes(server)["recsys.source"] == "retrieved"
-    assert [child.name for child in children] == ["queue", "stage1", "stage2"]
-    assert ["recsys.unfinished" in attributes(child) for child in children] == [False, False, True]
-    assert 0.2e9 < children[2].end_time_unix_nano - children[2].start_time_unix_nano < 2e9
-    assert children[2].end_time_unix_nano <= server.end_time_unix_nano
+    assert [child.name for child in children] == ["queue", "encode", "search", "rerank"]
+    unfinished = ["recsys.unfinished" in attributes(child) for child in children]
+    assert unfinished == [False, False, False, True]
+    assert 0.2e9 < children[3].end_time_unix_nano - children[3].start_time_unix_nano < 2e9
+    assert children[3].end_time_unix_nano <= server.end_time_unix_nano
 
 
 def test_a_request_that_breaks_is_marked(
