@@ -1,6 +1,5 @@
 """How the server is to behave, as numbers."""
 
-import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,8 +11,8 @@ class ServingOptions:
     """deadline_ms: for an answer, unless a request says otherwise.
     max_batch: requests run at once. max_queue: requests that may wait for it; more are refused.
     cache_mb: memory for answers; 0 for no cache.
-    history_cache_mb: memory for what stored histories tell of all items; 0 keeps nothing.
-    threads: batches run at the same time; None for the CPU cores over the workers, one with a GPU.
+    history_cache_mb: memory for encoded histories and their candidates' signals; 0 keeps nothing.
+    threads: batches run at the same time.
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
     keys_for_reads: whether recommendations, too, are for holders of an API key alone.
@@ -29,20 +28,13 @@ class ServingOptions:
     max_queue: int = 512
     cache_mb: float = 64.0
     history_cache_mb: float = 256.0
-    threads: int | None = None
+    threads: int = 1
     workers: int = 1
     rate_limit: str | None = None
     keys_for_reads: bool = False
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
     tracing_service_name: str = "two-stage-recsys"
-
-    def batches_at_once(self, device: str) -> int:
-        """``threads``, or as many as there are cores for."""
-        if self.threads is not None:
-            return self.threads
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return 1 if device == "cuda" else max(1, (cores or 1) // self.workers)
 
     def __post_init__(self) -> None:
         for name, lowest in (
@@ -55,7 +47,7 @@ class ServingOptions:
             ("workers", 1),
         ):
             value = getattr(self, name)
-            if value is not None and value < lowest:
+            if value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
         if self.tracing_endpoint is not None:
             _check_tracing(self.tracing_endpoint, self.tracing_sample_rate)

@@ -34,7 +34,7 @@ class Service:
             options.max_batch,
             options.max_queue,
             self.telemetry,
-            options.batches_at_once(models.device),
+            options.threads,
         )
         self.telemetry.watch(self.batcher.__len__, self.cache)
         self.telemetry.serves(models.current.model_version)
