@@ -102,7 +102,12 @@ def stage2_recipes(recipe: Recipe) -> dict[str, Recipe]:
         return replace(recipe, reranking=replace(reranking, cross_encoder=encoder))
 
     unaveraged = replace(reranking, average_share=0.0)
+    wide = network(dim=64, num_heads=4)
+    assert wide.reranking is not None
     return {
+        "64 wide, attending to 50 events": replace(
+            wide, reranking=replace(wide.reranking, max_history=50)
+        ),
         "without attention to the history": network(num_layers=0),
         "with text vectors in the tokens": network(text_tokens=True),
         "without averaged weights": replace(recipe, reranking=unaveraged),

@@ -129,6 +129,7 @@ def test_stage2_recipes_change_one_setting_each(full: Variant) -> None:
         for name, changed in stage2_recipes(recipe).items()
     }
     own = dict(recipe.reranking.cross_encoder)
+    assert encoders["64 wide, attending to 50 events"] == {**own, "dim": 64, "num_heads": 4}
     assert encoders["without attention to the history"] == {**own, "num_layers": 0}
     assert encoders["with text vectors in the tokens"] == {**own, "text_tokens": True}
     assert encoders["without averaged weights"] == own
