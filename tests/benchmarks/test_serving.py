@@ -74,9 +74,11 @@ def test_a_bundle_is_driven_without_a_bad_answer(untrained_bundle: Path) -> None
     assert len(content["drives"]) == 12
     assert all(one["requests"] > 0 and one["bad"] == 0 for one in content["drives"])
     assert all(one["p50"] <= one["p95"] <= one["p99"] for one in content["drives"])
-    budget = content["budget_ms"]
-    assert 0 < budget["stage 1"] < budget["request"]
-    assert 0 < budget["stage 2"] < budget["request"]
+    waits, work = content["budget_ms"]["waits"], content["budget_ms"]["work"]
+    assert all(0 < work[step] <= waits[step] for step in serving.STEPS)
+    assert waits["HTTP"] > 0
+    assert sum(waits.values()) == pytest.approx(2 * waits["all"])
+    assert "100.0% get the same 10 items" in content["protocol"]
 
 
 def test_what_wrk_cannot_drive_is_told() -> None:
