@@ -11,7 +11,7 @@ from recsys.artifact import Stage2, build_cross_encoder, build_two_tower, save_a
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
-from recsys.index import FlatIndexBuilder
+from recsys.index_builders import FlatIndexBuilder
 from recsys.item_graph import co_occurrence_graphs
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId

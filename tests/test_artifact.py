@@ -12,7 +12,8 @@ import torch
 
 from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact, save_artifact
 from recsys.errors import InputError
-from recsys.index import CandidateIndex, FlatIndexBuilder
+from recsys.index import CandidateIndex
+from recsys.index_builders import FlatIndexBuilder
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId, Request
 from tests.conftest import write_untrained_bundle

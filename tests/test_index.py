@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from recsys.errors import InputError
-from recsys.index import (
-    CandidateIndex,
-    Exclusion,
+from recsys.index import CandidateIndex, Exclusion
+from recsys.index_builders import (
     FlatIndexBuilder,
     HnswIndexBuilder,
     IndexBuilder,
@@ -150,7 +149,7 @@ def test_ivfpq_finds_most_of_what_flat_finds():
 
 
 def test_ivfpq_lowers_its_parameters_to_a_small_catalogue(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO, "recsys.index"):
+    with caplog.at_level(logging.INFO, "recsys.index_builders"):
         index = IvfPqIndexBuilder(num_lists=500, num_subvectors=8).build(clustered(700))
     assert "700 items train 17 lists (not 500) and 4-bit codes (configured: 8)" in caplog.text
     assert len(index) == 700

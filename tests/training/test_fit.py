@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys import losses
 from recsys.data.histories import Histories
-from recsys.index import FlatIndexBuilder
+from recsys.index_builders import FlatIndexBuilder
 from recsys.training import stage1, stage2
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower, search_epochs
