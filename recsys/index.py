@@ -159,8 +159,8 @@ class CandidateIndex:
     ) -> tuple[Embeddings, Indices]:
         """Scores and items [B, fetch] of a flat index, best first, without what is excluded.
 
-        Query by query, since FAISS takes one selector per call. It costs a fraction of fetching as
-        many more items for each query as the longest history of a batch has.
+        Query by query, since FAISS takes one selector per call; fetching as many more items for
+        each query as the longest history of a batch has costs more.
         """
         shape = (len(queries), fetch)
         scores, positions = np.empty(shape, np.float32), np.empty(shape, np.int64)

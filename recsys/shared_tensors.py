@@ -15,7 +15,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Three of the bundle that is served, and as many of one that is about to take its place.
+# More than those of the bundle that is served and of one that is about to take its place.
 _KEPT_FILES = 6
 _folder: Path | None = None
 
