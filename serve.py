@@ -10,9 +10,13 @@ from recsys import cli
 def main(config: DictConfig) -> None:
     """Serve until interrupted."""
     # Imported here, so that --help and a mistyped command answer at once.
+    from recsys.api.cores import default_workers
     from recsys.api.options import ServingOptions
 
-    if config.workers > 1:
+    workers = config.workers
+    if workers is None:
+        workers = default_workers(str(config.device), config.rate_limit)
+    if workers > 1:
         from recsys.api.supervisor import serve
     else:
         from recsys.api.server import serve
@@ -31,7 +35,7 @@ def main(config: DictConfig) -> None:
             cache_mb=config.cache.max_mb if config.cache.enabled else 0,
             history_cache_mb=config.history_cache_mb,
             threads=config.threads,
-            workers=config.workers,
+            workers=workers,
             rate_limit=config.rate_limit,
             keys_for_reads=config.keys_for_reads,
             tracing_endpoint=str(endpoint) if endpoint is not None else None,

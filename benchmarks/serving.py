@@ -2,10 +2,10 @@
 
     python benchmarks/serving.py --bundle checkpoints/latest
 
-Starts (a) a bare endpoint that returns constants through a pydantic model, (b) the server without
-and (c) with its cache, (d) without it in two workers, and drives them in turns with wrk over random
-users. Figures are medians over the turns, ratios those of the same turn. Needs wrk (Debian: apt
-install wrk).
+Starts (a) a bare endpoint in one process that returns constants through a pydantic model, (b) the
+server without and (c) with its cache, (d) without it in one worker, and drives them in turns with
+wrk over random users. Figures are medians over the turns, ratios those of the same turn. Needs wrk
+(Debian: apt install wrk).
 """
 
 if not __package__:  # run as a file
@@ -27,14 +27,15 @@ from rich.table import Table
 from benchmarks.harness import plain_table, present
 from benchmarks.runs import ROOT, counted, machine
 from benchmarks.servers import drive, need_wrk, serving
+from recsys.api.cores import default_workers
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
 from recsys.recommender import Recommender
 from recsys.schema import Request
 
 BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
-TWO_WORKERS = "cache off, 2 workers"
-SERVERS = (BARE, UNCACHED, TWO_WORKERS, CACHED)
+ONE_WORKER = "cache off, 1 worker"
+SERVERS = (BARE, UNCACHED, ONE_WORKER, CACHED)
 CONNECTIONS = (1, 16, 64)
 SECONDS_TO_WAKE = 2
 STEPS = ("encode", "search", "rerank", "rules")
@@ -76,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         BARE: ["benchmarks/bare_app.py", "{port}"],
         UNCACHED: [*own, "cache.enabled=false", "port={port}"],
         CACHED: [*own, "cache.enabled=true", "port={port}"],
-        TWO_WORKERS: [*own, "cache.enabled=false", "workers=2", "port={port}"],
+        ONE_WORKER: [*own, "cache.enabled=false", "workers=1", "port={port}"],
     }
     ready = {BARE: "/recommend?user_id=1"}
     drives: list[dict[str, Any]] = []
@@ -100,11 +101,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     drives.append({"server": name, "connections": connections, **figures})
                     progress.advance(task)
         after = read_metrics(urls[UNCACHED])
+    served = f"{counted(default_workers('auto', None), 'worker')} where not said otherwise"
     same = f"{same_lists(artifact):.1%} get the same {NUM_COMPARED} items in the same order"
     return {
         "protocol": f"{artifact.version}: {len(artifact.users):,} users, {len(artifact.items):,} "
-        f"items, {artifact.num_candidates} candidates re-ranked; random users, top_k=10. Of all "
-        f"users, {same} from PyTorch in 32 bits.",
+        f"items, {artifact.num_candidates} candidates re-ranked; random users, top_k=10; {served}. "
+        f"Of all users, {same} from PyTorch in 32 bits.",
         "machine": machine(("torch", "onnxruntime", "fastapi", "uvicorn")),
         "overrides": list(arguments.overrides),
         "turns": arguments.turns,
@@ -203,7 +205,7 @@ def speed_table(content: Mapping[str, Any]) -> Table:
 def budget_table(content: Mapping[str, Any]) -> Table:
     """Where a request's time goes."""
     table = plain_table(
-        "where the time of a request goes, cache off, one worker",
+        "where the time of a request goes, cache off",
         "means in milliseconds; work is that of a batch, divided among its requests",
     )
     table.add_column("step")

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of load (default 10)")
     parser.add_argument("--warm-up", type=int, default=60, help="seconds before (default 60)")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/soak.json")
-    parser.add_argument("overrides", nargs="*", help="of configs/serve.yaml, e.g. workers=2")
+    parser.add_argument("overrides", nargs="*", help="of configs/serve.yaml, e.g. workers=1")
     arguments = parser.parse_args()
     if arguments.minutes <= 0 or arguments.warm_up < 1:
         parser.error("--minutes and --warm-up must be more than 0")

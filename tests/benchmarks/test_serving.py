@@ -31,7 +31,7 @@ def test_ratios_are_those_of_a_turn_and_figures_medians() -> None:
             drives += [
                 drive(serving.BARE, connections, bare, 2.0),
                 drive(serving.UNCACHED, connections, own, 8.0, bad),
-                drive(serving.TWO_WORKERS, connections, own, 8.0),
+                drive(serving.ONE_WORKER, connections, own, 8.0),
                 drive(serving.CACHED, connections, bare, 3.0),
             ]
     table = serving.speed_table({"turns": 3, "seconds": 10, "drives": drives})
