@@ -29,6 +29,9 @@ _MAX_MARKED = 4_000_000
 """Up to so many (row, item) places, marking what is excluded is faster than sorting it."""
 
 
+_FEW_RECENT = 2048
+
+
 class Exclusion(NamedTuple):
     """Items that a search must not return; from ``CandidateIndex.exclusion``.
 
@@ -42,15 +45,44 @@ class Exclusion(NamedTuple):
 
 
 class CandidateIndex:
-    """Searches item embeddings by inner product; wraps a flat, HNSW or IVF-PQ FAISS index."""
+    """Searches item embeddings by inner product; wraps a flat, HNSW or IVF-PQ FAISS index.
 
-    def __init__(self, index: Any) -> None:
+    Args:
+        index: FAISS's own.
+        recent: float32 [R, D], embeddings of items that came after those of ``index``; each search
+            goes through all of them, and merges what it finds.
+    """
+
+    def __init__(self, index: Any, recent: Embeddings | None = None) -> None:
         self._index = index
+        self._recent = np.zeros((0, index.d), np.float32) if recent is None else recent
         self._hashed: tuple[int, Indices] | None = None
 
     def __len__(self) -> int:
         """Number of items N, padding not counted."""
+        return self._num_built + len(self._recent)
+
+    @property
+    def _num_built(self) -> int:
+        """Items of FAISS's index."""
         return int(self._index.ntotal)
+
+    @property
+    def num_recent(self) -> int:
+        """Items that came after the index had been built, R: those with the highest numbers."""
+        return len(self._recent)
+
+    def with_recent(self, recent: Embeddings) -> "CandidateIndex":
+        """The same with other recent items, float32 [R, D]; this one stays as it is.
+
+        FAISS's index itself is not added to, since others may be searching it.
+
+        Raises:
+            ValueError: when the width does not fit or an embedding is not finite.
+        """
+        if recent.ndim != 2 or recent.shape[1] != self.dim or not np.isfinite(recent).all():
+            raise ValueError(f"expected finite embeddings [R, {self.dim}]; found {recent.shape}")
+        return CandidateIndex(self._index, recent)
 
     @property
     def dim(self) -> int:
@@ -62,15 +94,27 @@ class CandidateIndex:
         """Whether search returns the true top items (flat), or nearly so (HNSW, IVF-PQ)."""
         return isinstance(self._index, faiss.IndexFlat)
 
-    def exclusion(self, item_idx: Indices) -> Exclusion:
-        """For searches without these items, int64 [E]; 0 is passed over."""
+    def exclusion(
+        self, item_idx: Indices, passing: NDArray[np.bool_] | None = None
+    ) -> Exclusion:
+        """For searches without these items, int64 [E]; 0 is passed over.
+
+        Args:
+            passing: bool [N + 1], the items that may be returned at all; None for all.
+        """
         items = item_idx[item_idx != PAD_IDX]
+        if passing is not None:
+            excluded = ~passing
+            excluded[items] = True
+            excluded[PAD_IDX] = False
+            items = np.flatnonzero(excluded)
         if not self.exact or not len(items):
             return Exclusion(items)
-        allowed = np.ones(len(self) + 1, bool)
-        allowed[items] = False
+        num_built = self._num_built
+        allowed = np.ones(num_built + 1, bool)
+        allowed[items[items <= num_built]] = False
         bits = np.packbits(allowed[1:], bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(self), faiss.swig_ptr(bits))
+        selector = faiss.IDSelectorBitmap(num_built, faiss.swig_ptr(bits))
         return Exclusion(items, _parameters("", sel=selector), bits)
 
     def search(
@@ -105,21 +149,53 @@ class CandidateIndex:
             exclude = [self.exclusion(np.zeros(0, np.int64))] * num_queries
         if len(exclude) != num_queries:
             raise ValueError(f"expected {num_queries} exclusions; found {len(exclude)}")
-        num_excluded = np.array([len(one.items) for one in exclude], np.int64)
+        scores, item_idx = self._search_built(queries, k, exclude, seed)
+        if len(self._recent):
+            found = self._search_recent(queries, k, exclude)
+            both = np.concatenate([scores, found[0]], 1), np.concatenate([item_idx, found[1]], 1)
+            best = order(both[0], self._hashes(seed)[both[1]])[:, :k]
+            scores, item_idx = (np.take_along_axis(one, best, axis=1) for one in both)
+        return scores, item_idx
+
+    def _search_recent(
+        self, queries: Embeddings, k: int, exclude: Sequence[Exclusion]
+    ) -> tuple[Embeddings, Indices]:
+        """Scores and items [B, R or fewer] of recent items alone, as ``search`` returns them."""
+        num_built = self._num_built
+        recent = [one.items[one.items > num_built] for one in exclude]
+        # All of few, which leaves no ties to be cut.
+        fetch = max(k + max(len(items) for items in recent), _FEW_RECENT)
+        fetch = min(fetch, len(self._recent))
+        scores, positions = faiss.knn(
+            queries, self._recent, fetch, metric=faiss.METRIC_INNER_PRODUCT
+        )
+        found = positions + 1 + num_built
+        for row, items in enumerate(recent):
+            dropped = np.isin(found[row], items)
+            scores[row, dropped] = -np.inf
+            found[row, dropped] = PAD_IDX
+        return scores, found
+
+    def _search_built(
+        self, queries: Embeddings, k: int, exclude: Sequence[Exclusion], seed: int
+    ) -> tuple[Embeddings, Indices]:
+        """As ``search``, without the recent items."""
+        num_queries, num_items = len(queries), self._num_built
+        num_excluded = np.array([(one.items <= num_items).sum() for one in exclude], np.int64)
         # Fewest items that must come back; repeated entries of ``exclude`` only lower it.
-        wanted = np.clip(len(self) - num_excluded, 0, k)
+        wanted = np.clip(num_items - num_excluded, 0, k)
 
         scores = np.full((num_queries, k), -np.inf, np.float32)
         item_idx = np.full((num_queries, k), PAD_IDX, np.int64)
         rows = np.arange(num_queries)
         # One more than wanted tells whether the last one ties with the next.
         fetch, effort = k + 1 + (0 if self.exact else int(num_excluded.max(initial=0))), 1
-        while len(rows) and len(self):
-            fetch = min(fetch, len(self))
+        while len(rows) and num_items:
+            fetch = min(fetch, num_items)
             excluded = [exclude[row] for row in rows.tolist()]
             if self.exact:
                 found_scores, found = self._fetch_exact(queries[rows], fetch, excluded)
-                complete = fetch == len(self)
+                complete = fetch == num_items
             else:
                 found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
                 _drop_excluded(found_scores, found, excluded, len(self))
@@ -183,9 +259,9 @@ class CandidateIndex:
         Empty places (FAISS's -1) come back as index 0.
         """
         index, parameters = self._index, None
-        complete = fetch == len(self)
+        complete = fetch == self._num_built
         if isinstance(index, faiss.IndexHNSW):
-            if 4 * fetch >= len(self):
+            if 4 * fetch >= self._num_built:
                 # A walk over most of the graph costs more than a scan, and misses nodes that no
                 # edge leads to.
                 index = faiss.downcast_index(index.storage)
@@ -200,7 +276,7 @@ class CandidateIndex:
         return scores, positions + 1, complete
 
     def save(self, path: Path) -> None:
-        """Write one file that ``load`` reads."""
+        """Write one file that ``load`` reads; recent items are not part of it."""
         faiss.write_index(self._index, str(path))
 
     @classmethod

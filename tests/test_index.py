@@ -80,6 +80,46 @@ def test_flat_equals_exact_search_with_ties_and_exclusions(search):
     assert item_idx.dtype == np.int64
 
 
+@given(searches(), st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_recent_items_are_found_as_if_they_had_been_built_in(search, num_recent):
+    embeddings, queries, k, exclude, seed = search
+    num_built = max(len(embeddings) - num_recent, 1)
+    before = FlatIndexBuilder().build(embeddings[:num_built])
+    index = before.with_recent(embeddings[num_built:])
+    found = index.search(queries, k, exclusions(index, exclude), seed)
+    true = exact_search(embeddings, queries, k, exclude, seed)
+    np.testing.assert_array_equal(found[1], true[1])
+    np.testing.assert_array_equal(found[0], true[0])
+    assert len(before) == num_built - 1
+    assert (len(index), index.num_recent) == (len(embeddings) - 1, len(embeddings) - num_built)
+
+
+@given(searches(), st.integers(0, 2**32 - 1), st.sampled_from([0, 5]))
+@settings(max_examples=100, deadline=None)
+def test_items_that_do_not_pass_are_excluded_too(search, mask_seed, num_recent):
+    embeddings, queries, k, exclude, seed = search
+    num_built = max(len(embeddings) - num_recent, 1)
+    index = FlatIndexBuilder().build(embeddings[:num_built]).with_recent(embeddings[num_built:])
+    passing = np.random.default_rng(mask_seed).random(len(embeddings)) < 0.5
+    excluded = [index.exclusion(row, passing) for row in exclude]
+    found = index.search(queries, k, excluded, seed)
+    failing = np.tile(np.flatnonzero(~passing), (len(queries), 1))
+    both = np.concatenate([exclude, failing], axis=1)
+    np.testing.assert_array_equal(found[1], exact_search(embeddings, queries, k, both, seed)[1])
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_list_of_few_that_pass_is_full(builder: IndexBuilder):
+    embeddings = clustered(1000)
+    index = builder.build(embeddings[:801]).with_recent(embeddings[801:])
+    passing = np.zeros(1001, bool)
+    passing[[3, 500, 801, 1000]] = True
+    excluded = index.exclusion(np.array([500]), passing)
+    _, item_idx = index.search(embeddings[1:2], 4, [excluded])
+    assert sorted(item_idx[0].tolist()) == [0, 3, 801, 1000]
+
+
 @given(searches())
 @settings(max_examples=50, deadline=None)
 def test_hnsw_never_returns_excluded_items_nor_a_short_list(search):
