@@ -49,8 +49,9 @@ from recsys.baselines import Baseline, Popularity, rank
 from recsys.data.prepare import TrainingData
 from recsys.evaluation import ranked_tensor
 from recsys.recommender import Recommender
+from recsys.request import Request
 from recsys.results import column_name
-from recsys.schema import ExternalId, Request
+from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 

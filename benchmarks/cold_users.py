@@ -40,8 +40,8 @@ from recsys.baselines import Baseline, ItemWeights, Popularity, fit_popularity, 
 from recsys.data.histories import Histories
 from recsys.evaluation import ranked_tensor
 from recsys.recommender import Recommender
+from recsys.request import Request
 from recsys.results import column_name, label
-from recsys.schema import Request
 
 log = logging.getLogger(__name__)
 

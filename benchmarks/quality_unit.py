@@ -122,7 +122,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         lambdamart,
         recommender.retriever,
         stage2.extractor,
-        recommender.histories,
+        recommender.histories.log,
         users,
         recommender.num_candidates,
         EVALUATION_K,

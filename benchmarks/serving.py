@@ -31,7 +31,7 @@ from recsys.api.cores import default_workers
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
 ONE_WORKER = "cache off, 1 worker"

@@ -102,7 +102,7 @@ def write_recommendations(
     from rich.progress import track
 
     from recsys.recommender import BATCH_SIZE
-    from recsys.schema import Request
+    from recsys.request import Request
 
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:

@@ -15,7 +15,7 @@ from recsys.index import Exclusion
 from recsys.list_scorer import attention_memory
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.retriever import Retriever
-from recsys.schema import HistoryBatch
+from recsys.schema import ExternalId, HistoryBatch
 from recsys.signals import SignalExtractor, event_ages
 
 
@@ -41,7 +41,8 @@ class EncodedHistory(NamedTuple):
     returned. query: float32 [D], the query embedding. recent: int64 [L], the latest events that
     stage 2 attends to, left-aligned, the rest 0. recent_age: float32 [L]; see ``RankingBatch``.
     memory: of ``attention_memory``, for an exported stage 2; else empty. features: of the
-    candidates that were re-ranked last; None where there were none.
+    candidates that were re-ranked last; None where there were none. version: of the user's events,
+    see ``UserEvents``.
     """
 
     events: HistoryBatch
@@ -51,6 +52,7 @@ class EncodedHistory(NamedTuple):
     recent_age: NDArray[np.float32]
     memory: Sequence[NDArray[np.float32]]
     features: ListFeatures | None = None
+    version: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -83,10 +85,23 @@ class HistoryEncoder:
         self.extractor = extractor
         self.max_history = max_history
 
+    def with_text(self, text: Tensor, retriever: Retriever) -> "HistoryEncoder":
+        """For more items: float32 [M + 1, T], the first the same. This object stays as it is.
+
+        Args:
+            retriever: of as many items.
+        """
+        extractor = None if self.extractor is None else self.extractor.with_text(text)
+        return HistoryEncoder(retriever, extractor, self.max_history, self.exported)
+
     @torch.inference_mode()
-    def encode(self, history: HistoryBatch) -> list[EncodedHistory]:
-        """One of each row [B, L]."""
-        queries = self.retriever.encode(history).float().cpu()
+    def encode(self, history: HistoryBatch, wanted: Tensor | None = None) -> list[EncodedHistory]:
+        """One of each row [B, L].
+
+        Args:
+            wanted: see ``Retriever.encode``.
+        """
+        queries = self.retriever.encode(history, wanted).float().cpu()
         recent = latest_events(history, self.max_history)
         missing = self.max_history - recent.mask.shape[1]
         items, ages = (
@@ -131,22 +146,38 @@ class HistoryCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._kept: OrderedDict[int, EncodedHistory] = OrderedDict()
+        self._kept: OrderedDict[ExternalId, EncodedHistory] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Users that are kept."""
         return len(self._kept)
 
-    def get(self, users: Sequence[int]) -> list[EncodedHistory | None]:
-        """What is kept of each user."""
+    def get(
+        self, users: Sequence[ExternalId | None], versions: Sequence[int]
+    ) -> list[EncodedHistory | None]:
+        """What is kept of each user, where it is of that version; None is nobody."""
         with self._lock:
-            for user in users:
-                if user in self._kept:
-                    self._kept.move_to_end(user)
-            return [self._kept.get(user) for user in users]
+            return [
+                None if user is None else self._found(user, version)
+                for user, version in zip(users, versions, strict=True)
+            ]
 
-    def put(self, user: int, encoded: EncodedHistory) -> None:
+    def _found(self, user: ExternalId, version: int) -> EncodedHistory | None:
+        found = self._kept.get(user)
+        if found is None or found.version != version:
+            return None
+        self._kept.move_to_end(user)
+        return found
+
+    def forget(self, user: ExternalId) -> None:
+        """Drop what is kept of a user."""
+        with self._lock:
+            dropped = self._kept.pop(user, None)
+            if dropped is not None:
+                self.num_bytes -= dropped.num_bytes
+
+    def put(self, user: ExternalId, encoded: EncodedHistory) -> None:
         """Keep it, and drop what was asked for longest ago until all fits."""
         if encoded.num_bytes > self.max_bytes:
             return

@@ -94,9 +94,7 @@ class CandidateIndex:
         """Whether search returns the true top items (flat), or nearly so (HNSW, IVF-PQ)."""
         return isinstance(self._index, faiss.IndexFlat)
 
-    def exclusion(
-        self, item_idx: Indices, passing: NDArray[np.bool_] | None = None
-    ) -> Exclusion:
+    def exclusion(self, item_idx: Indices, passing: NDArray[np.bool_] | None = None) -> Exclusion:
         """For searches without these items, int64 [E]; 0 is passed over.
 
         Args:

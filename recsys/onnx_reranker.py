@@ -1,12 +1,14 @@
 """Stage 2 on a CPU: a few lists at a time through ONNX Runtime."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys.encoded_history import EncodedHistory, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
@@ -82,6 +84,13 @@ class OnnxReranker:
             (found,) = self._session.run(None, inputs._asdict())
             scores[rows, :length] = found.reshape(len(rows), length)
         return scores
+
+    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "OnnxReranker":  # noqa: ARG002
+        """See ``Reranker``; the graph itself reads no text."""
+        assert encoder.extractor is not None
+        other = copy(self)
+        other.encoder, other.extractor = encoder, encoder.extractor
+        return other
 
 
 def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,23 +11,28 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.artifact import Artifact, Stage2, load_artifact
 from recsys.data.vocabulary import Vocabulary
 from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
+from recsys.growing import GrowingRows
+from recsys.index import Exclusion
+from recsys.live_items import ItemProjector
 from recsys.onnx_reranker import OnnxReranker
-from recsys.ranking import order, tie_hash
+from recsys.ranking import order, tie_hash, top_k
+from recsys.request import Request
 from recsys.reranker import BatchReranker, Reranker
 from recsys.retriever import Retriever
-from recsys.schema import TITLE, ExternalId, HistoryBatch, RankedList, Request, Source
+from recsys.schema import ITEM_ID, TITLE, ExternalId, RankedList, Source
+from recsys.user_histories import UserHistories
 
 # Bounds memory; a list does not depend on which requests share its batch.
 BATCH_SIZE = 64
 # See ``Retriever``.
 MIN_ROWS = 16
 
+_NO_ITEMS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 Step = Literal["encode", "search", "rerank", "rules"]
 """What making lists consists of; the first two are stage 1, the others stage 2."""
@@ -42,13 +49,13 @@ def unwatched(step: Step) -> AbstractContextManager[object]:  # noqa: ARG001
 class Retrieved(NamedTuple):
     """What stage 1 found for some requests, and what stage 2 needs besides.
 
-    users: whose stored history is used, by index; 0 = nobody's. histories: of each request.
-    exclude: int64 [E] of each request. item_idx: int64 [B, K], the candidates, best first,
+    keys: whose history it is that is kept for later lists; None where it is not. histories: of each
+    request. exclude: int64 [E] of each request. item_idx: int64 [B, K], the candidates, best first,
     0 = none. scores: float32 [B, K], -inf where none.
     """
 
     requests: Sequence[Request]
-    users: Sequence[int]
+    keys: Sequence[ExternalId | None]
     histories: Sequence[EncodedHistory]
     exclude: Sequence[NDArray[np.int64]]
     item_idx: NDArray[np.int64]
@@ -73,7 +80,12 @@ class Recommender:
         self.items: Vocabulary = artifact.items
         self.item_frame: pd.DataFrame = artifact.item_frame
         self.num_candidates = artifact.num_candidates
-        self.histories = artifact.histories
+        self.histories = UserHistories(
+            artifact.histories,
+            artifact.users,
+            artifact.items,
+            artifact.manifest.get("user_attributes", []),
+        )
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
@@ -83,12 +95,13 @@ class Recommender:
         if stage2 is not None:
             self.encoder, self.reranker = _reranking(stage2, self.retriever, device)
         self.cache = HistoryCache(cache_bytes)
+        self._text = GrowingRows(artifact.text)
+        self._titles: list[str] = artifact.item_frame[TITLE].tolist()
         counts = artifact.histories.item_counts(len(artifact.items))
         self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(counts))).numpy()
         by_popularity = order(counts[1:], self._hashes[1:]) + 1
         self._popular: NDArray[np.int64] = by_popularity.astype(np.int64)
         self._popular_scores = counts[self._popular].astype(np.float32)
-        self._latest_event = int(artifact.histories.timestamps.max(initial=0))
 
     @classmethod
     def load(cls, bundle: Path, device: str = "cpu", cache_bytes: int = 0) -> "Recommender":
@@ -99,10 +112,71 @@ class Recommender:
         """
         return cls(load_artifact(bundle), device, cache_bytes)
 
+    @cached_property
+    def projector(self) -> ItemProjector:
+        """Turns content into vectors: of items without training events, and of texts."""
+        content_map = self.artifact.two_tower.content_map
+        assert content_map is not None  # as any trained ensemble has
+        return ItemProjector(
+            content_map, self.artifact.item_frame, self.artifact.items, self.artifact.attributes
+        )
+
+    def with_items(self, frame: pd.DataFrame, text: NDArray[np.float32]) -> "Recommender":
+        """A recommender with more items, or others in their place; this one goes on as it is.
+
+        An item that training has met keeps its vectors, which say more than its text does; of any
+        other, content decides (see ``ContentMap``).
+
+        Args:
+            frame: of the items, each once, as in ``Dataset.items``.
+            text: float32 [m, T], of their texts by ``catalog.texts``, in the same order.
+        """
+        known = self.items.encode(frame[ITEM_ID])
+        later = known > len(self.artifact.items)
+        other = copy(self)
+        other._set_titles(known, frame[TITLE].tolist())
+        if later.any():
+            other.cache = HistoryCache(self.cache.max_bytes)  # for histories with these items
+            vectors = self.projector.vectors(frame[later], text[later])
+            item_idx = torch.from_numpy(known[later])
+            other._text = self._text.replaced(item_idx, vectors.text)
+            other._set_retriever(self.retriever.with_vectors(item_idx, vectors.towers))
+        if (new := known == 0).any():
+            other._append(frame[new], text[new])
+        return other
+
+    def _set_titles(self, item_idx: NDArray[np.int64], titles: Sequence[str]) -> None:
+        changed = list(self._titles)
+        for item, title in zip(item_idx.tolist(), titles, strict=True):
+            if item:
+                changed[item - 1] = title
+        self._titles = changed
+
+    def _append(self, frame: pd.DataFrame, text: NDArray[np.float32]) -> None:
+        """In place, of an object that nobody else has yet."""
+        first = len(self.items) + 1
+        vectors = self.projector.vectors(frame, text)
+        self.items = self.items.extended(frame[ITEM_ID].tolist())
+        self.histories = self.histories.with_items(self.items)
+        self._titles = [*self._titles, *frame[TITLE]]
+        self._text = self._text.extended(vectors.text)
+        new = np.arange(first, len(self.items) + 1)
+        self._hashes = np.append(self._hashes, tie_hash(torch.from_numpy(new)).numpy())
+        self._popular = np.append(self._popular, new)
+        self._popular_scores = np.append(self._popular_scores, np.zeros(len(new), np.float32))
+        self._set_retriever(self.retriever.with_items(vectors.towers))
+
+    def _set_retriever(self, retriever: Retriever) -> None:
+        self.retriever = retriever
+        self.encoder = self.encoder.with_text(self._text.rows, retriever)
+        if self.reranker is not None:
+            self.reranker = self.reranker.with_text(self._text.rows, self.encoder)
+
     def recommend(self, requests: Sequence[Request], *, rerank: bool = True) -> list[RankedList]:
         """One ranked list per request, in the same order.
 
-        A user or a history without any known item gets the most popular items. Items of the history
+        Who has neither a known item in the history nor a context or a text gets the most popular
+        items. Items of the history
         and of ``exclude`` are never returned; a list is shorter than ``top_k`` only where too few
         other items exist.
 
@@ -140,8 +214,8 @@ class Recommender:
         if reranks:
             wanted = max(wanted, self.num_candidates)
         with watch("encode"):
-            users, histories = self._encoded(requests)
-            exclude = [self._known_items(request.exclude) for request in requests]
+            keys, histories = self._encoded(requests)
+            exclude = [self._excluded(request) for request in requests]
         with watch("search"):
             index, queries = self.retriever.index, np.stack([one.query for one in histories])
             excluded = [
@@ -149,12 +223,42 @@ class Recommender:
                 for one, more in zip(histories, exclude, strict=True)
             ]
             scores, item_idx = index.search(queries, wanted, excluded)
+            for row, request in enumerate(requests):
+                if request.text_vector is not None:
+                    scores[row], item_idx[row] = self._search_by_text(
+                        queries[row], request.text_vector, excluded[row], wanted
+                    )
         if reranks and wanted > self.num_candidates:
             # A row's candidates must not depend on how many a neighbour in the batch asked for,
             # since signals are standardised within a list.
             limits = np.maximum(top_ks, self.num_candidates)[:, None]
             item_idx[np.arange(wanted) >= limits] = 0
-        return Retrieved(requests, users, histories, exclude, item_idx, scores)
+        return Retrieved(requests, keys, histories, exclude, item_idx, scores)
+
+    def _search_by_text(
+        self,
+        query: NDArray[np.float32],
+        text_vector: NDArray[np.float32],
+        excluded: Exclusion,
+        k: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and items [k] by what the towers make of a text, and by likeness of texts.
+
+        What people like of all kinds outweighs the kind in the former, and the latter knows nothing
+        of what people like; of both, brought to unit variance over the catalogue, the sum.
+        """
+        likeness = self._text.rows[1:] @ torch.from_numpy(text_vector)
+        taste = self.retriever.embeddings[1:].float().cpu() @ torch.from_numpy(query)
+        scores = sum(
+            ((part - part.mean()) / part.std().clamp(min=1e-6) for part in (taste, likeness)),
+            start=torch.zeros(len(taste)),
+        )
+        scores[torch.from_numpy(excluded.items) - 1] = -torch.inf
+        item_idx = torch.arange(1, len(scores) + 1)
+        best, items = top_k(scores[None], item_idx, k)
+        missing = (0, k - best.shape[1])
+        best = torch.nn.functional.pad(best, missing, value=-torch.inf)
+        return best[0].numpy(), torch.nn.functional.pad(items, missing)[0].numpy()
 
     def rerank(self, retrieved: Retrieved, *, watch: Watch = unwatched) -> list[RankedList]:
         """The second half of ``recommend``; stage 1's order when the bundle has no stage 2.
@@ -169,23 +273,26 @@ class Recommender:
         with watch("rerank"):
             features = self._features(self.reranker, retrieved)
             scores = self.reranker.scores(retrieved.histories, features)
+            by_text = [request.text_vector is not None for request in retrieved.requests]
+            # Stage 2 has learned nothing of wishes: their lists stay as they are.
+            scores[by_text] = retrieved.scores[by_text, : scores.shape[1]]
         with watch("rules"):
             wanted = max(request.top_k for request in retrieved.requests)
             item_idx = item_idx[:, : scores.shape[1]]
             best = order(scores, self._hashes[item_idx])[:, :wanted]
             item_idx = np.take_along_axis(item_idx, best, axis=1)
             scores = np.take_along_axis(scores, best, axis=1)
-            return self._lists(retrieved, item_idx, scores, "reranked")
+            sources: list[Source] = ["retrieved" if own else "reranked" for own in by_text]
+            return self._lists(retrieved, item_idx, scores, sources)
 
     def as_retrieved(self, retrieved: Retrieved) -> list[RankedList]:
         """The answers in stage 1's order."""
-        return self._lists(retrieved, retrieved.item_idx, retrieved.scores, "retrieved")
+        sources: list[Source] = ["retrieved"] * len(retrieved.requests)
+        return self._lists(retrieved, retrieved.item_idx, retrieved.scores, sources)
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
         """The titles of items of the catalogue, in the same order."""
-        rows = self.items.encode(item_ids) - 1
-        titles: list[str] = self.item_frame[TITLE].iloc[rows].tolist()
-        return titles
+        return [self._titles[item - 1] for item in self.items.encode(item_ids).tolist()]
 
     def popular(self, request: Request) -> RankedList:
         """The most popular items, without those of the request's history: needs no model.
@@ -195,7 +302,7 @@ class Recommender:
         """
         if request.top_k < 1:
             raise InputError("top_k of at least 1", str(request.top_k), "ask for one item or more")
-        exclude = [self._seen(request), self._known_items(request.exclude)]
+        exclude = [self.histories.seen(request), self._excluded(request)]
         return self._popular_list(request, np.concatenate(exclude))
 
     def _lists(
@@ -203,7 +310,7 @@ class Recommender:
         retrieved: Retrieved,
         item_idx: NDArray[np.int64],
         scores: NDArray[np.float32],
-        source: Source,
+        sources: Sequence[Source],
     ) -> list[RankedList]:
         """item_idx, scores: [B, K], best first, 0 = none and last."""
         real = item_idx > 0
@@ -213,10 +320,10 @@ class Recommender:
         for row, (request, start, end) in enumerate(
             zip(retrieved.requests, [0, *ends], ends, strict=False)
         ):
-            if len(retrieved.histories[row].seen.items):
+            if _tells_a_taste(request, retrieved.histories[row]):
                 found = item_ids[start:end][: request.top_k]
                 answers.append(
-                    RankedList(request.user_id, found, scores[row, : len(found)], source)
+                    RankedList(request.user_id, found, scores[row, : len(found)], sources[row])
                 )
             else:
                 answers.append(self._popular_list(request, retrieved.exclude[row]))
@@ -240,71 +347,45 @@ class Recommender:
             new = reranker.features([histories[row] for row in missing], item_idx[missing])
             for row, one in zip(missing, new, strict=True):
                 found[row] = one
-                if retrieved.users[row]:
-                    self.cache.put(retrieved.users[row], histories[row]._replace(features=one))
+                if (key := retrieved.keys[row]) is not None:
+                    self.cache.put(key, histories[row]._replace(features=one))
         return [one for one in found if one is not None]
 
-    def _encoded(self, requests: Sequence[Request]) -> tuple[list[int], list[EncodedHistory]]:
-        """Users whose stored histories are used (else 0), and all histories.
-
-        Stored ones come from the cache where they are.
-        """
-        users = self._user_idx(requests)
-        stored = [0 if r.history is not None else u for r, u in zip(requests, users, strict=True)]
-        found = self.cache.get(stored)
+    def _encoded(
+        self, requests: Sequence[Request]
+    ) -> tuple[list[ExternalId | None], list[EncodedHistory]]:
+        """Keys in the cache (None: not kept there) and histories, from the cache where they are."""
+        known = self.histories.user_idx(requests)
+        keys = [
+            request.user_id if _is_stored(request) and (user or request.events.version) else None
+            for request, user in zip(requests, known, strict=True)
+        ]
+        versions = [request.events.version for request in requests]
+        found = self.cache.get(keys, versions)
         rows = [row for row, one in enumerate(found) if one is None]
         if rows:
-            batch = self._histories([requests[row] for row in rows], [users[row] for row in rows])
-            for row, one in zip(rows, self.encoder.encode(batch), strict=True):
-                found[row] = one
-                if stored[row]:
-                    self.cache.put(stored[row], one)
-        return stored, [one for one in found if one is not None]
+            for row, one in zip(
+                rows, self._newly_encoded([requests[r] for r in rows]), strict=True
+            ):
+                encoded = found[row] = one._replace(version=versions[row])
+                if (key := keys[row]) is not None:
+                    self.cache.put(key, encoded)
+        return keys, [one for one in found if one is not None]
 
-    def _histories(self, requests: Sequence[Request], users: Sequence[int]) -> HistoryBatch:
-        """Stored histories of known users and given ones, padded: [B, L]."""
-        user_idx = np.array(users, dtype=np.int64)
-        by_user = np.array([request.history is None for request in requests])
-        # A known user's attributes count with a history given in the request, too.
-        context = torch.from_numpy(self.histories.context[user_idx])
-        batch = self.histories.pad(user_idx * by_user)._replace(context=context)
-        given = {
-            row: self._known_items(request.history)
-            for row, request in enumerate(requests)
-            if request.history is not None
-        }
-        if not given:
-            return batch
-        width = max(batch.mask.shape[1], *(len(items) for items in given.values()))
-        item_idx, timestamps, mask = (_widened(part, width) for part in batch[:3])
-        for row, items in given.items():
-            item_idx[row, : len(items)] = torch.from_numpy(items)
-            # Without times of their own, the events count as a sitting that ends now, where "now"
-            # is the end of the training data.
-            seconds_ago = torch.arange(len(items) - 1, -1, -1)
-            timestamps[row, : len(items)] = self._latest_event - seconds_ago
-            mask[row, : len(items)] = True
-        return HistoryBatch(item_idx, timestamps, mask, context)
+    def _newly_encoded(self, requests: Sequence[Request]) -> list[EncodedHistory]:
+        encoded = self.encoder.encode(self.histories.batch(requests))
+        for row, request in enumerate(requests):
+            if request.text_vector is not None:
+                wanted = self.projector.text_vectors(request.text_vector[None]).towers
+                batch = self.histories.batch([request])
+                (encoded[row],) = self.encoder.encode(batch, wanted)
+        return encoded
 
-    def _seen(self, request: Request) -> NDArray[np.int64]:
-        """The items of a request's history."""
-        if request.history is not None:
-            return self._known_items(request.history)
-        (user,) = self._user_idx([request])
-        batch = self.histories.pad(np.array([user]))
-        return batch.item_idx[batch.mask].numpy()
-
-    def _user_idx(self, requests: Sequence[Request]) -> list[int]:
-        """0 for who is not known."""
-        ids = {request.user_id for request in requests if request.user_id is not None}
-        known = dict(zip(ids, self.users.encode(ids).tolist(), strict=True))
-        return [0 if r.user_id is None else known[r.user_id] for r in requests]
-
-    def _known_items(self, item_ids: Sequence[ExternalId]) -> NDArray[np.int64]:
-        if not len(item_ids):
-            return np.zeros(0, np.int64)
-        encoded = self.items.encode(item_ids)
-        return encoded[encoded > 0]
+    def _excluded(self, request: Request) -> NDArray[np.int64]:
+        """The items, besides those of the history, that must not be returned."""
+        if not request.exclude and not request.events.dismissed:
+            return _NO_ITEMS
+        return self.histories.known_items([*request.exclude, *request.events.dismissed])
 
     def _popular_list(self, request: Request, exclude: NDArray[np.int64]) -> RankedList:
         allowed = ~np.isin(self._popular, exclude)
@@ -324,5 +405,12 @@ def _reranking(
     return encoder, BatchReranker(model.to(device), extractor, encoder)
 
 
-def _widened(padded: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(padded, (0, width - padded.shape[1]))
+def _tells_a_taste(request: Request, history: EncodedHistory) -> bool:
+    """Whether anything is known that a list could be made of."""
+    has_more = request.context is not None or request.text_vector is not None
+    return has_more or len(history.seen.items) > 0
+
+
+def _is_stored(request: Request) -> bool:
+    """Whether the history is that of the user's id, and nothing of it comes with the request."""
+    return request.history is None and request.context is None and request.text_vector is None

@@ -32,6 +32,13 @@ class Reranker(Protocol):
         -inf where there is no candidate.
         """
 
+    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "Reranker":
+        """For more items: float32 [M + 1, T], the first the same. This object stays as it is.
+
+        Args:
+            encoder: of the histories that are to come then.
+        """
+
 
 class BatchReranker:
     """Runs the cross-encoder on a batch of lists: for a GPU, and where there is no exported graph.
@@ -74,6 +81,11 @@ class BatchReranker:
         scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
         found: NDArray[np.float32] = scores.float().cpu().numpy()
         return found
+
+    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "BatchReranker":
+        """See ``Reranker``."""
+        assert encoder.extractor is not None
+        return BatchReranker(self.model.with_text(text), encoder.extractor, encoder)
 
 
 def _stacked(rows: Sequence[Tensor]) -> Tensor:

@@ -1,11 +1,14 @@
 """Stage 1 as it is served: encode the history, search the index, split the scores by tower."""
 
+from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from recsys.data.histories import latest_events
+from recsys.growing import GrowingRows
 from recsys.index import CandidateIndex
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.schema import HistoryBatch
@@ -44,16 +47,75 @@ class Retriever:
         self.index = index
         self.max_history = max_history
         with torch.inference_mode():
-            self.embeddings = model.all_candidates()
+            vectors = torch.split(model.item_vectors(), model.vector_dims, dim=1)
+        # By tower: what a history's items, and what candidates, are to it.
+        self._query_sides = [GrowingRows(part.contiguous()) for part in vectors[::2]]
+        self._candidate_side = GrowingRows(torch.cat(vectors[1::2], dim=1))
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Candidate embeddings float [N + 1, D], on the model's device; row 0 is padding."""
+        return self._candidate_side.rows
+
+    def with_items(self, vectors: Tensor) -> "Retriever":
+        """With more items at the end, float [m, D'] as of ``TwoTowerEnsemble.item_vectors``.
+
+        This object stays as it is.
+        """
+        query_sides, candidate_side = self._sides(vectors)
+        return self._with(
+            [old.extended(new) for old, new in zip(self._query_sides, query_sides, strict=True)],
+            self._candidate_side.extended(candidate_side),
+        )
+
+    def with_vectors(self, item_idx: Tensor, vectors: Tensor) -> "Retriever":
+        """With other vectors float [m, D'] of items int64 [m] that came after the index was built.
+
+        This object stays as it is.
+        """
+        query_sides, candidate_side = self._sides(vectors)
+        return self._with(
+            [
+                old.replaced(item_idx, new)
+                for old, new in zip(self._query_sides, query_sides, strict=True)
+            ],
+            self._candidate_side.replaced(item_idx, candidate_side),
+        )
+
+    def _sides(self, vectors: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        parts = torch.split(vectors.to(self.embeddings.device), self.model.vector_dims, dim=1)
+        return parts[::2], torch.cat(parts[1::2], dim=1)
+
+    def _with(self, query_sides: list[GrowingRows], candidate_side: GrowingRows) -> "Retriever":
+        other = copy(self)
+        other._query_sides, other._candidate_side = query_sides, candidate_side
+        num_built = len(self.index) - self.index.num_recent
+        recent = candidate_side.rows[num_built + 1 :].float().cpu().numpy()
+        other.index = self.index.with_recent(recent)
+        return other
 
     @torch.inference_mode()
-    def encode(self, history: HistoryBatch) -> Tensor:
-        """Query embeddings float [B, D], on the model's device."""
+    def encode(self, history: HistoryBatch, wanted: Tensor | None = None) -> Tensor:
+        """Query embeddings float [B, D], on the model's device.
+
+        Args:
+            wanted: float [B, D'], as of ``TwoTowerEnsemble.item_vectors``: what counts as one more,
+                the latest event of each history.
+        """
         device = self.embeddings.device
         recent = latest_events(history, self.max_history)
         missing = max(self.min_rows - len(recent.item_idx), 0)
         parts = (recent.item_idx, recent.mask, recent.context)
-        query = self.model.query(*(_pad_rows(part, missing).to(device) for part in parts))
+        items, mask, context = (_pad_rows(part, missing).to(device) for part in parts)
+        item_idx, positions = torch.unique(items, return_inverse=True)
+        tables = [side.rows[item_idx] for side in self._query_sides]
+        if wanted is not None:
+            query_sides, _ = self._sides(_pad_rows(wanted, missing))
+            own = len(item_idx) + torch.arange(len(items), device=device)[:, None]
+            positions = torch.cat([positions, own], dim=1)
+            mask = torch.cat([mask, torch.ones_like(own, dtype=torch.bool)], dim=1)
+            tables = [torch.cat(both) for both in zip(tables, query_sides, strict=True)]
+        query = self.model.query_from(tables, positions, mask, context)
         return query[: len(recent.item_idx)]
 
     def retrieve(self, history: HistoryBatch, k: int) -> Candidates:

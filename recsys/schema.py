@@ -1,7 +1,6 @@
 """Column names, the padding index, and the types that cross module boundaries."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -74,20 +73,6 @@ class HistoryBatch(NamedTuple):
     timestamps: Tensor
     mask: Tensor
     context: Tensor
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request for a ranked list.
-
-    Either ``user_id`` (whose stored history is used) or ``history`` (item ids, oldest first; wins
-    when given). Items of the history and of ``exclude`` are never returned.
-    """
-
-    top_k: int
-    user_id: ExternalId | None = None
-    history: Sequence[ExternalId] | None = None
-    exclude: Sequence[ExternalId] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 Everything here is computed by one class for training and serving, from training events alone.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,6 +66,15 @@ class SignalExtractor:
         self.pairs = PairSignals(session, co_occurrence, text)
         self.windows = _WindowCounts(histories)
 
+    def with_text(self, text: Tensor) -> "SignalExtractor":
+        """For more items, of which there are no events: float32 [M + 1, T], the first the same.
+
+        This object stays as it is.
+        """
+        other = copy(self)
+        other.pairs = self.pairs.with_text(text)
+        return other
+
     def ranking_batch(
         self, history: HistoryBatch, candidates: Tensor, signals: Tensor, max_history: int
     ) -> RankingBatch:
@@ -100,13 +111,16 @@ class SignalExtractor:
             self._matches(history, candidates),
             self._feedback(candidates),
         ]
-        affinity = torch.einsum("bka,ba->bk", self.affinity[candidates], history.context)
+        # Items that came later have no events, as padding has none.
+        counted = candidates.masked_fill(candidates > self.num_items, 0)
+        taste = history.item_idx.masked_fill(history.item_idx > self.num_items, 0)
+        affinity = torch.einsum("bka,ba->bk", self.affinity[counted], history.context)
         mask = candidates > 0
         absolute = [
             _log_ranks(candidates),
-            *self._popularity(history, candidates),
+            *self._popularity(history._replace(item_idx=taste), counted),
             affinity,
-            *self._recent_popularity(history, candidates),
+            *self._recent_popularity(history, counted),
         ]
         columns = [_standardized(torch.cat(relative, dim=2), mask), torch.stack(absolute, dim=2)]
         return torch.cat(columns, dim=2) * mask[:, :, None]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recsys.artifact import Stage2, build_cross_encoder, build_two_tower, save_artifact
+from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
@@ -44,8 +45,17 @@ def write_untrained_bundle(
         user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users), context
     )
     text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
-    attributes = torch.rand(len(items) + 1, 3, generator=generator).round()
-    text[0] = attributes[0] = 0
+    text[0] = 0
+    frame = pd.DataFrame(
+        {
+            "item_id": items.ids,
+            "title": [f"Film {item}" for item in item_ids],
+            "genres": [("Drama|War", "Comedy", "Drama")[n % 3] for n in range(len(items))],
+            "year": [1980 + n % 20 for n in range(len(items))],
+        }
+    )
+    catalog = Catalog.from_frame(frame, items)
+    attributes = torch.from_numpy(catalog.attributes)
     counts = torch.from_numpy(histories.item_counts(len(items)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -65,12 +75,11 @@ def write_untrained_bundle(
             "num_candidates": 12,
             "max_query_history": 100,
             "max_history": 4,
+            "user_attributes": ["age: 10 to 30", "age: 31 to 60"],
         },
         users=users,
         items=items,
-        item_frame=pd.DataFrame(
-            {"item_id": items.ids, "title": [f"Film {item}" for item in item_ids]}
-        ),
+        item_frame=catalog.items,
         histories=histories,
         text=text,
         attributes=attributes,

@@ -15,7 +15,8 @@ from recsys.errors import InputError
 from recsys.index import CandidateIndex
 from recsys.index_builders import FlatIndexBuilder
 from recsys.recommender import Recommender
-from recsys.schema import ExternalId, Request
+from recsys.request import Request
+from recsys.schema import ExternalId
 from tests.conftest import write_untrained_bundle
 
 KINDS = {

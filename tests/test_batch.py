@@ -11,7 +11,7 @@ from recsys.batch import select_users, write_recommendations
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 INTEGERS = Vocabulary([30, 10, 20])
 STRINGS = Vocabulary(["a", "007"])
@@ -58,7 +58,7 @@ def test_training_items_are_left_out_and_short_lists_are_not_padded(
     # 30 items, of which each user has had 4.
     ranks = frame.groupby("user_id")["rank"].agg(list)
     assert ranks.to_dict() == {101: list(range(1, 27)), 102: list(range(1, 27))}
-    had = untrained_recommender.items.decode(untrained_recommender.histories.item_idx[:4])
+    had = untrained_recommender.items.decode(untrained_recommender.histories.log.item_idx[:4])
     assert not frame.loc[frame["user_id"] == 101, "item_id"].isin(had).any()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 ENTRY = 3_000
 """About the bytes of one user's encoded history with 30 items and padding."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from recsys.errors import InputError
 from recsys.recommender import BATCH_SIZE, Recommender
-from recsys.schema import ExternalId, Request
+from recsys.request import Request
+from recsys.schema import ExternalId
 
 KNOWN_USERS = st.integers(101, 190)
 ITEMS = st.integers(1001, 1040)  # 1031 and up are unknown
@@ -26,7 +27,7 @@ def history_of(recommender: Recommender, request: Request) -> set:
     if request.user_id not in recommender.users:
         return set()
     user_idx = recommender.users.encode([request.user_id])
-    batch = recommender.histories.pad(user_idx)
+    batch = recommender.histories.log.pad(user_idx)
     return set(recommender.items.decode(batch.item_idx[batch.mask].numpy()))
 
 
@@ -104,7 +105,7 @@ def test_no_requests_no_answers(untrained_recommender: Recommender) -> None:
 
 def test_an_unknown_user_gets_the_most_popular_items(untrained_recommender: Recommender) -> None:
     (answer,) = untrained_recommender.recommend([Request(top_k=30, user_id=999)])
-    counts = untrained_recommender.histories.item_counts(30)
+    counts = untrained_recommender.histories.log.item_counts(30)
     indices = untrained_recommender.items.encode(answer.item_ids)
     assert answer.source == "popular"
     assert answer.scores.tolist() == sorted(counts[1:].tolist(), reverse=True)
@@ -122,7 +123,7 @@ def test_a_history_without_known_items_is_an_unknown_user(
 def test_a_given_history_retrieves_what_the_same_stored_one_does(
     untrained_recommender: Recommender,
 ) -> None:
-    batch = untrained_recommender.histories.pad(untrained_recommender.users.encode([107]))
+    batch = untrained_recommender.histories.log.pad(untrained_recommender.users.encode([107]))
     items = untrained_recommender.items.decode(batch.item_idx[0].numpy())
     stored, given_ = untrained_recommender.recommend(
         [Request(top_k=9, user_id=107), Request(top_k=9, user_id=107, history=items)],
@@ -151,7 +152,7 @@ def test_a_known_users_attributes_count_with_a_given_history(
 def test_stage_1_returns_the_best_dot_products(untrained_recommender: Recommender) -> None:
     recommender = untrained_recommender
     (answer,) = recommender.recommend([Request(top_k=26, user_id=107)], rerank=False)
-    history = recommender.histories.pad(recommender.users.encode([107]))
+    history = recommender.histories.log.pad(recommender.users.encode([107]))
     model = recommender.retriever.model
     query = model.query(history.item_idx, history.mask, history.context)
     scores = (query @ model.all_candidates().T)[0].detach().numpy()

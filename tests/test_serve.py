@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 ROOT = Path(__file__).parents[1]
 SERVE = ["serve.py"]

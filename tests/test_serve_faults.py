@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 from tests.conftest import write_untrained_bundle
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 from tests.conftest import write_untrained_bundle
 from tests.test_serve_faults import MANY, NUM_MANY, read_all
 

@@ -14,7 +14,8 @@ import faiss
 import torch
 
 from recsys.recommender import BATCH_SIZE, Recommender, Retrieved, Step
-from recsys.schema import RankedList, Request
+from recsys.request import Request
+from recsys.schema import RankedList
 
 log = logging.getLogger(__name__)
 

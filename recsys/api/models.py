@@ -10,7 +10,7 @@ from typing import Any
 from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 log = logging.getLogger(__name__)
 

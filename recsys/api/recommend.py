@@ -18,7 +18,8 @@ from recsys.api.schemas import (
 )
 from recsys.api.service import Service
 from recsys.errors import InputError
-from recsys.schema import ExternalId, Request
+from recsys.request import Request
+from recsys.schema import ExternalId
 
 _INT64 = 2**63
 _MAX_DEADLINE_MS = 60_000

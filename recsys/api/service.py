@@ -9,7 +9,8 @@ from recsys.api.options import ServingOptions
 from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.recommender import Recommender
-from recsys.schema import ExternalId, Request
+from recsys.request import Request
+from recsys.schema import ExternalId
 
 if TYPE_CHECKING:
     from recsys.api.tracing import Tracing

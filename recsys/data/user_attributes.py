@@ -1,5 +1,8 @@
 """User attributes as models see them: one-hot categories and ranges of numbers."""
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
 from recsys.schema import USER_ID
 
 NUM_RANGES = 7
@@ -14,6 +18,8 @@ NUM_RANGES = 7
 MIN_SHARE = 0.01
 MIN_USERS = 5
 """A category of fewer users (a postcode, a name) says nothing that generalises; it is left out."""
+
+_RANGE = re.compile(r"(-?[\d.e+-]+) to (-?[\d.e+-]+)")
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,54 @@ def _labels(values: "pd.Series[str]") -> "pd.Series[str]":
         texts = ends["min"].map("{:g}".format) + " to " + ends["max"].map("{:g}".format)
         return ranges.map(texts).astype("string")
     return values.astype("string")
+
+
+def encode_attributes(
+    values: Mapping[str, str | float], names: Sequence[str], average: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """One user's attributes, as ``UserAttributes.from_frame`` would encode them: float32 [A].
+
+    Args:
+        values: by field. One whose value was in training too rare to count has no attribute there,
+            as in training; a number that lies between two ranges is put into the nearest.
+        names: of ``UserAttributes``. average: float32 [A], for the fields that are not given.
+
+    Raises:
+        InputError: for a field that the names lack, or a text where they have ranges.
+    """
+    fields = np.array([name.split(": ", 1)[0] for name in names], dtype=object)
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        there = ", ".join(sorted(set(fields))) or "none: the model was trained without any"
+        raise InputError(
+            f"attributes of users that the model was trained with ({there})",
+            ", ".join(map(repr, unknown))[:200],
+            "leave out the others",
+        )
+    encoded = average.copy()
+    for field, value in values.items():
+        own = np.flatnonzero(fields == field)
+        labels = [names[position].split(": ", 1)[1] for position in own.tolist()]
+        encoded[own] = 0.0
+        matching = _matching(labels, value, field)
+        if matching is not None:
+            encoded[own[matching]] = 1.0
+    return encoded
+
+
+def _matching(labels: Sequence[str], value: str | float, field: str) -> int | None:
+    """The position of the label that a value belongs to."""
+    if str(value) in labels:
+        return labels.index(str(value))
+    ranges = [_RANGE.fullmatch(label) for label in labels]
+    bounds = [(float(one[1]), float(one[2])) for one in ranges if one is not None]
+    if len(bounds) < len(labels):  # categories
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"a number as {field!r}", repr(value)[:200], "correct it")
+    distances = [max(low - number, number - high, 0.0) for low, high in bounds]
+    return int(np.argmin(distances))

@@ -6,6 +6,7 @@ text vectors themselves may be added to the tokens. The score starts as stage 1'
 learns a correction.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -167,6 +168,13 @@ class CrossEncoder(nn.Module):
             for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True)
             if isinstance(attention, CrossAttention) and isinstance(feed_forward, ResidualMLP)
         ]
+
+    def with_text(self, text: Tensor) -> "CrossEncoder":
+        """The same weights over the text of more items: float32 [M + 1, T], the first the same."""
+        other = copy(self)
+        # A module's copy shares the dictionary of its buffers.
+        other._buffers = {**self._buffers, "text": text.to(self.text.device)}
+        return other
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Scores float [B, K]; -inf where there is no candidate."""

@@ -202,6 +202,11 @@ class TwoTowerEnsemble(nn.Module):
         """Those of the histories' items and those of the candidates, tower by tower."""
         return [part.items for t in self.members for part in (t.query_tower, t.candidate_tower)]
 
+    @property
+    def vector_dims(self) -> list[int]:
+        """Width of each encoder's part of ``item_vectors``."""
+        return [encoder.dim for encoder in self.encoders]
+
     def item_vectors(self) -> Tensor:
         """All items' vectors in all encoders, side by side: float [N + 1, D']."""
         item_idx = torch.arange(self.num_items + 1, device=self.features.device)
@@ -212,18 +217,33 @@ class TwoTowerEnsemble(nn.Module):
 
         D' and the order of columns are as in ``item_vectors``.
         """
-        dims = [encoder.dim for encoder in self.encoders]
-        for encoder, part in zip(self.encoders, torch.split(vectors, dims, dim=1), strict=True):
+        parts = torch.split(vectors, self.vector_dims, dim=1)
+        for encoder, part in zip(self.encoders, parts, strict=True):
             encoder.fix(part)
         self.content_map = content_map
 
     def query(self, history: Tensor, history_mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Query embeddings: int64 [B, L], bool [B, L], float [B, A] -> float [B, D]."""
         item_idx, positions = torch.unique(history, return_inverse=True)
+        tables = [tower.query_tower.items(item_idx, self.features) for tower in self.members]
+        return self.query_from(tables, positions, history_mask, context)
+
+    def query_from(
+        self,
+        tables: Sequence[Tensor],
+        positions: Tensor,
+        history_mask: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Query embeddings float [B, D] of histories of items with given vectors.
+
+        Args:
+            tables: by tower, float [n, d], of the query side. positions: int64 [B, L], of the
+                events' items in them. history_mask: bool [B, L]. context: float [B, A].
+        """
         parts = []
-        for tower in self.members:
+        for tower, table in zip(self.members, tables, strict=True):
             weights = history_weights(history_mask, tower.length_exponent)
-            table = tower.query_tower.items(item_idx, self.features)
             parts.append(tower.encode_history(table, positions, weights, context))
         scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
         return torch.cat(scaled, dim=1)

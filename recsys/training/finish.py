@@ -14,7 +14,8 @@ from recsys.data.prepare import TrainingData
 from recsys.evaluation import results_markdown
 from recsys.recommender import Recommender
 from recsys.report import write_report
-from recsys.schema import TITLE, ExternalId, Request
+from recsys.request import Request
+from recsys.schema import TITLE, ExternalId
 
 _NUM_EXAMPLES = 4
 _EXAMPLE_LENGTH = 8

@@ -18,8 +18,9 @@ from recsys.data.prepare import TrainingData
 from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
+from recsys.request import Request
 from recsys.retriever import Retriever
-from recsys.schema import ExternalId, Request
+from recsys.schema import ExternalId
 from recsys.training.callbacks import Curves
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import (

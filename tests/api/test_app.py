@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from recsys.api.app import create_app
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
-from recsys.schema import Request
+from recsys.request import Request
 
 
 @pytest.fixture

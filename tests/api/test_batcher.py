@@ -9,7 +9,7 @@ import pytest
 
 from recsys.api.batcher import Answer, Batcher, OverloadedError
 from recsys.recommender import Recommender
-from recsys.schema import Request
+from recsys.request import Request
 
 
 class Notes:

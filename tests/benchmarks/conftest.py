@@ -6,7 +6,8 @@ import pytest
 
 from recsys.data.prepare import TrainingData, prepare
 from recsys.data.splits import make_split
-from recsys.schema import Dataset, RankedList, Request
+from recsys.request import Request
+from recsys.schema import Dataset, RankedList
 
 NUM_USERS, NUM_ITEMS, PER_USER = 40, 60, 30
 

@@ -129,7 +129,7 @@ def test_a_random_order_keeps_users_and_interactions(draw):
 
 def test_an_untrained_bundle_answers_unseen_histories(untrained_recommender):
     """The served path itself: popularity without a history, stage 1 with one."""
-    from recsys.schema import Request
+    from recsys.request import Request
 
     requests = [Request(top_k=5, history=history) for history in ([], [1001])]
     sources = [a.source for a in untrained_recommender.recommend(requests, rerank=False)]

@@ -63,3 +63,29 @@ def test_the_hash_tells_order_type_and_content_apart() -> None:
     ]
     assert len({vocabulary.content_hash() for vocabulary in vocabularies}) == len(vocabularies)
     assert Vocabulary([1, 2]).content_hash() == Vocabulary([1, 2]).content_hash()
+
+
+@given(ids=INTEGERS | STRINGS, sizes=st.lists(st.integers(0, 4), max_size=4), branch=st.booleans())
+def test_an_extended_vocabulary_is_one_made_whole(
+    ids: list[int] | list[str], sizes: list[int], branch: bool
+) -> None:
+    parts = np.split(np.arange(len(ids)), np.minimum(np.cumsum([1, *sizes]), len(ids)))
+    first = Vocabulary([ids[row] for row in parts[0]])
+    versions = [first]
+    for part in parts[1:]:
+        if branch:
+            versions[-1].extended([ids[row] for row in part[:1]])
+        versions.append(versions[-1].extended([ids[row] for row in part]))
+    for number, version in enumerate(versions, 1):
+        own = [ids[row] for part in parts[:number] for row in part]
+        whole = Vocabulary(own)
+        assert version.ids.tolist() == own
+        assert version.encode(ids * 100).tolist() == whole.encode(ids * 100).tolist()
+        assert [one in version for one in ids] == [one in whole for one in ids]
+        assert version.content_hash() == whole.content_hash()
+
+
+@pytest.mark.parametrize("ids", [[1], [3, 3], ["x"], [True], [4, "y"]])
+def test_ids_that_a_vocabulary_cannot_be_extended_by_are_refused(ids: list) -> None:
+    with pytest.raises(ValueError, match="ids must be"):
+        Vocabulary([1, 2]).extended(ids)

@@ -1,0 +1,49 @@
+"""What a list is asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.schema import ExternalId
+
+
+@dataclass(frozen=True, eq=False)
+class UserEvents:
+    """What has come in of a user since training.
+
+    version: another number after each change. item_ids: of events that tell a taste, oldest first.
+    timestamps: of each, unix seconds. dismissed: item ids that the user does not want to see.
+    forgets_log: whether the training log's events and attributes of the user must not be used.
+    """
+
+    version: int
+    item_ids: Sequence[ExternalId] = ()
+    timestamps: Sequence[int] = ()
+    dismissed: Sequence[ExternalId] = ()
+    forgets_log: bool = False
+
+
+NO_EVENTS = UserEvents(version=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One request for a ranked list.
+
+    Either ``user_id`` (whose stored history is used, and ``events`` with it) or ``history`` (item
+    ids, oldest first; wins when given). Items of the history, of ``exclude`` and dismissed ones are
+    never returned.
+
+    context: values by attribute of users, such as ``{"age": 24}``, in place of stored ones.
+    text_vector: float32 [T] of a text that says what is wanted, by the encoder of the items' texts.
+    """
+
+    top_k: int
+    user_id: ExternalId | None = None
+    history: Sequence[ExternalId] | None = None
+    exclude: Sequence[ExternalId] = field(default_factory=tuple)
+    events: UserEvents = NO_EVENTS
+    context: Mapping[str, str | float] | None = None
+    text_vector: NDArray[np.float32] | None = None

@@ -1,0 +1,119 @@
+"""The history behind each request: the training log, what has come in since, or a given one."""
+
+from collections.abc import Sequence
+from copy import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.histories import Histories
+from recsys.data.user_attributes import encode_attributes
+from recsys.data.vocabulary import Vocabulary
+from recsys.request import Request, UserEvents
+from recsys.schema import ExternalId, HistoryBatch
+
+Items = NDArray[np.int64]
+
+
+class UserHistories:
+    """Turns requests into padded histories.
+
+    Args:
+        log: the training events. attribute_names: of the columns of its ``context``.
+    """
+
+    def __init__(
+        self, log: Histories, users: Vocabulary, items: Vocabulary, attribute_names: Sequence[str]
+    ) -> None:
+        self.log = log
+        self.users = users
+        self.items = items
+        self.attribute_names = attribute_names
+        self._latest_event = int(log.timestamps.max(initial=0))
+
+    def with_items(self, items: Vocabulary) -> "UserHistories":
+        """For more items; this object stays as it is."""
+        other = copy(self)
+        other.items = items
+        return other
+
+    def user_idx(self, requests: Sequence[Request]) -> list[int]:
+        """Of the user whose part of the log may be used; 0 where there is none."""
+        ids = {request.user_id for request in requests if request.user_id is not None}
+        known = dict(zip(ids, self.users.encode(ids).tolist(), strict=True))
+        return [
+            0 if r.user_id is None or r.events.forgets_log else known[r.user_id] for r in requests
+        ]
+
+    def batch(self, requests: Sequence[Request]) -> HistoryBatch:
+        """Padded histories [B, L], in time order."""
+        users = np.array(self.user_idx(requests), dtype=np.int64)
+        logged = np.array([_is_logged(request) for request in requests])
+        # A known user's attributes count with a history given in the request, too.
+        context = torch.from_numpy(self.log.context[users])
+        for number, request in enumerate(requests):
+            if request.context is not None:
+                context[number] = torch.from_numpy(self._attributes(request))
+        batch = self.log.pad(users * logged)._replace(context=context)
+        rows = np.flatnonzero(~logged).tolist()
+        own = {row: self._events(requests[row], int(users[row])) for row in rows}
+        if not own:
+            return batch
+        width = max(batch.mask.shape[1], *(len(items) for items, _ in own.values()))
+        item_idx, timestamps, mask = (_widened(part, width) for part in batch[:3])
+        for row, (items, times) in own.items():
+            item_idx[row, : len(items)] = torch.from_numpy(items)
+            timestamps[row, : len(items)] = torch.from_numpy(times)
+            mask[row, : len(items)] = True
+        return HistoryBatch(item_idx, timestamps, mask, context)
+
+    def seen(self, request: Request) -> Items:
+        """The items of a request's history."""
+        batch = self.batch([request])
+        return batch.item_idx[batch.mask].numpy()
+
+    def known_items(self, item_ids: Sequence[ExternalId]) -> Items:
+        """Indices of those that the catalogue has."""
+        if not len(item_ids):
+            return np.zeros(0, np.int64)
+        encoded = self.items.encode(item_ids)
+        return encoded[encoded > 0]
+
+    def _attributes(self, request: Request) -> NDArray[np.float32]:
+        assert request.context is not None
+        return encode_attributes(request.context, self.attribute_names, self.log.context[0])
+
+    def _events(self, request: Request, user: int) -> tuple[Items, Items]:
+        """Items and times, where these are not the log's alone."""
+        if request.history is not None:
+            items = self.known_items(request.history)
+            # Without times of their own, the events count as a sitting that ends now, where "now"
+            # is the end of the training data.
+            return items, self._latest_event - np.arange(len(items) - 1, -1, -1)
+        return self._with_later(user, request.events)
+
+    def _with_later(self, user: int, events: UserEvents) -> tuple[Items, Items]:
+        """The log's events and later ones, of each item the latest, as training data would be."""
+        later = self.items.encode(events.item_ids)
+        # What the models know of time ends with the training data: what has come in since counts
+        # as a sitting at its end.
+        later_times = np.minimum(np.array(events.timestamps, np.int64), self._latest_event)
+        own = slice(self.log.offsets[user], self.log.offsets[user + 1])
+        items = np.concatenate([self.log.item_idx[own], later[later > 0]])
+        times = np.concatenate([self.log.timestamps[own], later_times[later > 0]])
+        in_time = np.argsort(times, kind="stable")
+        items, times = items[in_time], times[in_time]
+        _, last = np.unique(items[::-1], return_index=True)
+        kept = np.sort(len(items) - 1 - last)
+        return items[kept], times[kept]
+
+
+def _is_logged(request: Request) -> bool:
+    """Whether the history is the log's alone."""
+    return request.history is None and not len(request.events.item_ids)
+
+
+def _widened(padded: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(padded, (0, width - padded.shape[1]))
