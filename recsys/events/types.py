@@ -1,0 +1,116 @@
+"""What the event store takes and gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from recsys.schema import ExternalId
+
+EventType = Literal["view", "click", "like", "rating", "purchase", "dismiss"]
+
+Position = int
+"""Number of a change in the order in which changes were committed, from 1; 0 is before all."""
+
+
+class StoreUnavailableError(Exception):
+    """The database is locked, gone, full or too slow; it may be back at the next call.
+
+    A write that raised this may have been committed nevertheless. All writes may be repeated:
+    events have ids, and what was said of an item or a user is said again.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"expected the event store's database to answer; found {reason}; retry")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a user did with an item.
+
+    event_id: chosen by the sender, unique among all events. value: finite, e.g. the rating.
+    timestamp: unix seconds.
+    """
+
+    event_id: str
+    user_id: ExternalId
+    item_id: ExternalId
+    type: EventType
+    value: float | None
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item that was added, or changed, since training.
+
+    genres: joined by ``|``, may be empty. release_date: YYYY-MM-DD, may be empty. text_vector:
+    float32 values, in the machine's byte order. text_fingerprint: of what the vector was made from.
+    """
+
+    item_id: ExternalId
+    title: str
+    description: str
+    genres: str
+    year: int | None
+    release_date: str
+    text_vector: bytes | None
+    text_fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class StoredItem(Item):
+    """An item as the store has it.
+
+    added_at: of its first write, unix seconds. position: of its latest write.
+    """
+
+    added_at: int
+    position: Position
+
+
+@dataclass(frozen=True)
+class UserState:
+    """One user's latest events, oldest first by time, then by order of arrival.
+
+    version: grows with each change to the user's data; 0 when the store knows nothing of the user.
+    item_ids, timestamps (unix seconds), types, values: one entry per event. forgotten_at: when the
+    user's data was deleted, unix seconds; what was known before that time, the training log's part
+    included, must not be used. Events stored since then are here.
+    """
+
+    user_id: ExternalId
+    version: int
+    item_ids: Sequence[ExternalId]
+    timestamps: Sequence[int]
+    types: Sequence[EventType]
+    values: Sequence[float | None]
+    forgotten_at: int | None
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What became of a batch of events.
+
+    accepted: stored by this call. duplicates: events whose id was stored before, or came before in
+    the batch. versions: of each user in the batch, a ``UserState.version`` that has these events.
+    """
+
+    accepted: int
+    duplicates: int
+    versions: Mapping[ExternalId, int]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was committed after one position, up to ``position``; each list in order of commits.
+
+    ``forgotten`` is to be applied before ``events``: those of a forgotten user came later. ``more``:
+    whether changes were left for the next call.
+    """
+
+    position: Position
+    events: list[Event]
+    items: list[StoredItem]
+    forgotten: list[ExternalId]
+    more: bool

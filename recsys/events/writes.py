@@ -1,0 +1,178 @@
+"""What changes the store. Each function runs in a transaction of its own, and commits nothing."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from recsys.events import tables
+from recsys.events.ids import IdTypes
+from recsys.events.types import Appended, Event, Item, Position, StoredItem
+
+MAX_PARAMETERS = 10_000
+"""Of one statement; SQLite and PostgreSQL take some 32,000."""
+
+_PRUNED_AT_ONCE = 5_000
+
+
+async def append(
+    connection: AsyncConnection, batches: Sequence[Sequence[Event]], ids: IdTypes
+) -> list[Appended]:
+    """Store the events of all batches whose ids are new; an answer per batch."""
+    # With the lock, nobody else can add the ids that are looked up now.
+    position = await _lock(connection)
+    seen = await _stored_event_ids(connection, [one.event_id for batch in batches for one in batch])
+    fresh: list[Event] = []
+    accepted: list[int] = []
+    for batch in batches:
+        before = len(fresh)
+        for one in batch:
+            if one.event_id not in seen:
+                seen.add(one.event_id)
+                fresh.append(one)
+        accepted.append(len(fresh) - before)
+    versions: dict[str, int] = {}
+    if fresh:
+        rows = [
+            {
+                **vars(one),
+                "position": number,
+                "user_id": ids.user_text(one.user_id),
+                "item_id": ids.item_text(one.item_id),
+            }
+            for number, one in enumerate(fresh, position + 1)
+        ]
+        await connection.execute(insert(tables.events), rows)
+        versions = {row["user_id"]: row["position"] for row in rows}
+        await _set_versions(connection, versions)
+        await _move(connection, rows[-1]["position"])
+    named = {ids.user_text(one.user_id) for batch in batches for one in batch}
+    versions |= await _versions(connection, named - versions.keys())
+    return [
+        Appended(
+            number,
+            len(batch) - number,
+            {one.user_id: versions[ids.user_text(one.user_id)] for one in batch},
+        )
+        for batch, number in zip(batches, accepted, strict=True)
+    ]
+
+
+async def put_items(
+    connection: AsyncConnection, items: Sequence[Item], ids: IdTypes
+) -> list[StoredItem]:
+    """Add or replace items, each at a position of its own; what they are now, in order."""
+    position = await _lock(connection)
+    by_id = {ids.item_text(item.item_id): item for item in items}
+    added: dict[str, int] = {}
+    for some in _chunks(list(by_id)):
+        columns = tables.items.c
+        query = select(columns.item_id, columns.added_at).where(columns.item_id.in_(some))
+        added |= {row.item_id: row.added_at for row in await connection.execute(query)}
+    now = int(time.time())
+    stored = [
+        StoredItem(
+            **{field.name: getattr(item, field.name) for field in fields(Item)},
+            added_at=added.get(text, now),
+            position=number,
+        )
+        for number, (text, item) in enumerate(by_id.items(), position + 1)
+    ]
+    if stored:
+        rows = [{**asdict(item), "item_id": ids.item_text(item.item_id)} for item in stored]
+        await _upsert(connection, tables.items, rows)
+        await _move(connection, stored[-1].position)
+    return stored
+
+
+async def delete_user(connection: AsyncConnection, user_id: str) -> None:
+    """Delete a user's events, and keep that they were deleted."""
+    position = await _lock(connection)
+    users = tables.users.c
+    deleted = await connection.execute(
+        delete(tables.events).where(tables.events.c.user_id == user_id)
+    )
+    forgotten = select(users.user_id).where(
+        users.user_id == user_id, users.forgotten_at.isnot(None)
+    )
+    if deleted.rowcount == 0 and (await connection.execute(forgotten)).first():
+        return
+    row = {
+        "user_id": user_id,
+        "version": position + 1,
+        "forgotten_at": int(time.time()),
+        "forgotten_position": position + 1,
+    }
+    await _upsert(connection, tables.users, [row])
+    await _move(connection, position + 1)
+
+
+async def prune(connection: AsyncConnection, before: int) -> int:
+    """Delete some of the events older than this, oldest first; how many, 0 at the end."""
+    position = await _lock(connection)
+    events = tables.events.c
+    query = select(events.position, events.user_id).where(events.timestamp < before)
+    old = (await connection.execute(query.order_by(events.timestamp).limit(_PRUNED_AT_ONCE))).all()
+    if old:
+        positions = [row.position for row in old]
+        await connection.execute(delete(tables.events).where(events.position.in_(positions)))
+        await _set_versions(connection, {row.user_id: position + 1 for row in old})
+        await _move(connection, position + 1)
+    return len(old)
+
+
+async def _lock(connection: AsyncConnection) -> Position:
+    """The latest position; until the end of the transaction there is no other writer.
+
+    SQLite's writers are alone from BEGIN IMMEDIATE on, and it knows no FOR UPDATE.
+    """
+    query = select(tables.store.c.position).with_for_update()
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def _move(connection: AsyncConnection, position: Position) -> None:
+    await connection.execute(update(tables.store).values(position=position))
+
+
+async def _stored_event_ids(connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+    column = tables.events.c.event_id
+    found: set[str] = set()
+    for some in _chunks(event_ids):
+        found.update((await connection.execute(select(column).where(column.in_(some)))).scalars())
+    return found
+
+
+async def _versions(connection: AsyncConnection, user_ids: set[str]) -> dict[str, int]:
+    users = tables.users.c
+    found: dict[str, int] = {}
+    for some in _chunks(sorted(user_ids)):
+        query = select(users.user_id, users.version).where(users.user_id.in_(some))
+        found |= {row.user_id: row.version for row in await connection.execute(query)}
+    return found
+
+
+async def _set_versions(connection: AsyncConnection, versions: Mapping[str, int]) -> None:
+    rows = [{"user_id": user_id, "version": version} for user_id, version in versions.items()]
+    await _upsert(connection, tables.users, rows)
+
+
+async def _upsert(
+    connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert rows, or set these columns of those whose primary key is there."""
+    keys = [column.name for column in table.primary_key]
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table)
+    values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    await connection.execute(
+        statement.on_conflict_do_update(index_elements=keys, set_=values), rows
+    )
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), MAX_PARAMETERS):
+        yield values[start : start + MAX_PARAMETERS]
