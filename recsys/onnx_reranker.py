@@ -85,10 +85,11 @@ class OnnxReranker:
             scores[rows, :length] = found.reshape(len(rows), length)
         return scores
 
-    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "OnnxReranker":  # noqa: ARG002
+    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "OnnxReranker":
         """See ``Reranker``; the graph itself reads no text."""
         assert encoder.extractor is not None
         other = copy(self)
+        other.model = self.model.with_text(text)
         other.encoder, other.extractor = encoder, encoder.extractor
         return other
 

@@ -1,6 +1,6 @@
 """The one inference path: evaluation, batch scoring and HTTP all call ``Recommender.recommend``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import cached_property
@@ -19,6 +19,7 @@ from recsys.errors import InputError
 from recsys.growing import GrowingRows
 from recsys.index import Exclusion
 from recsys.live_items import ItemProjector
+from recsys.models.cross_encoder import CrossEncoder
 from recsys.onnx_reranker import OnnxReranker
 from recsys.ranking import order, tie_hash, top_k
 from recsys.request import Request
@@ -70,6 +71,9 @@ class Recommender:
         device: where the models run, ``cpu`` or ``cuda``.
         cache_bytes: memory for encoded histories of stored users, which makes the next list of the
             same user cheaper; 0 keeps nothing.
+
+    ``revision`` counts the times that ``with_items`` led here. ``stored_positions`` is the caller's
+    own note of which version of later items it has given.
     """
 
     def __init__(self, artifact: Artifact, device: str = "cpu", cache_bytes: int = 0) -> None:
@@ -95,6 +99,8 @@ class Recommender:
         if stage2 is not None:
             self.encoder, self.reranker = _reranking(stage2, self.retriever, device)
         self.cache = HistoryCache(cache_bytes)
+        self.revision = 0
+        self.stored_positions: Mapping[ExternalId, int] = {}
         self._text = GrowingRows(artifact.text)
         self._titles: list[str] = artifact.item_frame[TITLE].tolist()
         counts = artifact.histories.item_counts(len(artifact.items))
@@ -121,6 +127,11 @@ class Recommender:
             content_map, self.artifact.item_frame, self.artifact.items, self.artifact.attributes
         )
 
+    @property
+    def cross_encoder(self) -> CrossEncoder | None:
+        """Stage 2's model, in PyTorch, for all items; None where there is no stage 2."""
+        return None if self.reranker is None else self.reranker.model
+
     def with_items(self, frame: pd.DataFrame, text: NDArray[np.float32]) -> "Recommender":
         """A recommender with more items, or others in their place; this one goes on as it is.
 
@@ -134,6 +145,7 @@ class Recommender:
         known = self.items.encode(frame[ITEM_ID])
         later = known > len(self.artifact.items)
         other = copy(self)
+        other.revision += 1
         other._set_titles(known, frame[TITLE].tolist())
         if later.any():
             other.cache = HistoryCache(self.cache.max_bytes)  # for histories with these items

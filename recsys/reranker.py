@@ -14,7 +14,12 @@ from recsys.signals import SignalExtractor
 
 
 class Reranker(Protocol):
-    """Scores lists of candidates, from features that may have been computed before."""
+    """Scores lists of candidates, from features that may have been computed before.
+
+    model: the same in PyTorch.
+    """
+
+    model: CrossEncoder
 
     def features(
         self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]

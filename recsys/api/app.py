@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
 from recsys.api.keys import VARIABLE, Gate
+from recsys.api.live_routes import live_routes
 from recsys.api.middleware import MAX_BODY_BYTES, Envelope
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
@@ -25,7 +26,9 @@ from recsys.api.recommend import recommend_routes
 from recsys.api.schemas import Error, Health, Ready
 from recsys.api.service import Service
 from recsys.api.telemetry import Telemetry
+from recsys.api.texts import TextUnavailableError
 from recsys.errors import InputError
+from recsys.events.types import StoreUnavailableError
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -59,11 +62,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _reload_on_hangup(models)
+        await service.start()
         app.state.ready = True
         yield
         # The server has answered what it had accepted: nothing waits any more.
         app.state.ready = False
-        service.close()
+        await service.close()
 
     app = _Application(
         title="Two-stage recommender",
@@ -83,6 +87,8 @@ def create_app(
         app.wrap(service.tracing.around)
     app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
+    if service.live is not None:
+        app.include_router(live_routes(service.live, gate, service.telemetry))
 
     @app.exception_handler(InputError)
     async def refuse(request: Request, error: InputError) -> JSONResponse:  # noqa: ARG001
@@ -107,6 +113,15 @@ def create_app(
             {"detail": str(error)},
             status.HTTP_503_SERVICE_UNAVAILABLE,
             headers={"Retry-After": str(error.retry_after)},
+        )
+
+    @app.exception_handler(StoreUnavailableError)
+    @app.exception_handler(TextUnavailableError)
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+        return JSONResponse(
+            {"detail": str(error)},
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            headers={"Retry-After": "1"},
         )
 
     @app.get("/health/live", tags=["health"])

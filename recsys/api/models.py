@@ -1,16 +1,21 @@
 """The model that is served, and how another takes its place while requests go on."""
 
+import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recsys.api.live_items import with_stored
+from recsys.api.texts import Texts
 from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
+from recsys.events.types import StoredItem
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +29,8 @@ class ModelStore:
         device: where models run. cache_bytes: see ``Recommender``.
         first: the bundle to begin with where that is not ``bundle``: what other workers serve.
 
-    Set ``swapped`` to be told of each model that begins to answer, and ``reload_everywhere`` where
+    Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
+    data must not be kept, and ``reload_everywhere`` where
     more processes serve: it is handed the folder of a bundle, and has each of them, this one among
     them, load and serve it.
     """
@@ -35,9 +41,14 @@ class ModelStore:
         self.bundle = bundle
         self.device = device
         self.cache_bytes = cache_bytes
+        self.texts = Texts()
         self.swapped: Callable[[Recommender], None] | None = None
+        self.forgotten: Callable[[ExternalId], None] | None = None
         self.reload_everywhere: Callable[[Path], None] | None = None
         self._loading = threading.Lock()
+        # Held while the current model is replaced by another one that is made of it.
+        self._changing = threading.Lock()
+        self._items: dict[ExternalId, StoredItem] = {}
         self.current = self._loaded(first or bundle)
 
     def reload(self, name: str | None = None) -> Recommender:
@@ -77,12 +88,41 @@ class ModelStore:
 
     def swap(self, loaded: Recommender) -> None:
         """Let a prepared model answer from now on."""
-        self.current = loaded
+        with self._changing:
+            # Those that came in since it was prepared are few.
+            self.current = with_stored(loaded, self._missing(loaded), self.texts)
         if self.swapped is not None:
-            self.swapped(loaded)
+            self.swapped(self.current)
+
+    async def add_items(self, items: Sequence[StoredItem]) -> None:
+        """Let the current model and all that come after it recommend these, too."""
+        if items:
+            await asyncio.to_thread(self._add_items, items)
+
+    def _add_items(self, items: Sequence[StoredItem]) -> None:
+        with self._changing:
+            for item in items:
+                known = self._items.get(item.item_id)
+                if known is None or known.position < item.position:
+                    self._items[item.item_id] = item
+            self.current = with_stored(self.current, self._missing(self.current), self.texts)
+
+    def _missing(self, recommender: Recommender) -> list[StoredItem]:
+        """Items that the recommender does not have as they are now."""
+        has = recommender.stored_positions
+        return [item for item in self._items.values() if item.position > has.get(item.item_id, 0)]
+
+    def forget(self, user_id: ExternalId) -> None:
+        """Drop what is kept of a user in memory."""
+        self.current.cache.forget(user_id)
+        if self.forgotten is not None:
+            self.forgotten(user_id)
 
     def _loaded(self, path: Path) -> Recommender:
-        return _checked(Recommender.load(path, self.device, self.cache_bytes))
+        loaded = Recommender.load(path, self.device, self.cache_bytes)
+        with self._changing:
+            items = list(self._items.values())
+        return _checked(with_stored(loaded, items, self.texts))
 
     @property
     def folder(self) -> Path:

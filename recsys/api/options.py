@@ -16,6 +16,9 @@ class ServingOptions:
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
     keys_for_reads: whether recommendations, too, are for holders of an API key alone.
+    store_url: of the event store, or ``auto`` for a file beside the bundle; None for no store.
+    store_timeout_s: that it may take for a call. retention_days: after which events are deleted.
+    live_events: of all users together, kept in memory.
     tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
     tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
@@ -32,6 +35,10 @@ class ServingOptions:
     workers: int = 1
     rate_limit: str | None = None
     keys_for_reads: bool = False
+    store_url: str | None = None
+    store_timeout_s: float = 2.0
+    retention_days: float | None = None
+    live_events: int = 1_000_000
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
     tracing_service_name: str = "two-stage-recsys"
@@ -45,9 +52,12 @@ class ServingOptions:
             ("history_cache_mb", 0),
             ("threads", 1),
             ("workers", 1),
+            ("store_timeout_s", 0.01),
+            ("retention_days", 0.01),
+            ("live_events", 1),
         ):
             value = getattr(self, name)
-            if value < lowest:
+            if value is not None and value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
         if self.tracing_endpoint is not None:
             _check_tracing(self.tracing_endpoint, self.tracing_sample_rate)

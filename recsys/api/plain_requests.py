@@ -10,7 +10,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recsys.api.schemas import DEFAULT_TOP_K, MAX_ID_LENGTH, MAX_TOP_K
+from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.schemas import DEFAULT_TOP_K, MAX_TOP_K
 from recsys.api.service import Service
 from recsys.schema import ExternalId
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi import Request as HttpRequest
 
+from recsys.api.ids import check_ids, user_query
 from recsys.api.schemas import (
     DEFAULT_TOP_K,
-    MAX_ID_LENGTH,
     MAX_TOP_K,
     Error,
     Recommendations,
@@ -17,11 +17,9 @@ from recsys.api.schemas import (
     RecommendResults,
 )
 from recsys.api.service import Service
-from recsys.errors import InputError
 from recsys.request import Request
 from recsys.schema import ExternalId
 
-_INT64 = 2**63
 _MAX_DEADLINE_MS = 60_000
 _CLIENT_CLOSED_REQUEST = 499  # nobody reads it; nginx's number, for the metrics
 
@@ -43,7 +41,7 @@ def recommend_routes(service: Service) -> APIRouter:
     """
     router = APIRouter(tags=["recommendations"], responses=_RESPONSES)
     holds_integers = service.holds_integer_users
-    user_id_parameter = _integer_user if holds_integers else _string_user
+    user_id_parameter = user_query(holds_integers)
     default_seconds = service.options.deadline_ms / 1000
 
     def seconds_of(
@@ -81,8 +79,8 @@ def recommend_routes(service: Service) -> APIRouter:
     ) -> RecommendResults | Response:
         """Lists for several users, or for a history that is not stored."""
         items = [*(body.history or []), *body.exclude]
-        _check_type("item", items, service.models.current.items.holds_integers)
-        _check_type("user", body.user_ids or [], holds_integers)
+        check_ids("item", items, service.models.current.items.holds_integers)
+        check_ids("user", body.user_ids or [], holds_integers)
         if body.history is not None:
             requests = [Request(body.top_k, history=body.history, exclude=body.exclude)]
         else:
@@ -124,36 +122,3 @@ async def _while_wanted(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T | 
     finally:
         working.cancel()
         leaving.cancel()
-
-
-def _check_type(kind: str, ids: list[ExternalId], integers: bool) -> None:
-    wanted, name = (int, "an integer") if integers else (str, "a string")
-    for found in ids:
-        told = repr(found)[:MAX_ID_LENGTH]
-        if not isinstance(found, wanted):
-            raise InputError(f"{name} for each {kind} id", told, "correct it")
-        if isinstance(found, int) and not -_INT64 <= found < _INT64:
-            raise InputError(f"{kind} ids of 64 bits", told, "correct it")
-
-
-def _integer_user(
-    user_id: Annotated[
-        int,
-        Query(description="A user's id, as in training.", examples=[123], ge=-_INT64, lt=_INT64),
-    ],
-) -> ExternalId:
-    return user_id
-
-
-def _string_user(
-    user_id: Annotated[
-        str,
-        Query(
-            description="A user's id, as in training.",
-            examples=["u42"],
-            min_length=1,
-            max_length=MAX_ID_LENGTH,
-        ),
-    ],
-) -> ExternalId:
-    return user_id

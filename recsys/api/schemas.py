@@ -5,13 +5,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recsys.api.batcher import Fallback
+from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.live_state import Degraded
 from recsys.schema import ExternalId, Source
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 100
 MAX_USERS = 100
 MAX_HISTORY = 1000
-MAX_ID_LENGTH = 256
 
 _EXAMPLE: dict[str, Any] = {
     "user_id": 123,
@@ -38,6 +39,10 @@ class Recommendations(BaseModel):
         default=None,
         description="Why the list is of a lesser stage than it could be: the deadline would not "
         "have been kept, or a stage failed.",
+    )
+    degraded: Degraded | None = Field(
+        default=None,
+        description="Made without the event store, which cannot be read now: from what was known.",
     )
     titles: list[str] | None = Field(
         default=None, description="The items' titles, when with_titles=true."

@@ -1,5 +1,6 @@
 """Runs the HTTP application under uvicorn."""
 
+import asyncio
 import gc
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from recsys.api.app import create_app
 from recsys.api.keys import read_keys
 from recsys.api.listener import BACKLOG, SECONDS_TO_FINISH, announce, listen
+from recsys.api.live_state import check_store
 from recsys.api.logs import check_level, log_config
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
@@ -56,13 +58,15 @@ def load(
         bundle, first: see ``ModelStore``.
 
     Raises:
-        InputError: on a bundle or device that will not do.
+        InputError: on a bundle, device or event store that will not do.
     """
     device = resolve_device(device)
     # A batch uses one core: on several, it would compete with the other batches.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     models = ModelStore(bundle, device, int(options.history_cache_mb * 1e6), first)
+    if options.store_url is not None:
+        asyncio.run(check_store(options.store_url, models, options.store_timeout_s))
     # What is loaded stays: the collector need not look through it again and again, which takes
     # longer than a batch.
     gc.collect()

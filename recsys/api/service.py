@@ -1,15 +1,19 @@
 """What the routes share: from a request to the body of its answer, through cache and batcher."""
 
+import asyncio
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.api.batcher import Batcher
-from recsys.api.cache import ResponseCache
+from recsys.api.cache import CacheKey, ResponseCache
+from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.recommender import Recommender
-from recsys.request import Request
+from recsys.request import NO_EVENTS, Request, UserEvents
 from recsys.schema import ExternalId
 
 if TYPE_CHECKING:
@@ -31,15 +35,17 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
+        self.live = _live_state(options, models)
         self.batcher = Batcher(
             options.max_batch,
             options.max_queue,
             self.telemetry,
             options.threads,
         )
-        self.telemetry.watch(self.batcher.__len__, self.cache)
+        self.telemetry.watch(self.batcher.__len__, self.cache, self._store_up)
         self.telemetry.serves(models.current.model_version)
         models.swapped = self._swapped
+        models.forgotten = self.cache.forget
 
     @property
     def holds_integer_users(self) -> bool:
@@ -59,6 +65,13 @@ class Service:
         Raises:
             OverloadedError: when there is no room for it.
         """
+        started = time.monotonic()
+        degraded = None
+        if self.live is not None and request.user_id is not None:
+            events = await self._events_of(self.live, request.user_id, seconds)
+            degraded = self.live.degraded if events is not None else "store"
+            request = replace(request, events=events or NO_EVENTS)
+            seconds -= time.monotonic() - started
         recommender = self.models.current
         answering = self.batcher.submit(recommender, request, seconds)
         if self.tracing is not None:
@@ -71,8 +84,22 @@ class Service:
             model_version=recommender.model_version,
             source=answer.ranked.source,
             fallback=answer.fallback,
+            degraded=degraded,
             titles=recommender.titles(answer.ranked.item_ids) if with_titles else None,
         )
+
+    async def _events_of(
+        self, live: LiveState, user_id: ExternalId, seconds: float
+    ) -> UserEvents | None:
+        """A user's events; None when the store takes more than half of the time that there is."""
+        known = live.known(user_id)
+        if known is not None:
+            return known
+        try:
+            async with asyncio.timeout(seconds / 2):
+                return await live.events_of(user_id)
+        except TimeoutError:
+            return None
 
     async def body_of(
         self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
@@ -91,12 +118,24 @@ class Service:
         """The answer as JSON where it is in the cache."""
         if not self.cache.max_bytes:
             return None
-        version = self.models.current.model_version
-        kept = self.cache.get((version, user_id, top_k, with_titles))
+        key = self._key(user_id, top_k, with_titles=with_titles)
+        kept = None if key is None else self.cache.get(key)
         self.telemetry.cached(kept is not None)
         if self.tracing is not None:
-            self.tracing.cached(kept is not None, version)
+            self.tracing.cached(kept is not None, self.models.current.model_version)
         return kept
+
+    def _key(self, user_id: ExternalId, top_k: int, *, with_titles: bool) -> CacheKey | None:
+        """All that an answer depends on; None when not all of it is known yet."""
+        current = self.models.current
+        state: tuple[int, Degraded | None] = (0, None)
+        if self.live is not None:
+            events = self.live.known(user_id)
+            if events is None:
+                return None
+            state = (events.version, self.live.degraded)
+        model = (current.model_version, current.revision)
+        return CacheKey(user_id, (top_k, with_titles), state, model)
 
     async def new_body(
         self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
@@ -108,22 +147,52 @@ class Service:
         Raises:
             OverloadedError: when there is no room for it.
         """
+        before = self._key(user_id, top_k, with_titles=with_titles)
         request = Request(top_k, user_id)
         answer = await self.list_of(request, with_titles=with_titles, seconds=seconds)
         body = answer.model_dump_json(exclude_none=True).encode()
-        if answer.fallback is None:
-            self.cache.put((answer.model_version, user_id, top_k, with_titles), body)
+        key = self._key(user_id, top_k, with_titles=with_titles)
+        # Where something changed meanwhile, nobody knows whether the list knew it.
+        if answer.fallback is None and key is not None and key == before:
+            self.cache.put(key, body)
         return body
+
+    def _store_up(self) -> int:
+        return int(self.live is not None and self.live.is_available)
 
     def _swapped(self, recommender: Recommender) -> None:
         # What is cached is kept by version, and makes room by itself.
         self.telemetry.serves(recommender.model_version)
 
-    def close(self) -> None:
+    async def start(self) -> None:
+        """Begin to take in what comes since training.
+
+        Raises:
+            InputError: when the event store does not fit.
+        """
+        if self.live is not None:
+            await self.live.start()
+
+    async def close(self) -> None:
         """Answer what waits, and send what is to be sent."""
         self.batcher.close()
+        if self.live is not None:
+            await self.live.close()
+        self.models.texts.close()
         if self.tracing is not None:
             self.tracing.close()
+
+
+def _live_state(options: ServingOptions, models: ModelStore) -> LiveState | None:
+    if options.store_url is None:
+        return None
+    return LiveState(
+        store_url(options.store_url, models),
+        models,
+        timeout_seconds=options.store_timeout_s,
+        max_events=options.live_events,
+        retention_days=options.retention_days,
+    )
 
 
 def _tracing(options: ServingOptions) -> "Tracing | None":

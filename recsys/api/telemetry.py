@@ -76,6 +76,13 @@ class Telemetry:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._events = Counter("recsys_events", "Events received.", ["result"], registry=registry)
+        self._store = Gauge(
+            "recsys_store_up",
+            "Workers that can read the event store.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._model = Gauge(
             "recsys_model_info",
             "For each model that is served, the number of workers that serve it.",
@@ -86,9 +93,20 @@ class Telemetry:
         self._version: str | None = None
         self._watched: list[tuple[Gauge, Callable[[], int]]] = []
 
-    def watch(self, queue_depth: Callable[[], int], cache: ResponseCache) -> None:
+    def watch(
+        self, queue_depth: Callable[[], int], cache: ResponseCache, store_up: Callable[[], int]
+    ) -> None:
         """Read these whenever the metrics are asked for."""
-        self._watched = [(self._depth, queue_depth), (self._cache_bytes, lambda: cache.num_bytes)]
+        self._watched = [
+            (self._depth, queue_depth),
+            (self._cache_bytes, lambda: cache.num_bytes),
+            (self._store, store_up),
+        ]
+
+    def events(self, accepted: int, duplicates: int) -> None:
+        """Events were stored."""
+        self._events.labels("accepted").inc(accepted)
+        self._events.labels("duplicate").inc(duplicates)
 
     def refresh(self) -> None:
         """Read what is watched now.

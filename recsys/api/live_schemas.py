@@ -1,0 +1,103 @@
+"""What the routes of events, items and users are sent, and answer."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from recsys.api.ids import MAX_ID_LENGTH
+from recsys.data.files import EARLIEST, LATEST
+from recsys.events.types import EventType
+from recsys.schema import ExternalId
+
+MAX_EVENTS = 1000
+MAX_TITLE_LENGTH = 1000
+MAX_TEXT_LENGTH = 100_000
+MAX_GENRES = 100
+
+Genre = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^|]*$")]
+
+_EVENT: dict[str, Any] = {
+    "event_id": "5f0c9a3e",
+    "user_id": 123,
+    "item_id": 50,
+    "type": "rating",
+    "value": 4.0,
+}
+
+
+class EventBody(BaseModel):
+    """What a user did with an item."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EVENT]})
+
+    event_id: str = Field(
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        description="Chosen by the sender, unique among all events: one that is sent again counts "
+        "once.",
+    )
+    user_id: ExternalId
+    item_id: ExternalId
+    type: EventType = Field(description="A dismissed item is not recommended any more.")
+    value: float | None = Field(default=None, allow_inf_nan=False, description="E.g. the rating.")
+    timestamp: int | None = Field(
+        default=None, ge=EARLIEST, le=LATEST, description="Unix seconds; none: now."
+    )
+
+
+class EventsBody(BaseModel):
+    """Events that are stored together, or not at all."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"events": [_EVENT]}]}
+    )
+
+    events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class Accepted(BaseModel):
+    """What became of the events: they are durable, and count in the next list."""
+
+    accepted: int = Field(description="Stored by this request.")
+    duplicates: int = Field(description="Known by their event_id before.")
+
+
+class ItemBody(BaseModel):
+    """An item as text and attributes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "title": "Solaris",
+                    "description": "A psychologist is sent to a station above a strange ocean.",
+                    "genres": ["Drama", "Sci-Fi"],
+                    "year": 1972,
+                }
+            ]
+        },
+    )
+
+    title: str = Field(min_length=1, max_length=MAX_TITLE_LENGTH)
+    description: str = Field(default="", max_length=MAX_TEXT_LENGTH)
+    genres: list[Genre] = Field(default_factory=list, max_length=MAX_GENRES)
+    year: int | None = Field(default=None, ge=1, le=9999)
+    release_date: str = Field(
+        default="", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="YYYY-MM-DD."
+    )
+
+
+class ItemStored(BaseModel):
+    """An item that is durable, and recommended from now on."""
+
+    item_id: ExternalId
+    title: str
+    model_version: str
+
+
+class UserForgotten(BaseModel):
+    """A user whose events are deleted, and whose part of the training log is not used any more."""
+
+    user_id: ExternalId
+    forgotten: bool = True

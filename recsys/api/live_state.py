@@ -1,0 +1,272 @@
+"""What has come in since training, on every worker: tails the event store.
+
+The store decides. A worker keeps in memory what it has read of users, and reads anew what others
+say has changed; while the store cannot be read it goes on with what it knows, and says so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from recsys.api.live_users import LiveUsers
+from recsys.api.models import ModelStore
+from recsys.errors import InputError
+from recsys.events.store import EventStore
+from recsys.events.types import (
+    Appended,
+    Changes,
+    Event,
+    Item,
+    StoredItem,
+    StoreUnavailableError,
+    UserState,
+)
+from recsys.request import NO_EVENTS, UserEvents
+from recsys.schema import ExternalId
+
+log = logging.getLogger(__name__)
+
+Degraded = Literal["store"]
+"""What an answer had to do without."""
+
+AUTO = "auto"
+"""A SQLite file beside the bundle, one per data set."""
+
+SECONDS_BETWEEN_LOOKS = 0.025
+_SECONDS_TO_RETRY = 0.5
+_SECONDS_BETWEEN_PRUNES = 3600.0
+_SECONDS_PER_DAY = 86_400
+
+
+class LiveState:
+    """The event store's content as a worker knows it. For the event loop's thread alone.
+
+    Args:
+        url: of the store, see ``store_url``. models: are given the store's items.
+        retention_days: after which events are deleted; None keeps them.
+        max_events: of users, kept in memory.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        models: ModelStore,
+        *,
+        timeout_seconds: float,
+        max_events: int,
+        retention_days: float | None = None,
+    ) -> None:
+        self.url = url
+        self.models = models
+        self.timeout_seconds = timeout_seconds
+        self.retention_days = retention_days
+        self.users = LiveUsers(self._read_states, max_events)
+        self.is_available = False
+        self._store: EventStore | None = None
+        self._position = 0
+        self._tailing: asyncio.Task[None] | None = None
+        self._pruned = time.monotonic()
+
+    @property
+    def degraded(self) -> Degraded | None:
+        """What is missing now."""
+        return None if self.is_available else "store"
+
+    async def start(self) -> None:
+        """Read what there is, and go on reading; a store that cannot be reached is tried again.
+
+        Raises:
+            InputError: when the store does not fit the model.
+        """
+        try:
+            await self._connect()
+        except StoreUnavailableError as error:
+            self._failed(error)
+        self._tailing = asyncio.create_task(self._tail())
+
+    async def close(self) -> None:
+        """Let go of the store; what was acknowledged is in it."""
+        if self._tailing is not None:
+            self._tailing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tailing
+        if self._store is not None:
+            await self._store.close()
+
+    def known(self, user_id: ExternalId) -> UserEvents | None:
+        """What is known of a user at once; None when ``events_of`` has to ask the store."""
+        found = self.users.known(user_id)
+        return NO_EVENTS if found is None and not self.is_available else found
+
+    async def events_of(self, user_id: ExternalId) -> UserEvents:
+        """A user's events; without the store, what is known of them."""
+        found = self.known(user_id)
+        if found is not None:
+            return found
+        try:
+            return await self.users.of(user_id)
+        except StoreUnavailableError as error:
+            self._failed(error)
+            return NO_EVENTS
+
+    async def append(self, events: Sequence[Event]) -> Appended:
+        """Store events; when this returns they are durable, and count in this worker.
+
+        Raises:
+            StoreUnavailableError: when they could not be stored for certain.
+        """
+        appended = await self.store.append(events)
+        with contextlib.suppress(StoreUnavailableError):  # the tail reads them when it is back
+            await self.users.refresh(list(appended.versions))
+        return appended
+
+    async def put_item(self, item: Item) -> StoredItem:
+        """Store an item; when this returns it is durable, and recommended by this worker.
+
+        Raises:
+            StoreUnavailableError: when it could not be stored for certain.
+        """
+        (stored,) = await self.store.put_items([item])
+        await self.models.add_items([stored])
+        return stored
+
+    async def delete_user(self, user_id: ExternalId) -> None:
+        """Forget a user, here at once, and on other workers as soon as they look.
+
+        Raises:
+            StoreUnavailableError: when that could not be stored for certain.
+        """
+        await self.store.delete_user(user_id)
+        await self._forget([user_id])
+
+    @property
+    def store(self) -> EventStore:
+        """The open store.
+
+        Raises:
+            StoreUnavailableError: while it could not be opened.
+        """
+        if self._store is None:
+            raise StoreUnavailableError("none that could be reached since the start")
+        return self._store
+
+    async def _connect(self) -> None:
+        if self._store is None:
+            current = self.models.current
+            self._store = await open_store(
+                self.url,
+                users=current.users.holds_integers,
+                items=current.items.holds_integers,
+                timeout_seconds=self.timeout_seconds,
+            )
+            # Items of all time, and from here on what is new.
+            position = await self._store.head()
+            await self.models.add_items(await self._store.items())
+            self._position = position
+        self.is_available = True
+
+    async def _tail(self) -> None:
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS if self.is_available else _SECONDS_TO_RETRY)
+            try:
+                await self._look()
+            except StoreUnavailableError as error:
+                self._failed(error)
+            except Exception:
+                # Without this task nothing new would be known any more.
+                log.exception("what the event store says could not be taken in")
+                self.is_available = False
+
+    async def _look(self) -> None:
+        """Take in what has changed since the last look."""
+        if self._store is None:
+            await self._connect()
+        changes = await self.store.changes(self._position)
+        await self._apply(changes)
+        self._position = changes.position
+        if not self.is_available:
+            log.warning("the event store is back")
+            self.is_available = True
+        if self.retention_days is not None:
+            await self._prune(self.retention_days)
+
+    async def _apply(self, changes: Changes) -> None:
+        if changes.items:
+            await self.models.add_items(changes.items)
+        if changes.forgotten:
+            await self._forget(changes.forgotten)
+        changed = dict.fromkeys(event.user_id for event in changes.events)
+        await self.users.refresh(list(changed))
+
+    async def _forget(self, user_ids: Sequence[ExternalId]) -> None:
+        await self.users.refresh(user_ids)
+        for user_id in user_ids:
+            self.models.forget(user_id)
+
+    async def _prune(self, days: float) -> None:
+        if time.monotonic() - self._pruned < _SECONDS_BETWEEN_PRUNES and self._pruned:
+            return
+        self._pruned = time.monotonic()
+        number = await self.store.prune(int(time.time() - days * _SECONDS_PER_DAY))
+        if number:
+            log.warning("%d events older than %g days were deleted", number, days)
+            self.users.clear()
+
+    async def _read_states(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserState]:
+        return await self.store.user_states(user_ids)
+
+    def _failed(self, error: StoreUnavailableError) -> None:
+        if self.is_available or self._store is None:
+            log.error("recommending from what is known: %s", error)
+        self.is_available = False
+
+
+async def open_store(url: str, *, users: bool, items: bool, timeout_seconds: float) -> EventStore:
+    """The store for a model with integer (else string) ids of users and items.
+
+    Raises:
+        StoreUnavailableError: when it cannot be reached. InputError: when it does not fit.
+    """
+    try:
+        return await EventStore.open(
+            url,
+            holds_integer_users=users,
+            holds_integer_items=items,
+            timeout_seconds=timeout_seconds,
+        )
+    except InputError as error:
+        if isinstance(error.__cause__, StoreUnavailableError):
+            raise error.__cause__ from error
+        raise
+
+
+async def check_store(url: str, models: ModelStore, timeout_seconds: float) -> None:
+    """Make the store when there is none.
+
+    Raises:
+        InputError: when the URL is none, or the store is of another version or for other ids. One
+            that cannot be reached may be so later.
+    """
+    current = models.current
+    with contextlib.suppress(StoreUnavailableError):
+        store = await open_store(
+            store_url(url, models),
+            users=current.users.holds_integers,
+            items=current.items.holds_integers,
+            timeout_seconds=timeout_seconds,
+        )
+        await store.close()
+
+
+def store_url(url: str, models: ModelStore) -> str:
+    """The URL itself, or for ``AUTO`` that of a file beside the bundle."""
+    if url != AUTO:
+        return url
+    data_set = models.current.manifest.get("dataset", "data")
+    # Bundles lie side by side, and those of one data set go on with the same users.
+    file = Path(models.folder) / f"{data_set}.events.db"
+    return f"sqlite+aiosqlite:///{file}"
