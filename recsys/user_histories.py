@@ -1,6 +1,6 @@
 """The history behind each request: the training log, what has come in since, or a given one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
@@ -55,7 +55,7 @@ class UserHistories:
         context = torch.from_numpy(self.log.context[users])
         for number, request in enumerate(requests):
             if request.context is not None:
-                context[number] = torch.from_numpy(self._attributes(request))
+                context[number] = torch.from_numpy(self._attributes(request.context))
         batch = self.log.pad(users * logged)._replace(context=context)
         rows = np.flatnonzero(~logged).tolist()
         own = {row: self._events(requests[row], int(users[row])) for row in rows}
@@ -81,9 +81,12 @@ class UserHistories:
         encoded = self.items.encode(item_ids)
         return encoded[encoded > 0]
 
-    def _attributes(self, request: Request) -> NDArray[np.float32]:
-        assert request.context is not None
-        return encode_attributes(request.context, self.attribute_names, self.log.context[0])
+    def check_context(self, context: Mapping[str, str | float]) -> None:
+        """Raise InputError for attributes that training has not met."""
+        self._attributes(context)
+
+    def _attributes(self, context: Mapping[str, str | float]) -> NDArray[np.float32]:
+        return encode_attributes(context, self.attribute_names, self.log.context[0])
 
     def _events(self, request: Request, user: int) -> tuple[Items, Items]:
         """Items and times, where these are not the log's alone."""

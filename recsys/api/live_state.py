@@ -30,7 +30,7 @@ from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 
-Degraded = Literal["store"]
+Degraded = Literal["store", "query"]
 """What an answer had to do without."""
 
 AUTO = "auto"
@@ -70,11 +70,6 @@ class LiveState:
         self._position = 0
         self._tailing: asyncio.Task[None] | None = None
         self._pruned = time.monotonic()
-
-    @property
-    def degraded(self) -> Degraded | None:
-        """What is missing now."""
-        return None if self.is_available else "store"
 
     async def start(self) -> None:
         """Read what there is, and go on reading; a store that cannot be reached is tried again.

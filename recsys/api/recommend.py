@@ -1,7 +1,7 @@
 """The routes that recommend."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Response, status
@@ -10,6 +10,8 @@ from fastapi import Request as HttpRequest
 from recsys.api.ids import check_ids, user_query
 from recsys.api.schemas import (
     DEFAULT_TOP_K,
+    EXPLAIN,
+    MAX_QUERY_LENGTH,
     MAX_TOP_K,
     Error,
     Recommendations,
@@ -65,9 +67,24 @@ def recommend_routes(service: Service) -> APIRouter:
             int, Query(ge=1, le=MAX_TOP_K, description="Number of items.")
         ] = DEFAULT_TOP_K,
         with_titles: Annotated[bool, Query(description="Add the items' titles.")] = False,
+        query: Annotated[
+            str | None,
+            Query(min_length=1, max_length=MAX_QUERY_LENGTH, description="What is wanted."),
+        ] = None,
+        explain: Annotated[bool, Query(description=EXPLAIN)] = False,
     ) -> Response:
         """The best items for a user, without those the user already has."""
-        body = service.body_of(user_id, top_k, with_titles=with_titles, seconds=seconds)
+        if query is None and not explain:
+            body = service.body_of(user_id, top_k, with_titles=with_titles, seconds=seconds)
+        else:
+            answer = service.list_of(
+                Request(top_k, user_id),
+                seconds=seconds,
+                with_titles=with_titles,
+                query=query,
+                explained=explain,
+            )
+            body = _as_json(answer)
         answered = await (_while_wanted(http, body) if service.is_busy else body)
         if answered is None:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
@@ -81,14 +98,24 @@ def recommend_routes(service: Service) -> APIRouter:
         items = [*(body.history or []), *body.exclude]
         check_ids("item", items, service.models.current.items.holds_integers)
         check_ids("user", body.user_ids or [], holds_integers)
-        if body.history is not None:
-            requests = [Request(body.top_k, history=body.history, exclude=body.exclude)]
-        else:
-            users = body.user_ids or []
-            requests = [Request(body.top_k, user_id=u, exclude=body.exclude) for u in users]
+        if body.context is not None:
+            service.models.current.histories.check_context(body.context)
+        users: Sequence[ExternalId | None] = body.user_ids or [None]
         answers = [
-            service.list_of(request, with_titles=body.with_titles, seconds=seconds)
-            for request in requests
+            service.list_of(
+                Request(
+                    body.top_k,
+                    user_id=user_id,
+                    history=body.history,
+                    exclude=body.exclude,
+                    context=body.context,
+                ),
+                seconds=seconds,
+                with_titles=body.with_titles,
+                query=body.query,
+                explained=body.explain,
+            )
+            for user_id in users
         ]
         results = await _while_wanted(http, _together(answers))
         if results is None:
@@ -96,6 +123,10 @@ def recommend_routes(service: Service) -> APIRouter:
         return RecommendResults.model_construct(results=results)
 
     return router
+
+
+async def _as_json(answer: Awaitable[Recommendations]) -> bytes:
+    return (await answer).model_dump_json(exclude_none=True).encode()
 
 
 async def _together(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,8 +1,15 @@
 """What the HTTP application is asked and answers."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
 
 from recsys.api.batcher import Fallback
 from recsys.api.ids import MAX_ID_LENGTH
@@ -13,6 +20,9 @@ DEFAULT_TOP_K = 10
 MAX_TOP_K = 100
 MAX_USERS = 100
 MAX_HISTORY = 1000
+MAX_QUERY_LENGTH = 2000
+
+EXPLAIN = "Add why each item is in the list, which takes longer, whatever the deadline."
 
 _EXAMPLE: dict[str, Any] = {
     "user_id": 123,
@@ -20,6 +30,28 @@ _EXAMPLE: dict[str, Any] = {
     "model_version": "ml100k-1f0c9a3e",
     "source": "reranked",
 }
+
+
+class HistoryReason(BaseModel):
+    """An item of the history, and by how much the score would be lower without it."""
+
+    item_id: ExternalId
+    contribution: float
+
+
+class ItemExplanation(BaseModel):
+    """Why an item is in its place."""
+
+    item_id: ExternalId
+    score: float = Field(description="Comparable within this list only.")
+    rank: int
+    retrieved_rank: int | None = Field(
+        default=None, description="Its place in stage 1's order, where it is a candidate of that."
+    )
+    because: list[HistoryReason] = Field(
+        description="The items of the history that contributed most, measured on the model by "
+        "leaving out one at a time."
+    )
 
 
 class Recommendations(BaseModel):
@@ -40,22 +72,37 @@ class Recommendations(BaseModel):
         description="Why the list is of a lesser stage than it could be: the deadline would not "
         "have been kept, or a stage failed.",
     )
-    degraded: Degraded | None = Field(
+    degraded: list[Degraded] | None = Field(
         default=None,
-        description="Made without the event store, which cannot be read now: from what was known.",
+        description="What the list was made without: store, the event store, which cannot be read "
+        "now, so that it knows what was known before; query, since the text model was not ready in "
+        "time.",
+    )
+    explanations: list[ItemExplanation] | None = Field(
+        default=None, description="Of each item in turn, when explain=true."
     )
     titles: list[str] | None = Field(
         default=None, description="The items' titles, when with_titles=true."
     )
 
 
+Context = dict[
+    Annotated[str, StringConstraints(max_length=100)],
+    Annotated[str, StringConstraints(max_length=200)] | FiniteFloat,
+]
+
+
 class RecommendBody(BaseModel):
-    """Either users, or one history without a stored one."""
+    """Users, or one history without a stored one, or none of both with a query or a context."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"user_ids": [1, 2, 3], "top_k": 5}, {"history": [50, 181], "top_k": 10}]
+            "examples": [
+                {"user_ids": [1, 2, 3], "top_k": 5},
+                {"history": [50, 181], "top_k": 10},
+                {"query": "slow-burn science fiction"},
+            ]
         },
     )
 
@@ -66,16 +113,28 @@ class RecommendBody(BaseModel):
         max_length=MAX_HISTORY,
         description="Item ids, oldest first; those not in the catalogue are passed over.",
     )
+    query: str | None = Field(
+        default=None, min_length=1, max_length=MAX_QUERY_LENGTH, description="What is wanted."
+    )
+    context: Context | None = Field(
+        default=None,
+        max_length=100,
+        description="Attributes of the user that the model was trained with, such as "
+        '{"age": 24}; with user_ids, in place of the stored ones.',
+    )
     exclude: list[ExternalId] = Field(
         default_factory=list, max_length=MAX_HISTORY, description="Item ids to leave out."
     )
     top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=MAX_TOP_K)
     with_titles: bool = False
+    explain: bool = Field(default=False, description=EXPLAIN)
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "RecommendBody":
-        if (self.user_ids is None) == (self.history is None):
-            raise ValueError("expected user_ids or history, one of both")
+    def _asks_for_something(self) -> "RecommendBody":
+        if self.user_ids is not None and self.history is not None:
+            raise ValueError("expected user_ids or history, found both")
+        if all(one is None for one in (self.user_ids, self.history, self.query, self.context)):
+            raise ValueError("expected user_ids, history, query or context, found none of them")
         return self
 
 

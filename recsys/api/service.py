@@ -5,8 +5,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.api.batcher import Batcher
 from recsys.api.cache import CacheKey, ResponseCache
+from recsys.api.explainer import Explainer
 from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
@@ -35,6 +39,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
+        self.explainer = Explainer()
         self.live = _live_state(options, models)
         self.batcher = Batcher(
             options.max_batch,
@@ -58,35 +63,65 @@ class Service:
         return len(self.batcher) >= self.batcher.max_batch
 
     async def list_of(
-        self, request: Request, *, with_titles: bool, seconds: float
+        self,
+        request: Request,
+        *,
+        seconds: float,
+        with_titles: bool = False,
+        query: str | None = None,
+        explained: bool = False,
     ) -> Recommendations:
-        """The answer to one request, within ``seconds``.
+        """The answer to one request, within ``seconds``; explanations take as long as they do.
+
+        Args:
+            query: what is wanted, as text.
 
         Raises:
             OverloadedError: when there is no room for it.
+            TextUnavailableError: when there is a query, and no text model for it.
         """
         started = time.monotonic()
-        degraded = None
+        degraded: list[Degraded] = []
+        if query is not None:
+            vector = await self._vector_of(query, seconds)
+            request = replace(request, text_vector=vector)
+            degraded += ["query"] if vector is None else []
         if self.live is not None and request.user_id is not None:
             events = await self._events_of(self.live, request.user_id, seconds)
-            degraded = self.live.degraded if events is not None else "store"
             request = replace(request, events=events or NO_EVENTS)
-            seconds -= time.monotonic() - started
+            degraded += ["store"] if events is None or not self.live.is_available else []
         recommender = self.models.current
-        answering = self.batcher.submit(recommender, request, seconds)
+        left = seconds - (time.monotonic() - started)
+        answering = self.batcher.submit(recommender, request, left)
         if self.tracing is not None:
             answering = self.tracing.traced(answering, recommender.model_version)
         answer = await answering
-        self.telemetry.answered(answer.ranked.source, answer.fallback)
+        ranked = answer.ranked
+        self.telemetry.answered(ranked.source, answer.fallback)
+        explanations = None
+        if explained:
+            explanations = await self.explainer.explain(recommender, request, ranked)
         return Recommendations.model_construct(
             user_id=request.user_id,
-            top_items=answer.ranked.item_ids,
+            top_items=ranked.item_ids,
             model_version=recommender.model_version,
-            source=answer.ranked.source,
+            source=ranked.source,
             fallback=answer.fallback,
-            degraded=degraded,
-            titles=recommender.titles(answer.ranked.item_ids) if with_titles else None,
+            degraded=degraded or None,
+            explanations=explanations,
+            titles=recommender.titles(ranked.item_ids) if with_titles else None,
         )
+
+    async def _vector_of(self, query: str, seconds: float) -> NDArray[np.float32] | None:
+        """A text's vector; None when that takes more than half of the time that there is."""
+        encoding = self.models.texts.encode(self.models.current.manifest, query)
+        # Not given up: the next query finds the model loaded.
+        task = asyncio.ensure_future(encoding)
+        done, _ = await asyncio.wait({task}, timeout=seconds / 2)
+        if not done:
+            task.add_done_callback(_look_at)
+            return None
+        return task.result()
 
     async def _events_of(
         self, live: LiveState, user_id: ExternalId, seconds: float
@@ -128,12 +163,12 @@ class Service:
     def _key(self, user_id: ExternalId, top_k: int, *, with_titles: bool) -> CacheKey | None:
         """All that an answer depends on; None when not all of it is known yet."""
         current = self.models.current
-        state: tuple[int, Degraded | None] = (0, None)
+        state = (0, True)
         if self.live is not None:
             events = self.live.known(user_id)
             if events is None:
                 return None
-            state = (events.version, self.live.degraded)
+            state = (events.version, self.live.is_available)
         model = (current.model_version, current.revision)
         return CacheKey(user_id, (top_k, with_titles), state, model)
 
@@ -179,8 +214,14 @@ class Service:
         if self.live is not None:
             await self.live.close()
         self.models.texts.close()
+        self.explainer.close()
         if self.tracing is not None:
             self.tracing.close()
+
+
+def _look_at(task: "asyncio.Future[NDArray[np.float32]]") -> None:
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more
 
 
 def _live_state(options: ServingOptions, models: ModelStore) -> LiveState | None:

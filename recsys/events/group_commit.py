@@ -1,4 +1,4 @@
-"""Batches that come in while a transaction runs share the next one, and so its wait for the disk."""
+"""Batches that come in while a transaction runs share the next one, and its wait for the disk."""
 
 import asyncio
 from collections import deque

@@ -1,6 +1,6 @@
 """Makes the tables of a new store, and checks those of an old one."""
 
-from sqlalchemy import inspect, insert, select, text
+from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.errors import InputError

@@ -105,8 +105,8 @@ class Appended:
 class Changes:
     """What was committed after one position, up to ``position``; each list in order of commits.
 
-    ``forgotten`` is to be applied before ``events``: those of a forgotten user came later. ``more``:
-    whether changes were left for the next call.
+    ``forgotten`` is to be applied before ``events``: those of a forgotten user came later.
+    ``more``: whether changes were left for the next call.
     """
 
     position: Position

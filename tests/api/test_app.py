@@ -147,8 +147,8 @@ def test_several_users_are_answered_in_their_order(client: TestClient, untrained
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({}, 422, "expected user_ids or history"),
-        ({"user_ids": [1], "history": [1001]}, 422, "one of both"),
+        ({}, 422, "expected user_ids, history, query or context"),
+        ({"user_ids": [1], "history": [1001]}, 422, "found both"),
         ({"user_ids": []}, 422, "at least 1 item"),
         ({"user_ids": [1] * 101}, 422, "at most 100 items"),
         ({"user_ids": [1], "topk": 3}, 422, "Extra inputs"),

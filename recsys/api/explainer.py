@@ -1,0 +1,68 @@
+"""Explanations beside the lists that others wait for."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from recsys.api.batcher import OverloadedError
+from recsys.api.schemas import HistoryReason, ItemExplanation
+from recsys.explanations import explain
+from recsys.recommender import Recommender
+from recsys.request import Request
+from recsys.schema import RankedList
+
+_MAX_WAITING = 16
+_SECONDS_TO_RETRY = 1
+
+
+class Explainer:
+    """Explains one list at a time, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explanations")
+        self._waiting = 0
+
+    async def explain(
+        self, recommender: Recommender, request: Request, ranked: RankedList
+    ) -> list[ItemExplanation]:
+        """Of each item of the list.
+
+        Raises:
+            OverloadedError: when too many lists wait.
+        """
+        if self._waiting >= _MAX_WAITING:
+            raise OverloadedError(_SECONDS_TO_RETRY)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, _explained, recommender, request, ranked
+            )
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """End the thread once what it does is done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _explained(
+    recommender: Recommender, request: Request, ranked: RankedList
+) -> list[ItemExplanation]:
+    torch.set_num_threads(1)  # of this thread; the others have lists to make
+    explanations = explain(recommender, request, ranked)
+    return [
+        ItemExplanation(
+            item_id=one.item_id,
+            score=score,
+            rank=rank,
+            retrieved_rank=one.retrieved_rank,
+            because=[
+                HistoryReason(item_id=reason.item_id, contribution=reason.contribution)
+                for reason in one.because
+            ],
+        )
+        for rank, (one, score) in enumerate(
+            zip(explanations, ranked.scores.tolist(), strict=True), 1
+        )
+    ]
