@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,7 @@ AUTO = "auto"
 
 SECONDS_BETWEEN_LOOKS = 0.025
 _SECONDS_TO_RETRY = 0.5
+_SECONDS_BETWEEN_CHECKS = 1.0
 _SECONDS_BETWEEN_PRUNES = 3600.0
 _SECONDS_PER_DAY = 86_400
 
@@ -65,11 +67,18 @@ class LiveState:
         self.timeout_seconds = timeout_seconds
         self.retention_days = retention_days
         self.users = LiveUsers(self._read_states, max_events)
-        self.is_available = False
+        self._is_readable = False
+        self._is_writable = False
         self._store: EventStore | None = None
         self._position = 0
         self._tailing: asyncio.Task[None] | None = None
-        self._pruned = time.monotonic()
+        self._checking: asyncio.Task[None] | None = None
+        self._checked = self._next_prune = time.monotonic()
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the store can be read and written, as far as is known."""
+        return self._is_readable and self._is_writable
 
     async def start(self) -> None:
         """Read what there is, and go on reading; a store that cannot be reached is tried again.
@@ -80,22 +89,23 @@ class LiveState:
         try:
             await self._connect()
         except StoreUnavailableError as error:
-            self._failed(error)
+            self._is_readable = self._failed(error)
         self._tailing = asyncio.create_task(self._tail())
 
     async def close(self) -> None:
         """Let go of the store; what was acknowledged is in it."""
-        if self._tailing is not None:
-            self._tailing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tailing
+        for task in (self._tailing, self._checking):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         if self._store is not None:
             await self._store.close()
 
     def known(self, user_id: ExternalId) -> UserEvents | None:
         """What is known of a user at once; None when ``events_of`` has to ask the store."""
         found = self.users.known(user_id)
-        return NO_EVENTS if found is None and not self.is_available else found
+        return NO_EVENTS if found is None and not self._is_readable else found
 
     async def events_of(self, user_id: ExternalId) -> UserEvents:
         """A user's events; without the store, what is known of them."""
@@ -105,7 +115,7 @@ class LiveState:
         try:
             return await self.users.of(user_id)
         except StoreUnavailableError as error:
-            self._failed(error)
+            self._is_readable = self._failed(error)
             return NO_EVENTS
 
     async def append(self, events: Sequence[Event]) -> Appended:
@@ -114,7 +124,8 @@ class LiveState:
         Raises:
             StoreUnavailableError: when they could not be stored for certain.
         """
-        appended = await self.store.append(events)
+        with self._writing():
+            appended = await self.store.append(events)
         with contextlib.suppress(StoreUnavailableError):  # the tail reads them when it is back
             await self.users.refresh(list(appended.versions))
         return appended
@@ -125,7 +136,8 @@ class LiveState:
         Raises:
             StoreUnavailableError: when it could not be stored for certain.
         """
-        (stored,) = await self.store.put_items([item])
+        with self._writing():
+            (stored,) = await self.store.put_items([item])
         await self.models.add_items([stored])
         return stored
 
@@ -135,8 +147,18 @@ class LiveState:
         Raises:
             StoreUnavailableError: when that could not be stored for certain.
         """
-        await self.store.delete_user(user_id)
+        with self._writing():
+            await self.store.delete_user(user_id)
         await self._forget([user_id])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What fails here tells that nothing can be written; ``_look`` finds out when that ends."""
+        try:
+            yield
+        except StoreUnavailableError as error:
+            self._is_writable = self._failed(error)
+            raise
 
     @property
     def store(self) -> EventStore:
@@ -162,32 +184,48 @@ class LiveState:
             position = await self._store.head()
             await self.models.add_items(await self._store.items())
             self._position = position
-        self.is_available = True
+        self._is_readable = self._is_writable = True
 
     async def _tail(self) -> None:
         while True:
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS if self.is_available else _SECONDS_TO_RETRY)
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS if self._is_readable else _SECONDS_TO_RETRY)
             try:
                 await self._look()
             except StoreUnavailableError as error:
-                self._failed(error)
+                self._is_readable = self._failed(error)
             except Exception:
                 # Without this task nothing new would be known any more.
                 log.exception("what the event store says could not be taken in")
-                self.is_available = False
+                self._is_readable = False
 
     async def _look(self) -> None:
-        """Take in what has changed since the last look."""
+        """Take in what has changed since the last look; now and then, see whether all is well."""
         if self._store is None:
             await self._connect()
-        changes = await self.store.changes(self._position)
-        await self._apply(changes)
-        self._position = changes.position
-        if not self.is_available:
-            log.warning("the event store is back")
-            self.is_available = True
-        if self.retention_days is not None:
-            await self._prune(self.retention_days)
+        is_due = time.monotonic() - self._checked > _SECONDS_BETWEEN_CHECKS
+        if self.store.may_have_changed() or is_due or not self._is_readable:
+            await self._take_in()
+            self._is_readable = self._works(self._is_readable, self._is_writable)
+        if is_due and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.create_task(self._check())
+            self._checked = time.monotonic()
+
+    async def _check(self) -> None:
+        """Beside the looks, since a lock has it wait."""
+        try:
+            await self.store.check_writable()
+            self._is_writable = self._works(self._is_writable, self._is_readable)
+            if self.retention_days is not None:
+                await self._prune(self.retention_days)
+        except StoreUnavailableError as error:
+            self._is_writable = self._failed(error)
+
+    async def _take_in(self) -> None:
+        more = True
+        while more:
+            changes = await self.store.changes(self._position)
+            await self._apply(changes)
+            self._position, more = changes.position, changes.more
 
     async def _apply(self, changes: Changes) -> None:
         if changes.items:
@@ -203,9 +241,9 @@ class LiveState:
             self.models.forget(user_id)
 
     async def _prune(self, days: float) -> None:
-        if time.monotonic() - self._pruned < _SECONDS_BETWEEN_PRUNES and self._pruned:
+        if time.monotonic() < self._next_prune:
             return
-        self._pruned = time.monotonic()
+        self._next_prune = time.monotonic() + _SECONDS_BETWEEN_PRUNES
         number = await self.store.prune(int(time.time() - days * _SECONDS_PER_DAY))
         if number:
             log.warning("%d events older than %g days were deleted", number, days)
@@ -214,10 +252,17 @@ class LiveState:
     async def _read_states(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserState]:
         return await self.store.user_states(user_ids)
 
-    def _failed(self, error: StoreUnavailableError) -> None:
+    def _failed(self, error: StoreUnavailableError) -> bool:
+        """False; the log is told the first time."""
         if self.is_available or self._store is None:
             log.error("recommending from what is known: %s", error)
-        self.is_available = False
+        return False
+
+    def _works(self, before: bool, other: bool) -> bool:
+        """True; the log is told when all is well again."""
+        if not before and other:
+            log.warning("the event store is back")
+        return True
 
 
 async def open_store(url: str, *, users: bool, items: bool, timeout_seconds: float) -> EventStore:

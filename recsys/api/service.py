@@ -17,7 +17,7 @@ from recsys.api.options import ServingOptions
 from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.recommender import Recommender
-from recsys.request import NO_EVENTS, Request, UserEvents
+from recsys.request import Request, UserEvents
 from recsys.schema import ExternalId
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Service:
             degraded += ["query"] if vector is None else []
         if self.live is not None and request.user_id is not None:
             events = await self._events_of(self.live, request.user_id, seconds)
-            request = replace(request, events=events or NO_EVENTS)
+            if events is not None and events.version:
+                request = replace(request, events=events)
             degraded += ["store"] if events is None or not self.live.is_available else []
         recommender = self.models.current
         left = seconds - (time.monotonic() - started)

@@ -6,6 +6,7 @@ fails at once, whatever the timeout, when another process has written meanwhile.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ _EXAMPLES = f"{SQLITE}:///data/events.db or {POSTGRESQL}://user:password@host/da
 _GRACE_SECONDS = 0.5
 """The database itself gives up first, which leaves the connection in a known state."""
 _NUM_CONNECTIONS = 8
+_SETTLED_SECONDS = 0.1
+"""More than the resolution of files' times."""
 
 _FAILURES = (
     SQLAlchemyError,
@@ -67,6 +70,9 @@ class Database:
     def __init__(self, url: URL, timeout_seconds: float) -> None:
         self.is_sqlite = url.drivername == SQLITE
         self._limit = timeout_seconds + _GRACE_SECONDS
+        # Each commit of SQLite's writes to this file.
+        self._wal = Path(f"{url.database}-wal") if self.is_sqlite else None
+        self._seen: tuple[int, int, int] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         # Writers of one process queue here, where waiting costs nothing: SQLite's would poll.
         self._writing = asyncio.Lock()
@@ -85,6 +91,22 @@ class Database:
         else:
             self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes = engine.execution_options(writes=True)
+
+    def may_have_changed(self) -> bool:
+        """Whether there may be a commit since this was asked last."""
+        if self._wal is None:
+            return True
+        try:
+            status = self._wal.stat()
+        except OSError:
+            return True
+        now = time.time()
+        # Where the file has just been written, the clock of its time may not tell the next write.
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        is_settled = now - status.st_mtime > _SETTLED_SECONDS
+        changed = seen != self._seen or not is_settled
+        self._seen = seen if is_settled else None
+        return changed
 
     async def read(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """The result of an operation, each of whose statements sees the latest commits.

@@ -116,6 +116,17 @@ class EventStore:
         """Position of the latest change; 0 in a new store."""
         return await self._database.read(reads.head)
 
+    async def check_writable(self) -> None:
+        """Raise ``StoreUnavailableError`` when nothing could be stored now, as behind a lock."""
+        await self._database.write(writes.lock)
+
+    def may_have_changed(self) -> bool:
+        """Whether ``changes`` may have something new since this was asked last; at once.
+
+        True where that cannot be told without asking the database.
+        """
+        return self._database.may_have_changed()
+
     async def changes(self, after: Position, limit: int = _MAX_CHANGES) -> Changes:
         """What was committed after a position, at most ``limit`` rows of each kind.
 

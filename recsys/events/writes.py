@@ -24,7 +24,7 @@ async def append(
 ) -> list[Appended]:
     """Store the events of all batches whose ids are new; an answer per batch."""
     # With the lock, nobody else can add the ids that are looked up now.
-    position = await _lock(connection)
+    position = await lock(connection)
     seen = await _stored_event_ids(connection, [one.event_id for batch in batches for one in batch])
     fresh: list[Event] = []
     accepted: list[int] = []
@@ -66,7 +66,7 @@ async def put_items(
     connection: AsyncConnection, items: Sequence[Item], ids: IdTypes
 ) -> list[StoredItem]:
     """Add or replace items, each at a position of its own; what they are now, in order."""
-    position = await _lock(connection)
+    position = await lock(connection)
     by_id = {ids.item_text(item.item_id): item for item in items}
     added: dict[str, int] = {}
     for some in _chunks(list(by_id)):
@@ -91,7 +91,7 @@ async def put_items(
 
 async def delete_user(connection: AsyncConnection, user_id: str) -> None:
     """Delete a user's events, and keep that they were deleted."""
-    position = await _lock(connection)
+    position = await lock(connection)
     users = tables.users.c
     deleted = await connection.execute(
         delete(tables.events).where(tables.events.c.user_id == user_id)
@@ -113,7 +113,7 @@ async def delete_user(connection: AsyncConnection, user_id: str) -> None:
 
 async def prune(connection: AsyncConnection, before: int) -> int:
     """Delete some of the events older than this, oldest first; how many, 0 at the end."""
-    position = await _lock(connection)
+    position = await lock(connection)
     events = tables.events.c
     query = select(events.position, events.user_id).where(events.timestamp < before)
     old = (await connection.execute(query.order_by(events.timestamp).limit(_PRUNED_AT_ONCE))).all()
@@ -125,7 +125,7 @@ async def prune(connection: AsyncConnection, before: int) -> int:
     return len(old)
 
 
-async def _lock(connection: AsyncConnection) -> Position:
+async def lock(connection: AsyncConnection) -> Position:
     """The latest position; until the end of the transaction there is no other writer.
 
     SQLite's writers are alone from BEGIN IMMEDIATE on, and it knows no FOR UPDATE.
