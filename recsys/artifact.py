@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle import Bundle, read_bundle, write_bundle
+from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -65,6 +67,14 @@ class Artifact:
     two_tower: TwoTowerEnsemble
     index: CandidateIndex
     stage2: Stage2 | None
+
+    @cached_property
+    def attribute_names(self) -> list[str]:
+        """Of the columns of ``attributes``; see ``Catalog``."""
+        names: list[str] | None = self.manifest.get("item_attributes")
+        if names is None:  # a bundle of before they were noted
+            names = Catalog.from_frame(self.item_frame, self.items).attribute_names
+        return names
 
     @property
     def max_query_history(self) -> int:
@@ -258,6 +268,7 @@ def _check_sizes(artifact: Artifact, path: Path) -> None:
         "text vectors": (num_items + 1, len(artifact.text)),
         "rows of the items table": (num_items, len(artifact.item_frame)),
         "users with histories": (len(artifact.users), artifact.histories.num_users),
+        "item attributes": (artifact.attributes.shape[1], len(artifact.attribute_names)),
         "index width": (sum(artifact.two_tower.embedding_dims), artifact.index.dim),
     }
     for name, (expected, found) in sizes.items():

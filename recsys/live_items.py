@@ -1,5 +1,6 @@
 """Items that come in while the recommender runs: from texts and attributes to vectors."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -24,23 +25,16 @@ class ItemProjector:
     """Gives items without training events the vectors that training gives to such items.
 
     Args:
-        content_map: from the content of an item to its vectors. frame, items, attributes: the
-            catalogue that it was trained with, from which the names of attributes come.
-
-    Raises:
-        ValueError: when the attributes are not those of the frame.
+        content_map: from the content of an item to its vectors.
+        attribute_names: of ``Catalog``, in the order in which they follow the text in the content.
     """
 
-    def __init__(
-        self, content_map: ContentMap, frame: pd.DataFrame, items: Vocabulary, attributes: Tensor
-    ) -> None:
+    def __init__(self, content_map: ContentMap, attribute_names: Sequence[str]) -> None:
         self.content_map = content_map
-        catalog = Catalog.from_frame(frame, items)
-        if not torch.equal(torch.from_numpy(catalog.attributes), attributes):
-            raise ValueError("expected the attributes of the catalogue; found others")
-        self.attribute_names = catalog.attribute_names
+        self.attribute_names = list(attribute_names)
         # The average item's: of a text alone nothing else is known.
-        self.average_attributes = content_map.mean[-len(self.attribute_names) :]
+        dim = len(content_map.mean) - len(self.attribute_names)
+        self.average_attributes = content_map.mean[dim:]
 
     @torch.inference_mode()
     def vectors(self, frame: pd.DataFrame, text: NDArray[Any]) -> ItemVectors:

@@ -123,9 +123,7 @@ class Recommender:
         """Turns content into vectors: of items without training events, and of texts."""
         content_map = self.artifact.two_tower.content_map
         assert content_map is not None  # as any trained ensemble has
-        return ItemProjector(
-            content_map, self.artifact.item_frame, self.artifact.items, self.artifact.attributes
-        )
+        return ItemProjector(content_map, self.artifact.attribute_names)
 
     @property
     def cross_encoder(self) -> CrossEncoder | None:

@@ -17,6 +17,7 @@ from recsys.item_graph import co_occurrence_graphs
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId
 from recsys.signals import SignalExtractor
+from recsys.text.from_config import encoder_from_config
 from recsys.training.content_map import KernelRidge, fix_items
 
 TOWER = {
@@ -31,10 +32,22 @@ TOWER = {
 ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
 
 
+TEXT_MODEL = {"encoder": {"_target_": "recsys.text.minilm.load", "device": "cpu"}}
+
+
 def write_untrained_bundle(
-    root: Path, user_ids: list[ExternalId], item_ids: list[ExternalId], *, stage2: bool = True
+    root: Path,
+    user_ids: list[ExternalId],
+    item_ids: list[ExternalId],
+    *,
+    stage2: bool = True,
+    text_model: bool = False,
 ) -> Path:
-    """A bundle with random weights; user p has the items p, p + 2, p + 4, p + 6 in history."""
+    """A bundle with random weights; user p has the items p, p + 2, p + 4, p + 6 in history.
+
+    Args:
+        text_model: whether text vectors come from MiniLM; else they are random.
+    """
     generator = torch.Generator().manual_seed(0)
     users, items = Vocabulary(user_ids), Vocabulary(item_ids)
     user_idx = np.repeat(np.arange(1, len(users) + 1), 4)
@@ -55,6 +68,15 @@ def write_untrained_bundle(
         }
     )
     catalog = Catalog.from_frame(frame, items)
+    said_of_text: dict[str, object] = {}
+    if text_model:
+        encoder = encoder_from_config(TEXT_MODEL)
+        text = torch.zeros(len(items) + 1, encoder.dim)
+        text[1:] = torch.from_numpy(encoder.encode(catalog.texts()))
+        said_of_text = {
+            "text": {"fingerprint": encoder.fingerprint},
+            "config": {"text": TEXT_MODEL},
+        }
     attributes = torch.from_numpy(catalog.attributes)
     counts = torch.from_numpy(histories.item_counts(len(items)))
     with torch.random.fork_rng():
@@ -75,6 +97,8 @@ def write_untrained_bundle(
             "num_candidates": 12,
             "max_query_history": 100,
             "max_history": 4,
+            **said_of_text,
+            "item_attributes": catalog.attribute_names,
             "user_attributes": ["age: 10 to 30", "age: 31 to 60"],
         },
         users=users,
@@ -94,6 +118,15 @@ def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """90 users 101, 102, … and 30 items 1001, 1002, …"""
     root = tmp_path_factory.mktemp("integers")
     return write_untrained_bundle(root, list(range(101, 191)), list(range(1001, 1031)))
+
+
+@pytest.fixture(scope="session")
+def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``untrained_bundle``, with text vectors of MiniLM."""
+    root = tmp_path_factory.mktemp("texts")
+    return write_untrained_bundle(
+        root, list(range(101, 191)), list(range(1001, 1031)), text_model=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -27,11 +27,12 @@ CHECKS = [
     response_schema_conformance,
 ]
 SECONDS = 10
+CHANGING = {"/events": 60, "/items": 60, "/users": 60}
 
 
 @pytest.fixture
-def address(untrained_bundle: Path) -> Iterator[str]:
-    with serving(untrained_bundle, "max_queue=100000") as (_, address):
+def address(text_bundle: Path) -> Iterator[str]:
+    with serving(text_bundle, "max_queue=100000") as (_, address):
         yield address
 
 
@@ -81,8 +82,9 @@ def run_cases(address: str, examples: dict[str, int]) -> Counter[tuple[str, int]
 
 @pytest.mark.slow
 def test_every_answer_is_as_described(address: str) -> None:
-    answers = run_cases(address, {"/recommend": 500, "/admin/reload": 100, "/": 20})
-    assert answers.total() >= 2000
+    examples = {"/recommend": 500, "/admin/reload": 100, "/events": 200, "/items": 200}
+    answers = run_cases(address, {**examples, "/users": 100, "/": 20})
+    assert answers.total() >= 3000
     assert {path for path, _ in answers} == {
         "/recommend",
         "/admin/reload",
@@ -90,15 +92,23 @@ def test_every_answer_is_as_described(address: str) -> None:
         "/health/live",
         "/health/ready",
         "/metrics",
+        "/events",
+        "/items/{item_id}",
+        "/users/{user_id}",
     }
     assert answers["/recommend", 200] > 200
     assert answers["/recommend", 422] > 200
     assert answers["/admin/reload", 200] > 0
+    assert answers["/events", 200] > 50
+    assert answers["/items/{item_id}", 200] > 50
+    assert answers["/users/{user_id}", 200] > 50
 
 
 @pytest.mark.slow
 def test_without_a_key_nothing_is_changed(locked_address: str) -> None:
-    answers = run_cases(locked_address, {"/admin": 100, "/": 10})
-    admin = {status for path, status in answers if path.startswith("/admin")}
-    assert admin <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
-    assert answers["/admin/reload", 401] > 20
+    answers = run_cases(locked_address, {"/admin": 100, **CHANGING, "/": 10})
+    behind = ("/admin", *CHANGING)
+    statuses = {status for path, status in answers if path.startswith(behind)}
+    assert statuses <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
+    for path in ("/admin/reload", "/events", "/items/{item_id}", "/users/{user_id}"):
+        assert answers[path, 401] > 20

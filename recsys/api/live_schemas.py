@@ -11,7 +11,7 @@ from recsys.schema import ExternalId
 
 MAX_EVENTS = 1000
 MAX_TITLE_LENGTH = 1000
-MAX_TEXT_LENGTH = 100_000
+MAX_TEXT_LENGTH = 20_000
 MAX_GENRES = 100
 
 Genre = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^|]*$")]

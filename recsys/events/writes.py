@@ -56,7 +56,7 @@ async def append(
         Appended(
             number,
             len(batch) - number,
-            {one.user_id: versions[ids.user_text(one.user_id)] for one in batch},
+            {one.user_id: versions.get(ids.user_text(one.user_id), 0) for one in batch},
         )
         for batch, number in zip(batches, accepted, strict=True)
     ]

@@ -79,6 +79,7 @@ def train_stage1(
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
             "user_attributes": data.user_attributes,
+            "item_attributes": data.catalog.attribute_names,
             "stage1": dict(stage1_config),
             "cross_encoder": None,
         },
@@ -161,6 +162,7 @@ def train_stage2(
         manifest={
             **destination.manifest,
             **{key: stage1.manifest[key] for key in kept},
+            "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,
             "stage1_version": stage1.version,
