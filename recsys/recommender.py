@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder,
 from recsys.errors import InputError
 from recsys.growing import GrowingRows
 from recsys.index import Exclusion
+from recsys.list_rules import Candidates, ListRules
 from recsys.live_items import ItemProjector
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.onnx_reranker import OnnxReranker
@@ -25,6 +26,7 @@ from recsys.ranking import order, tie_hash, top_k
 from recsys.request import Request
 from recsys.reranker import BatchReranker, Reranker
 from recsys.retriever import Retriever
+from recsys.rules import ItemTable
 from recsys.schema import ITEM_ID, TITLE, ExternalId, RankedList, Source
 from recsys.user_histories import UserHistories
 
@@ -32,8 +34,6 @@ from recsys.user_histories import UserHistories
 BATCH_SIZE = 64
 # See ``Retriever``.
 MIN_ROWS = 16
-
-_NO_ITEMS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 Step = Literal["encode", "search", "rerank", "rules"]
 """What making lists consists of; the first two are stage 1, the others stage 2."""
@@ -51,14 +51,14 @@ class Retrieved(NamedTuple):
     """What stage 1 found for some requests, and what stage 2 needs besides.
 
     keys: whose history it is that is kept for later lists; None where it is not. histories: of each
-    request. exclude: int64 [E] of each request. item_idx: int64 [B, K], the candidates, best first,
+    request. excluded: what each must not get. item_idx: int64 [B, K], the candidates, best first,
     0 = none. scores: float32 [B, K], -inf where none.
     """
 
     requests: Sequence[Request]
     keys: Sequence[ExternalId | None]
     histories: Sequence[EncodedHistory]
-    exclude: Sequence[NDArray[np.int64]]
+    excluded: Sequence[Exclusion]
     item_idx: NDArray[np.int64]
     scores: NDArray[np.float32]
 
@@ -102,6 +102,9 @@ class Recommender:
         self.revision = 0
         self.stored_positions: Mapping[ExternalId, int] = {}
         self._text = GrowingRows(artifact.text)
+        self.rules = ListRules(
+            ItemTable.from_frame(artifact.item_frame), artifact.items, artifact.text
+        )
         self._titles: list[str] = artifact.item_frame[TITLE].tolist()
         counts = artifact.histories.item_counts(len(artifact.items))
         self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(counts))).numpy()
@@ -148,11 +151,13 @@ class Recommender:
         if later.any():
             other.cache = HistoryCache(self.cache.max_bytes)  # for histories with these items
             vectors = self.projector.vectors(frame[later], text[later])
-            item_idx = torch.from_numpy(known[later])
-            other._text = self._text.replaced(item_idx, vectors.text)
-            other._set_retriever(self.retriever.with_vectors(item_idx, vectors.towers))
+            changed = torch.from_numpy(known[later])
+            other._text = self._text.replaced(changed, vectors.text)
+            other._set_retriever(self.retriever.with_vectors(changed, vectors.towers))
         if (new := known == 0).any():
             other._append(frame[new], text[new])
+        item_idx = other.items.encode(frame[ITEM_ID])
+        other.rules = self.rules.with_items(other.items, item_idx, frame, other._text.rows)
         return other
 
     def _set_titles(self, item_idx: NDArray[np.int64], titles: Sequence[str]) -> None:
@@ -225,14 +230,13 @@ class Recommender:
             wanted = max(wanted, self.num_candidates)
         with watch("encode"):
             keys, histories = self._encoded(requests)
-            exclude = [self._excluded(request) for request in requests]
         with watch("search"):
-            index, queries = self.retriever.index, np.stack([one.query for one in histories])
+            queries = np.stack([one.query for one in histories])
             excluded = [
-                index.exclusion(np.concatenate([one.seen.items, more])) if len(more) else one.seen
-                for one, more in zip(histories, exclude, strict=True)
+                self._excluded(request, one.seen)
+                for request, one in zip(requests, histories, strict=True)
             ]
-            scores, item_idx = index.search(queries, wanted, excluded)
+            scores, item_idx = self.retriever.index.search(queries, wanted, excluded)
             for row, request in enumerate(requests):
                 if request.text_vector is not None:
                     scores[row], item_idx[row] = self._search_by_text(
@@ -243,7 +247,34 @@ class Recommender:
             # since signals are standardised within a list.
             limits = np.maximum(top_ks, self.num_candidates)[:, None]
             item_idx[np.arange(wanted) >= limits] = 0
-        return Retrieved(requests, keys, histories, exclude, item_idx, scores)
+        for row, request in enumerate(requests):
+            if request.rules.pin:
+                self._put_in_pins(request, queries[row], excluded[row], item_idx[row], scores[row])
+        return Retrieved(requests, keys, histories, excluded, item_idx, scores)
+
+    def _put_in_pins(
+        self,
+        request: Request,
+        query: NDArray[np.float32],
+        excluded: Exclusion,
+        item_idx: NDArray[np.int64],
+        scores: NDArray[np.float32],
+    ) -> None:
+        """Have pinned items among the candidates [K] of one request, in place of the last ones."""
+        pins = self.rules.pins(request.rules)
+        pins = pins[~np.isin(pins, excluded.items) & ~np.isin(pins, item_idx)]
+        number = int((item_idx > 0).sum())
+        first = max(0, min(number, len(item_idx) - len(pins)))
+        pins = pins[: len(item_idx) - first]
+        item_idx[first : first + len(pins)] = pins
+        by_tower = self.retriever.tower_scores(
+            torch.from_numpy(query)[None], torch.from_numpy(pins)[None]
+        )
+        scores[first : first + len(pins)] = by_tower.sum(dim=2)[0].numpy()
+        # In order, as stage 1 would have them.
+        used = slice(0, max(number, first + len(pins)))
+        best = order(scores[used], self._hashes[item_idx[used]])
+        item_idx[used], scores[used] = item_idx[used][best], scores[used][best]
 
     def _search_by_text(
         self,
@@ -287,8 +318,11 @@ class Recommender:
             # Stage 2 has learned nothing of wishes: their lists stay as they are.
             scores[by_text] = retrieved.scores[by_text, : scores.shape[1]]
         with watch("rules"):
-            wanted = max(request.top_k for request in retrieved.requests)
             item_idx = item_idx[:, : scores.shape[1]]
+            wanted = max(
+                scores.shape[1] if request.rules.arranges else request.top_k
+                for request in retrieved.requests
+            )
             best = order(scores, self._hashes[item_idx])[:, :wanted]
             item_idx = np.take_along_axis(item_idx, best, axis=1)
             scores = np.take_along_axis(scores, best, axis=1)
@@ -312,8 +346,13 @@ class Recommender:
         """
         if request.top_k < 1:
             raise InputError("top_k of at least 1", str(request.top_k), "ask for one item or more")
-        exclude = [self.histories.seen(request), self._excluded(request)]
-        return self._popular_list(request, np.concatenate(exclude))
+        seen = Exclusion(self.histories.seen(request))
+        return self._popular_list(request, self._excluded(request, seen))
+
+    def _popular_list(self, request: Request, excluded: Exclusion) -> RankedList:
+        allowed = ~np.isin(self._popular, excluded.items)
+        candidates = Candidates(self._popular[allowed], self._popular_scores[allowed])
+        return self._list(request, candidates, "popular", lambda: candidates)
 
     def _lists(
         self,
@@ -330,14 +369,52 @@ class Recommender:
         for row, (request, start, end) in enumerate(
             zip(retrieved.requests, [0, *ends], ends, strict=False)
         ):
-            if _tells_a_taste(request, retrieved.histories[row]):
+            if not _tells_a_taste(request, retrieved.histories[row]):
+                answers.append(self._popular_list(request, retrieved.excluded[row]))
+            elif request.rules.arranges or end - start < request.top_k:
+                own = slice(0, end - start)
+                candidates = Candidates(item_idx[row, own], scores[row, own])
+                everything = partial(self._all_candidates, retrieved, row)
+                answers.append(self._list(request, candidates, sources[row], everything))
+            else:
                 found = item_ids[start:end][: request.top_k]
                 answers.append(
                     RankedList(request.user_id, found, scores[row, : len(found)], sources[row])
                 )
-            else:
-                answers.append(self._popular_list(request, retrieved.exclude[row]))
         return answers
+
+    def _list(
+        self,
+        request: Request,
+        candidates: Candidates,
+        source: Source,
+        all_candidates: Callable[[], Candidates],
+    ) -> RankedList:
+        """A list that rules may arrange, or that may be short."""
+        touched: Sequence[str | None] = ()
+        is_capped = False
+        item_idx, scores = candidates.item_idx[: request.top_k], candidates.scores[: request.top_k]
+        if request.rules.arranges:
+            arranged = self.rules.arranged(request, candidates, all_candidates)
+            item_idx, scores, touched = arranged.item_idx, arranged.scores, arranged.touched
+            is_capped = arranged.is_capped
+        return RankedList(
+            request.user_id,
+            self.items.decode(item_idx),
+            scores,
+            source,
+            touched,
+            self.rules.notes(request, len(item_idx), is_capped=is_capped),
+        )
+
+    def _all_candidates(self, retrieved: Retrieved, row: int) -> Candidates:
+        """All items that one request's list may hold, in stage 1's order."""
+        query = retrieved.histories[row].query[None]
+        scores, item_idx = self.retriever.index.search(
+            query, len(self.items), [retrieved.excluded[row]]
+        )
+        real = item_idx[0] > 0
+        return Candidates(item_idx[0][real], scores[0][real])
 
     def _features(self, reranker: Reranker, retrieved: Retrieved) -> list[ListFeatures]:
         """What stage 2 reads of each list; of stored users, kept for their next lists.
@@ -391,17 +468,19 @@ class Recommender:
                 (encoded[row],) = self.encoder.encode(batch, wanted)
         return encoded
 
-    def _excluded(self, request: Request) -> NDArray[np.int64]:
-        """The items, besides those of the history, that must not be returned."""
-        if not request.exclude and not request.events.dismissed:
-            return _NO_ITEMS
-        return self.histories.known_items([*request.exclude, *request.events.dismissed])
+    def _excluded(self, request: Request, seen: Exclusion) -> Exclusion:
+        """What must not be returned: of the history, and as the request has it.
 
-    def _popular_list(self, request: Request, exclude: NDArray[np.int64]) -> RankedList:
-        allowed = ~np.isin(self._popular, exclude)
-        found = self.items.decode(self._popular[allowed][: request.top_k])
-        scores = self._popular_scores[allowed][: len(found)]
-        return RankedList(request.user_id, found, scores, "popular")
+        Args:
+            seen: the items of the history.
+        """
+        rules, dismissed = request.rules, request.events.dismissed
+        mask = self.rules.mask(rules)
+        more = self.histories.known_items([*request.exclude, *dismissed])
+        if mask is None and rules.exclude_seen and not len(more):
+            return seen
+        items = np.concatenate([seen.items, more]) if rules.exclude_seen else more
+        return self.retriever.index.exclusion(items, mask)
 
 
 def _reranking(

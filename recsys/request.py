@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.rules.rules import PLAIN, Rules
 from recsys.schema import ExternalId
 
 
@@ -34,7 +35,7 @@ class Request:
 
     Either ``user_id`` (whose stored history is used, and ``events`` with it) or ``history`` (item
     ids, oldest first; wins when given). Items of the history, of ``exclude`` and dismissed ones are
-    never returned.
+    never returned, unless ``rules`` have it otherwise.
 
     context: values by attribute of users, such as ``{"age": 24}``, in place of stored ones.
     text_vector: float32 [T] of a text that says what is wanted, by the encoder of the items' texts.
@@ -47,3 +48,4 @@ class Request:
     events: UserEvents = NO_EVENTS
     context: Mapping[str, str | float] | None = None
     text_vector: NDArray[np.float32] | None = None
+    rules: Rules = PLAIN

@@ -1,5 +1,6 @@
 """Column names, the padding index, and the types that cross module boundaries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -79,10 +80,14 @@ class HistoryBatch(NamedTuple):
 class RankedList:
     """The answer to one request, best first; it may hold fewer than ``top_k`` items.
 
-    scores: float32 [K], non-increasing; comparable within this list only.
+    scores: float32 [K], comparable within this list only; non-increasing unless rules have arranged
+    the list. touched: what rule has moved each item; empty where none can have. notes: why the list
+    is shorter than asked for.
     """
 
     user_id: ExternalId | None
     item_ids: list[ExternalId]
     scores: NDArray[np.float32]
     source: Source
+    touched: Sequence[str | None] = ()
+    notes: Sequence[str] = ()

@@ -16,6 +16,8 @@ from recsys.schema import ExternalId, HistoryBatch
 
 Items = NDArray[np.int64]
 
+_NO_ITEMS: Items = np.zeros(0, np.int64)
+
 
 class UserHistories:
     """Turns requests into padded histories.
@@ -77,7 +79,7 @@ class UserHistories:
     def known_items(self, item_ids: Sequence[ExternalId]) -> Items:
         """Indices of those that the catalogue has."""
         if not len(item_ids):
-            return np.zeros(0, np.int64)
+            return _NO_ITEMS
         encoded = self.items.encode(item_ids)
         return encoded[encoded > 0]
 

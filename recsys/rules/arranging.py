@@ -1,0 +1,168 @@
+"""The order of a list under rules: boosts, diversity, caps, pins, in this order."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.rules.filtering import Encode
+from recsys.rules.item_table import ItemTable
+from recsys.rules.rules import Rules
+
+Items = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+_FEWEST_TO_CHOOSE_FROM = 50
+_TIMES_TO_CHOOSE_FROM = 5
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A list under rules.
+
+    item_idx: int64 [n]. scores: float32 [n], boosts included; they need not fall. touched: of each
+    item, what has moved it to its place; None for its score alone. is_capped: whether caps have
+    left out so much that the list is short.
+    """
+
+    item_idx: Items
+    scores: Scores
+    touched: Sequence[str | None]
+    is_capped: bool
+
+
+def arrange(
+    item_idx: Items,
+    scores: Scores,
+    top_k: int,
+    rules: Rules,
+    table: ItemTable,
+    vectors: NDArray[np.float32],
+    encode: Encode,
+) -> Arranged:
+    """The best ``top_k`` of candidates under rules.
+
+    A boost by f adds log(f) to a score: scores are logits, so it multiplies the odds. Diversity is
+    by maximal marginal relevance (Carbonell and Goldstein 1998) of scores brought to 0..1, or by a
+    determinantal point process (Chen et al. 2018), both as pyversity has them, among the best few
+    times ``top_k`` candidates; the others follow. An item that a cap leaves no room for is left
+    out.
+
+    Args:
+        item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
+        vectors: float32 [K, T], text vectors of the candidates.
+    """
+    touched: dict[int, str] = {}
+    if rules.boost:
+        item_idx, scores, vectors = _boosted(
+            item_idx, scores, vectors, rules, table, encode, touched
+        )
+    if rules.diversity:
+        chosen = _diverse(scores, vectors, top_k, rules)
+        for place, position in enumerate(chosen[:top_k].tolist()):
+            if place != position:
+                touched.setdefault(int(item_idx[position]), "diversity")
+        item_idx, scores = item_idx[chosen], scores[chosen]
+    if rules.pin:
+        item_idx, scores = _pinned(item_idx, scores, encode(rules.pin), touched)
+    kept = np.arange(len(item_idx))[:top_k]
+    if rules.caps:
+        kept = _within_caps(item_idx, top_k, rules, table)
+        for place, position in enumerate(kept.tolist()):
+            if place != position:
+                touched.setdefault(int(item_idx[position]), "cap")
+    found = item_idx[kept]
+    return Arranged(
+        found,
+        scores[kept],
+        [touched.get(item) for item in found.tolist()],
+        len(found) < min(top_k, len(item_idx)),
+    )
+
+
+def _boosted(
+    item_idx: Items,
+    scores: Scores,
+    vectors: NDArray[np.float32],
+    rules: Rules,
+    table: ItemTable,
+    encode: Encode,
+    touched: dict[int, str],
+) -> tuple[Items, Scores, NDArray[np.float32]]:
+    added = np.zeros(len(item_idx), np.float32)
+    for key, factor in rules.boost:
+        kind, _, value = key.partition(":")
+        wanted = table.of_genre(value) if kind == "genre" else _encoded(value, encode)
+        hit = np.isin(item_idx, wanted)
+        added[hit] += np.float32(np.log(factor))
+        for item in item_idx[hit].tolist():
+            touched.setdefault(item, f"boost {key}")
+    boosted = scores + added
+    best = np.argsort(-boosted, kind="stable")
+    return item_idx[best], boosted[best], vectors[best]
+
+
+def _encoded(text: str, encode: Encode) -> Items:
+    """An item by its id as text, which may be an integer's."""
+    digits = text.removeprefix("-")
+    found = encode([int(text)]) if digits.isascii() and digits.isdigit() else encode([text])
+    if not found.any():
+        found = encode([text])
+    return found[found > 0]
+
+
+def _diverse(
+    scores: Scores, vectors: NDArray[np.float32], top_k: int, rules: Rules
+) -> NDArray[np.int64]:
+    """Positions [K] of all candidates, in another order."""
+    # Imported here, since most lists never need it.
+    from pyversity import Strategy, diversify
+
+    number = min(len(scores), max(_TIMES_TO_CHOOSE_FROM * top_k, _FEWEST_TO_CHOOSE_FROM))
+    pool = scores[:number]
+    spread = float(pool.max() - pool.min()) if number else 0.0
+    relevance = (pool - pool.min()) / spread if spread > 0 else np.ones_like(pool)
+    # Beyond as many items as vectors have dimensions, a DPP divides by nearly nothing.
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = diversify(
+            vectors[:number],
+            relevance,
+            k=number if rules.caps or rules.pin else min(number, top_k),
+            strategy=Strategy(rules.diversify),
+            diversity=rules.diversity,
+        )
+    chosen = np.asarray(result.indices, np.int64)
+    # What a degenerate selection leaves out follows in order.
+    rest = np.setdiff1d(np.arange(len(scores)), chosen)
+    return np.concatenate([chosen, rest])
+
+
+def _pinned(
+    item_idx: Items, scores: Scores, pins: Items, touched: dict[int, str]
+) -> tuple[Items, Scores]:
+    """Pinned candidates first, in the order of the pins."""
+    place = {item: position for position, item in enumerate(item_idx.tolist())}
+    first = [place[pin] for pin in dict.fromkeys(pins.tolist()) if pin in place]
+    for position in first:
+        touched[int(item_idx[position])] = "pin"
+    rest = np.setdiff1d(np.arange(len(item_idx)), first)
+    order = np.concatenate([np.array(first, np.int64), rest])
+    return item_idx[order], scores[order]
+
+
+def _within_caps(item_idx: Items, top_k: int, rules: Rules, table: ItemTable) -> NDArray[np.int64]:
+    """Positions of the first ``top_k`` items that leave no value with more than its cap."""
+    counts: Counter[tuple[str, str | int]] = Counter()
+    caps = dict(rules.caps)
+    kept: list[int] = []
+    for position, item in enumerate(item_idx.tolist()):
+        values = [(name, value) for name in caps for value in table.values(name, item)]
+        if any(counts[value] >= caps[value[0]] for value in values):
+            continue
+        counts.update(values)
+        kept.append(position)
+        if len(kept) == top_k:
+            break
+    return np.array(kept, np.int64)
