@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recsys import cli
 
@@ -42,6 +42,10 @@ def main(config: DictConfig) -> None:
             store_timeout_s=config.store.timeout_s,
             retention_days=config.store.retention_days,
             live_events=config.store.live_events,
+            rules=OmegaConf.to_container(config.rules, resolve=True),  # type: ignore[arg-type]
+            exploration_epsilon=config.exploration.epsilon,
+            exploration_slots=config.exploration.slots,
+            exploration_days=config.exploration.days,
             tracing_endpoint=str(endpoint) if endpoint is not None else None,
             tracing_sample_rate=config.tracing.sample_rate,
             tracing_service_name=str(config.tracing.service_name),

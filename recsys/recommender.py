@@ -338,6 +338,12 @@ class Recommender:
         """The titles of items of the catalogue, in the same order."""
         return [self._titles[item - 1] for item in self.items.encode(item_ids).tolist()]
 
+    def returnable(self, request: Request, item_ids: Sequence[ExternalId]) -> list[ExternalId]:
+        """Those of the items that a list for the request may hold."""
+        excluded = self._excluded(request, Exclusion(self.histories.seen(request)))
+        items = self.histories.known_items(item_ids)
+        return self.items.decode(items[~np.isin(items, excluded.items)])
+
     def popular(self, request: Request) -> RankedList:
         """The most popular items, without those of the request's history: needs no model.
 

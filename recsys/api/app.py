@@ -81,7 +81,8 @@ def create_app(
     routes = recommend_routes(service)
     refusals = {code: {"model": Error} for code in checks}
     app.include_router(routes, dependencies=list(checks.values()), responses=refusals)
-    if not checks:  # there is nothing between such a request and its answer
+    # There is nothing between such a request and its answer.
+    if not checks and service.exploration is None:
         app.wrap(lambda inner: PlainRequests(inner, service, routes.routes[0]))
     if service.tracing is not None:
         app.wrap(service.tracing.around)

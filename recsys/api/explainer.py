@@ -51,18 +51,20 @@ def _explained(
 ) -> list[ItemExplanation]:
     torch.set_num_threads(1)  # of this thread; the others have lists to make
     explanations = explain(recommender, request, ranked)
+    touched = ranked.touched or [None] * len(ranked.item_ids)
     return [
         ItemExplanation(
             item_id=one.item_id,
             score=score,
             rank=rank,
+            rule=rule,
             retrieved_rank=one.retrieved_rank,
             because=[
                 HistoryReason(item_id=reason.item_id, contribution=reason.contribution)
                 for reason in one.because
             ],
         )
-        for rank, (one, score) in enumerate(
-            zip(explanations, ranked.scores.tolist(), strict=True), 1
+        for rank, (one, score, rule) in enumerate(
+            zip(explanations, ranked.scores.tolist(), touched, strict=True), 1
         )
     ]

@@ -112,6 +112,10 @@ class ModelStore:
         has = recommender.stored_positions
         return [item for item in self._items.values() if item.position > has.get(item.item_id, 0)]
 
+    def added_since(self, time: float) -> list[ExternalId]:
+        """Items of the event store that were first put there after this time (unix seconds)."""
+        return [item.item_id for item in list(self._items.values()) if item.added_at >= time]
+
     def forget(self, user_id: ExternalId) -> None:
         """Drop what is kept of a user in memory."""
         self.current.cache.forget(user_id)

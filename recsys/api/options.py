@@ -1,6 +1,8 @@
 """How the server is to behave, as numbers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from recsys.errors import InputError
@@ -19,6 +21,9 @@ class ServingOptions:
     store_url: of the event store, or ``auto`` for a file beside the bundle; None for no store.
     store_timeout_s: that it may take for a call. retention_days: after which events are deleted.
     live_events: of all users together, kept in memory.
+    rules: of all lists, see ``Rules.from_config``; a request may change them.
+    exploration_epsilon, exploration_slots: see ``Exploration``; an epsilon of 0 for none.
+    exploration_days: that an item counts as new.
     tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
     tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
@@ -39,6 +44,10 @@ class ServingOptions:
     store_timeout_s: float = 2.0
     retention_days: float | None = None
     live_events: int = 1_000_000
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    exploration_epsilon: float = 0.0
+    exploration_slots: int = 1
+    exploration_days: float = 14.0
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
     tracing_service_name: str = "two-stage-recsys"
@@ -55,6 +64,9 @@ class ServingOptions:
             ("store_timeout_s", 0.01),
             ("retention_days", 0.01),
             ("live_events", 1),
+            ("exploration_epsilon", 0),
+            ("exploration_slots", 1),
+            ("exploration_days", 0),
         ):
             value = getattr(self, name)
             if value is not None and value < lowest:

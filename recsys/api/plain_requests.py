@@ -42,14 +42,12 @@ class PlainRequests:
         if query is None:
             await self.app(scope, receive, send)
             return
-        user_id, top_k = query
         service = self.service
-        body = service.cached_body(user_id, top_k, with_titles=False)
+        request = service.plain_request(*query)
+        body = service.cached_body(request, with_titles=False)
         if body is None:
             try:
-                body = await service.new_body(
-                    user_id, top_k, with_titles=False, seconds=self.seconds
-                )
+                body = await service.new_body(request, with_titles=False, seconds=self.seconds)
             except Exception:  # FastAPI meets it again, and knows how to say it
                 await self.app(scope, receive, send)
                 return

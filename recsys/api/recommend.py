@@ -11,14 +11,17 @@ from recsys.api.ids import check_ids, user_query
 from recsys.api.schemas import (
     DEFAULT_TOP_K,
     EXPLAIN,
+    MAX_GENRES,
     MAX_QUERY_LENGTH,
     MAX_TOP_K,
     Error,
+    Genre,
     Recommendations,
     RecommendBody,
     RecommendResults,
+    RulesBody,
 )
-from recsys.api.service import Service
+from recsys.api.service import Service, as_json
 from recsys.request import Request
 from recsys.schema import ExternalId
 
@@ -72,17 +75,33 @@ def recommend_routes(service: Service) -> APIRouter:
             Query(min_length=1, max_length=MAX_QUERY_LENGTH, description="What is wanted."),
         ] = None,
         explain: Annotated[bool, Query(description=EXPLAIN)] = False,
+        genre: Annotated[
+            list[Genre], Query(max_length=MAX_GENRES, description="Items of one of these genres.")
+        ] = [],  # noqa: B006
+        exclude_genre: Annotated[
+            list[Genre], Query(max_length=MAX_GENRES, description="Items of none of these genres.")
+        ] = [],  # noqa: B006
+        year_min: Annotated[int | None, Query(ge=1, le=9999)] = None,
+        year_max: Annotated[int | None, Query(ge=1, le=9999)] = None,
+        diversity: Annotated[
+            float | None, Query(ge=0, le=1, description="0: by score; 1: as unlike as can be.")
+        ] = None,
     ) -> Response:
         """The best items for a user, without those the user already has."""
+        changes = {
+            "genres_any": genre,
+            "genres_none": exclude_genre,
+            "year_min": year_min,
+            "year_max": year_max,
+            "diversity": diversity,
+        }
+        given = {name: value for name, value in changes.items() if value not in (None, [])}
+        request = Request(top_k, user_id, rules=service.rules.with_changes(given))
         if query is None and not explain:
-            body = service.body_of(user_id, top_k, with_titles=with_titles, seconds=seconds)
+            body = service.body_of(request, with_titles=with_titles, seconds=seconds)
         else:
             answer = service.list_of(
-                Request(top_k, user_id),
-                seconds=seconds,
-                with_titles=with_titles,
-                query=query,
-                explained=explain,
+                request, seconds=seconds, with_titles=with_titles, query=query, explained=explain
             )
             body = _as_json(answer)
         answered = await (_while_wanted(http, body) if service.is_busy else body)
@@ -95,11 +114,13 @@ def recommend_routes(service: Service) -> APIRouter:
         http: HttpRequest, body: RecommendBody, seconds: Annotated[float, Depends(seconds_of)]
     ) -> RecommendResults | Response:
         """Lists for several users, or for a history that is not stored."""
-        items = [*(body.history or []), *body.exclude]
+        changed = body.rules or RulesBody()
+        items = [*(body.history or []), *body.exclude, *changed.items()]
         check_ids("item", items, service.models.current.items.holds_integers)
         check_ids("user", body.user_ids or [], holds_integers)
         if body.context is not None:
             service.models.current.histories.check_context(body.context)
+        rules = service.rules.with_changes(changed.changes())
         users: Sequence[ExternalId | None] = body.user_ids or [None]
         answers = [
             service.list_of(
@@ -109,6 +130,7 @@ def recommend_routes(service: Service) -> APIRouter:
                     history=body.history,
                     exclude=body.exclude,
                     context=body.context,
+                    rules=rules,
                 ),
                 seconds=seconds,
                 with_titles=body.with_titles,
@@ -126,7 +148,7 @@ def recommend_routes(service: Service) -> APIRouter:
 
 
 async def _as_json(answer: Awaitable[Recommendations]) -> bytes:
-    return (await answer).model_dump_json(exclude_none=True).encode()
+    return as_json(await answer)
 
 
 async def _together(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,6 +1,6 @@
 """What the HTTP application is asked and answers."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,10 @@ MAX_TOP_K = 100
 MAX_USERS = 100
 MAX_HISTORY = 1000
 MAX_QUERY_LENGTH = 2000
+MAX_LISTED = 10_000
+MAX_GENRES = 100
+
+Genre = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 EXPLAIN = "Add why each item is in the list, which takes longer, whatever the deadline."
 
@@ -45,6 +49,9 @@ class ItemExplanation(BaseModel):
     item_id: ExternalId
     score: float = Field(description="Comparable within this list only.")
     rank: int
+    rule: str | None = Field(
+        default=None, description="What has moved it to its place, besides its score."
+    )
     retrieved_rank: int | None = Field(
         default=None, description="Its place in stage 1's order, where it is a candidate of that."
     )
@@ -78,6 +85,11 @@ class Recommendations(BaseModel):
         "now, so that it knows what was known before; query, since the text model was not ready in "
         "time.",
     )
+    notes: list[str] | None = Field(default=None, description="Why the list is shorter than top_k.")
+    propensities: list[float] | None = Field(
+        default=None,
+        description="Where new items are explored: how likely each item was to be at its place.",
+    )
     explanations: list[ItemExplanation] | None = Field(
         default=None, description="Of each item in turn, when explain=true."
     )
@@ -90,6 +102,54 @@ Context = dict[
     Annotated[str, StringConstraints(max_length=100)],
     Annotated[str, StringConstraints(max_length=200)] | FiniteFloat,
 ]
+
+
+class RulesBody(BaseModel):
+    """Rules in place of the server's own; those that are left out stay."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"genres_any": ["Sci-Fi"], "year_min": 1990, "caps": {"decade": 5}}]
+        },
+    )
+
+    exclude_seen: bool = Field(default=True, description="Leave out the items of the history.")
+    block: list[ExternalId] = Field(default_factory=list, max_length=MAX_LISTED)
+    allow: list[ExternalId] | None = Field(
+        default=None, max_length=MAX_LISTED, description="Only these items."
+    )
+    genres_any: list[Genre] = Field(default_factory=list, max_length=MAX_GENRES)
+    genres_all: list[Genre] = Field(default_factory=list, max_length=MAX_GENRES)
+    genres_none: list[Genre] = Field(default_factory=list, max_length=MAX_GENRES)
+    year_min: int | None = Field(default=None, ge=1, le=9999)
+    year_max: int | None = Field(default=None, ge=1, le=9999)
+    caps: dict[Literal["genre", "year", "decade"], Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="How many items of one value a list may hold."
+    )
+    pin: list[ExternalId] = Field(
+        default_factory=list, max_length=MAX_TOP_K, description="Items that come first."
+    )
+    boost: dict[
+        Annotated[str, StringConstraints(pattern=r"^(genre|item):.{1,256}$")],
+        Annotated[float, Field(gt=0, le=1e6)],
+    ] = Field(
+        default_factory=dict,
+        max_length=MAX_GENRES,
+        description="What the odds of an item are multiplied by: genre:NAME or item:ID.",
+    )
+    diversity: float = Field(
+        default=0.0, ge=0, le=1, description="0: by score; 1: as unlike one another as can be."
+    )
+    diversify: Literal["mmr", "dpp"] = "mmr"
+
+    def changes(self) -> dict[str, Any]:
+        """What was sent."""
+        return self.model_dump(exclude_unset=True)
+
+    def items(self) -> list[ExternalId]:
+        """All item ids that were sent."""
+        return [*self.block, *(self.allow or []), *self.pin]
 
 
 class RecommendBody(BaseModel):
@@ -128,6 +188,7 @@ class RecommendBody(BaseModel):
     top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=MAX_TOP_K)
     with_titles: bool = False
     explain: bool = Field(default=False, description=EXPLAIN)
+    rules: RulesBody | None = None
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "RecommendBody":

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from recsys.api.batcher import Batcher
 from recsys.api.cache import CacheKey, ResponseCache
 from recsys.api.explainer import Explainer
+from recsys.api.ids import check_ids
+from recsys.api.list_exploration import ListExploration
 from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
+from recsys.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.request import Request, UserEvents
+from recsys.rules import Rules
 from recsys.schema import ExternalId
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ class Service:
         self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
         self.explainer = Explainer()
+        self.rules = _rules(options, models)
+        self.exploration = _exploration(options, models)
         self.live = _live_state(options, models)
         self.batcher = Batcher(
             options.max_batch,
@@ -70,11 +76,12 @@ class Service:
         with_titles: bool = False,
         query: str | None = None,
         explained: bool = False,
+        drawn: NDArray[np.bool_] | None = None,
     ) -> Recommendations:
         """The answer to one request, within ``seconds``; explanations take as long as they do.
 
         Args:
-            query: what is wanted, as text.
+            query: what is wanted, as text. drawn: of exploration, where that has been done.
 
         Raises:
             OverloadedError: when there is no room for it.
@@ -97,7 +104,10 @@ class Service:
         if self.tracing is not None:
             answering = self.tracing.traced(answering, recommender.model_version)
         answer = await answering
-        ranked = answer.ranked
+        ranked, propensities = answer.ranked, None
+        if self.exploration is not None:
+            drawn = self.exploration.draw() if drawn is None else drawn
+            ranked, propensities = self.exploration.explored(recommender, request, ranked, drawn)
         self.telemetry.answered(ranked.source, answer.fallback)
         explanations = None
         if explained:
@@ -109,6 +119,8 @@ class Service:
             source=ranked.source,
             fallback=answer.fallback,
             degraded=degraded or None,
+            notes=list(ranked.notes) or None,
+            propensities=propensities,
             explanations=explanations,
             titles=recommender.titles(ranked.item_ids) if with_titles else None,
         )
@@ -137,33 +149,41 @@ class Service:
         except TimeoutError:
             return None
 
-    async def body_of(
-        self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
-    ) -> bytes:
+    async def body_of(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
         """The answer for a stored user as JSON, from the cache where it is there.
 
         Raises:
             OverloadedError: when there is no room for it.
         """
-        kept = self.cached_body(user_id, top_k, with_titles=with_titles)
+        if self.exploration is not None and (drawn := self.exploration.draw()).any():
+            answer = await self.list_of(
+                request, with_titles=with_titles, seconds=seconds, drawn=drawn
+            )
+            return as_json(answer)
+        kept = self.cached_body(request, with_titles=with_titles)
         if kept is not None:
             return kept
-        return await self.new_body(user_id, top_k, with_titles=with_titles, seconds=seconds)
+        return await self.new_body(request, with_titles=with_titles, seconds=seconds)
 
-    def cached_body(self, user_id: ExternalId, top_k: int, *, with_titles: bool) -> bytes | None:
+    def plain_request(self, user_id: ExternalId, top_k: int) -> Request:
+        """For a user under the server's own rules."""
+        return Request(top_k, user_id, rules=self.rules)
+
+    def cached_body(self, request: Request, *, with_titles: bool) -> bytes | None:
         """The answer as JSON where it is in the cache."""
         if not self.cache.max_bytes:
             return None
-        key = self._key(user_id, top_k, with_titles=with_titles)
+        key = self._key(request, with_titles=with_titles)
         kept = None if key is None else self.cache.get(key)
         self.telemetry.cached(kept is not None)
         if self.tracing is not None:
             self.tracing.cached(kept is not None, self.models.current.model_version)
         return kept
 
-    def _key(self, user_id: ExternalId, top_k: int, *, with_titles: bool) -> CacheKey | None:
+    def _key(self, request: Request, *, with_titles: bool) -> CacheKey | None:
         """All that an answer depends on; None when not all of it is known yet."""
-        current = self.models.current
+        current, user_id = self.models.current, request.user_id
+        assert user_id is not None
         state = (0, True)
         if self.live is not None:
             events = self.live.known(user_id)
@@ -171,11 +191,9 @@ class Service:
                 return None
             state = (events.version, self.live.is_available)
         model = (current.model_version, current.revision)
-        return CacheKey(user_id, (top_k, with_titles), state, model)
+        return CacheKey(user_id, (request.top_k, with_titles, request.rules), state, model)
 
-    async def new_body(
-        self, user_id: ExternalId, top_k: int, *, with_titles: bool, seconds: float
-    ) -> bytes:
+    async def new_body(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
         """A new answer as JSON, which the cache keeps.
 
         A list of a lesser stage is not kept: the next request may have more time.
@@ -183,11 +201,11 @@ class Service:
         Raises:
             OverloadedError: when there is no room for it.
         """
-        before = self._key(user_id, top_k, with_titles=with_titles)
-        request = Request(top_k, user_id)
-        answer = await self.list_of(request, with_titles=with_titles, seconds=seconds)
-        body = answer.model_dump_json(exclude_none=True).encode()
-        key = self._key(user_id, top_k, with_titles=with_titles)
+        before = self._key(request, with_titles=with_titles)
+        drawn = self.exploration.nothing if self.exploration is not None else None
+        answer = await self.list_of(request, with_titles=with_titles, seconds=seconds, drawn=drawn)
+        body = as_json(answer)
+        key = self._key(request, with_titles=with_titles)
         # Where something changed meanwhile, nobody knows whether the list knew it.
         if answer.fallback is None and key is not None and key == before:
             self.cache.put(key, body)
@@ -218,6 +236,25 @@ class Service:
         self.explainer.close()
         if self.tracing is not None:
             self.tracing.close()
+
+
+def as_json(answer: Recommendations) -> bytes:
+    """The body of a response."""
+    return answer.model_dump_json(exclude_none=True).encode()
+
+
+def _rules(options: ServingOptions, models: ModelStore) -> Rules:
+    rules = Rules.from_config(options.rules)
+    named = [*rules.block, *(rules.allow or ()), *rules.pin]
+    check_ids("item", named, models.current.items.holds_integers)
+    return rules
+
+
+def _exploration(options: ServingOptions, models: ModelStore) -> ListExploration | None:
+    if not options.exploration_epsilon:
+        return None
+    policy = Exploration(options.exploration_epsilon, options.exploration_slots)
+    return ListExploration(policy, models, options.exploration_days)
 
 
 def _look_at(task: "asyncio.Future[NDArray[np.float32]]") -> None:

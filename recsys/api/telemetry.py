@@ -77,6 +77,8 @@ class Telemetry:
             multiprocess_mode="livesum",
         )
         self._events = Counter("recsys_events", "Events received.", ["result"], registry=registry)
+        for result in ("accepted", "duplicate"):  # so that there is a rate from the first one on
+            self._events.labels(result)
         self._store = Gauge(
             "recsys_store_up",
             "Workers that can read the event store.",
