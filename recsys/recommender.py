@@ -16,12 +16,14 @@ from recsys.artifact import Artifact, Stage2, load_artifact
 from recsys.data.vocabulary import Vocabulary
 from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
+from recsys.feature_store.online import OnlineFeatures
 from recsys.growing import GrowingRows
 from recsys.index import Exclusion
 from recsys.list_rules import Candidates, ListRules
 from recsys.live_items import ItemProjector
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.onnx_reranker import OnnxReranker
+from recsys.popularity import Popularity
 from recsys.ranking import order, tie_hash, top_k
 from recsys.request import Request
 from recsys.reranker import BatchReranker, Reranker
@@ -72,8 +74,9 @@ class Recommender:
         cache_bytes: memory for encoded histories of stored users, which makes the next list of the
             same user cheaper; 0 keeps nothing.
 
-    ``revision`` counts the times that ``with_items`` led here. ``stored_positions`` is the caller's
-    own note of which version of later items it has given.
+    ``features`` and ``popularity`` may be told of events since training. ``revision`` counts the
+    times that ``with_items`` led here. ``stored_positions`` is the caller's own note of which
+    version of later items it has given.
     """
 
     def __init__(self, artifact: Artifact, device: str = "cpu", cache_bytes: int = 0) -> None:
@@ -106,11 +109,10 @@ class Recommender:
             ItemTable.from_frame(artifact.item_frame), artifact.items, artifact.text
         )
         self._titles: list[str] = artifact.item_frame[TITLE].tolist()
-        counts = artifact.histories.item_counts(len(artifact.items))
-        self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(counts))).numpy()
-        by_popularity = order(counts[1:], self._hashes[1:]) + 1
-        self._popular: NDArray[np.int64] = by_popularity.astype(np.int64)
-        self._popular_scores = counts[self._popular].astype(np.float32)
+        every = torch.arange(len(artifact.items) + 1)
+        self._hashes: NDArray[np.int64] = tie_hash(every).numpy()
+        self.features = OnlineFeatures(artifact.histories, len(artifact.items))
+        self.popularity = Popularity(self.features)
 
     @classmethod
     def load(cls, bundle: Path, device: str = "cpu", cache_bytes: int = 0) -> "Recommender":
@@ -177,8 +179,7 @@ class Recommender:
         self._text = self._text.extended(vectors.text)
         new = np.arange(first, len(self.items) + 1)
         self._hashes = np.append(self._hashes, tie_hash(torch.from_numpy(new)).numpy())
-        self._popular = np.append(self._popular, new)
-        self._popular_scores = np.append(self._popular_scores, np.zeros(len(new), np.float32))
+        self.features.grow(len(self.items))
         self._set_retriever(self.retriever.with_items(vectors.towers))
 
     def _set_retriever(self, retriever: Retriever) -> None:
@@ -356,8 +357,9 @@ class Recommender:
         return self._popular_list(request, self._excluded(request, seen))
 
     def _popular_list(self, request: Request, excluded: Exclusion) -> RankedList:
-        allowed = ~np.isin(self._popular, excluded.items)
-        candidates = Candidates(self._popular[allowed], self._popular_scores[allowed])
+        items, scores = self.popularity.ranked(len(self.items))
+        allowed = ~np.isin(items, excluded.items)
+        candidates = Candidates(items[allowed], scores[allowed])
         return self._list(request, candidates, "popular", lambda: candidates)
 
     def _lists(

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
+from recsys.api.features import feature_routes
 from recsys.api.keys import VARIABLE, Gate
 from recsys.api.live_routes import live_routes
 from recsys.api.middleware import MAX_BODY_BYTES, Envelope
@@ -88,6 +89,9 @@ def create_app(
         app.wrap(service.tracing.around)
     app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
+    app.include_router(
+        feature_routes(service), dependencies=list(checks.values()), responses=refusals
+    )
     if service.live is not None:
         app.include_router(live_routes(service.live, gate, service.telemetry))
 

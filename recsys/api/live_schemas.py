@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.live_state import Degraded
 from recsys.data.files import EARLIEST, LATEST
 from recsys.events.types import EventType
 from recsys.schema import ExternalId
@@ -101,3 +102,12 @@ class UserForgotten(BaseModel):
 
     user_id: ExternalId
     forgotten: bool = True
+
+
+class Features(BaseModel):
+    """What is known now, by feature (see docs/features.md); null where there is no basis."""
+
+    as_of: int = Field(description="Unix seconds.")
+    user: dict[str, float | None] | None = None
+    item: dict[str, float | None] | None = None
+    degraded: list[Degraded] | None = None

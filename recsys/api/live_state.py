@@ -41,6 +41,7 @@ SECONDS_BETWEEN_LOOKS = 0.025
 _SECONDS_TO_RETRY = 0.5
 _SECONDS_BETWEEN_CHECKS = 1.0
 _SECONDS_BETWEEN_PRUNES = 3600.0
+_SECONDS_BETWEEN_REFRESHES = 5.0
 _SECONDS_PER_DAY = 86_400
 
 
@@ -73,7 +74,9 @@ class LiveState:
         self._position = 0
         self._tailing: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._checked = self._next_prune = time.monotonic()
+        self._background: list[asyncio.Task[None]] = []
+        self._checked = self._next_prune = self._next_refresh = time.monotonic()
+        self._is_popularity_stale = False
 
     @property
     def is_available(self) -> bool:
@@ -94,7 +97,7 @@ class LiveState:
 
     async def close(self) -> None:
         """Let go of the store; what was acknowledged is in it."""
-        for task in (self._tailing, self._checking):
+        for task in (self._tailing, self._checking, *self._background):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -184,6 +187,7 @@ class LiveState:
             position = await self._store.head()
             await self.models.add_items(await self._store.items())
             self._position = position
+            self._background.append(asyncio.create_task(self._count_stored(position)))
         self._is_readable = self._is_writable = True
 
     async def _tail(self) -> None:
@@ -206,6 +210,7 @@ class LiveState:
         if self.store.may_have_changed() or is_due or not self._is_readable:
             await self._take_in()
             self._is_readable = self._works(self._is_readable, self._is_writable)
+        await self._refresh_popularity()
         if is_due and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._check())
             self._checked = time.monotonic()
@@ -220,6 +225,21 @@ class LiveState:
         except StoreUnavailableError as error:
             self._is_writable = self._failed(error)
 
+    async def _count_stored(self, until: int) -> None:
+        """Have items' features know the events of the time before this process."""
+        try:
+            async for page in self.store.events(until=until):
+                self.models.count(page)
+        except StoreUnavailableError as error:
+            log.error("popularity is that of the training log: %s", error)
+        self._is_popularity_stale = True
+
+    async def _refresh_popularity(self) -> None:
+        if self._is_popularity_stale and time.monotonic() > self._next_refresh:
+            self._is_popularity_stale = False
+            self._next_refresh = time.monotonic() + _SECONDS_BETWEEN_REFRESHES
+            await asyncio.to_thread(self.models.current.popularity.refresh)
+
     async def _take_in(self) -> None:
         more = True
         while more:
@@ -232,6 +252,9 @@ class LiveState:
             await self.models.add_items(changes.items)
         if changes.forgotten:
             await self._forget(changes.forgotten)
+        if changes.events:
+            self.models.count(changes.events)
+            self._is_popularity_stale = True
         changed = dict.fromkeys(event.user_id for event in changes.events)
         await self.users.refresh(list(changed))
 

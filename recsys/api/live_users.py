@@ -113,6 +113,7 @@ def as_events(state: UserState | None) -> UserEvents:
         version=state.version,
         item_ids=[state.item_ids[row] for row in told],
         timestamps=[state.timestamps[row] for row in told],
+        values=[state.values[row] for row in told],
         dismissed=[item for item, is_dismissed in last.items() if is_dismissed],
         forgets_log=state.forgotten_at is not None,
     )

@@ -4,20 +4,26 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from recsys.api.live_items import with_stored
 from recsys.api.texts import Texts
 from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
-from recsys.events.types import StoredItem
+from recsys.events.types import Event, StoredItem
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
+
+_MAX_EVENTS = 1_000_000
+"""Of the latest so many events the next model, too, is told."""
 
 
 class ModelStore:
@@ -49,6 +55,7 @@ class ModelStore:
         # Held while the current model is replaced by another one that is made of it.
         self._changing = threading.Lock()
         self._items: dict[ExternalId, StoredItem] = {}
+        self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self.current = self._loaded(first or bundle)
 
     def reload(self, name: str | None = None) -> Recommender:
@@ -90,7 +97,10 @@ class ModelStore:
         """Let a prepared model answer from now on."""
         with self._changing:
             # Those that came in since it was prepared are few.
-            self.current = with_stored(loaded, self._missing(loaded), self.texts)
+            loaded = with_stored(loaded, self._missing(loaded), self.texts)
+            _count(loaded, self._events)
+            loaded.popularity.refresh()
+            self.current = loaded
         if self.swapped is not None:
             self.swapped(self.current)
 
@@ -111,6 +121,13 @@ class ModelStore:
         """Items that the recommender does not have as they are now."""
         has = recommender.stored_positions
         return [item for item in self._items.values() if item.position > has.get(item.item_id, 0)]
+
+    def count(self, events: Sequence[Event]) -> None:
+        """Let features of items know of events that have come in since training."""
+        told = [event for event in events if event.type != "dismiss"]
+        with self._changing:
+            self._events.extend(told)
+            _count(self.current, told)
 
     def added_since(self, time: float) -> list[ExternalId]:
         """Items of the event store that were first put there after this time (unix seconds)."""
@@ -156,6 +173,16 @@ class ModelStore:
                 continue
             found.append({"name": path.name, "version": version, "metrics": content})
         return found
+
+
+def _count(recommender: Recommender, events: Collection[Event]) -> None:
+    """Those from before the end of the training log are taken for part of it."""
+    features = recommender.features
+    item_idx = recommender.items.encode(event.item_id for event in events)
+    times = np.array([event.timestamp for event in events], np.int64)
+    values = np.array([event.value for event in events], np.float64)  # None becomes NaN
+    kept = (item_idx > 0) & (times > features.end_of_log)
+    features.add(item_idx[kept], times[kept], values[kept])
 
 
 def _checked(recommender: Recommender) -> Recommender:

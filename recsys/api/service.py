@@ -20,7 +20,7 @@ from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.exploration import Exploration
 from recsys.recommender import Recommender
-from recsys.request import Request, UserEvents
+from recsys.request import NO_EVENTS, Request, UserEvents
 from recsys.rules import Rules
 from recsys.schema import ExternalId
 
@@ -64,6 +64,11 @@ class Service:
         return self.models.current.users.holds_integers
 
     @property
+    def holds_integer_items(self) -> bool:
+        """Whether item ids are integers (else strings)."""
+        return self.models.current.items.holds_integers
+
+    @property
     def is_busy(self) -> bool:
         """Whether a request that comes now waits for more than the batch under way."""
         return len(self.batcher) >= self.batcher.max_batch
@@ -94,10 +99,10 @@ class Service:
             request = replace(request, text_vector=vector)
             degraded += ["query"] if vector is None else []
         if self.live is not None and request.user_id is not None:
-            events = await self._events_of(self.live, request.user_id, seconds)
-            if events is not None and events.version:
+            events, is_known = await self.events_of(request.user_id, seconds)
+            if events.version:
                 request = replace(request, events=events)
-            degraded += ["store"] if events is None or not self.live.is_available else []
+            degraded += [] if is_known else ["store"]
         recommender = self.models.current
         left = seconds - (time.monotonic() - started)
         answering = self.batcher.submit(recommender, request, left)
@@ -136,18 +141,22 @@ class Service:
             return None
         return task.result()
 
-    async def _events_of(
-        self, live: LiveState, user_id: ExternalId, seconds: float
-    ) -> UserEvents | None:
-        """A user's events; None when the store takes more than half of the time that there is."""
+    async def events_of(self, user_id: ExternalId, seconds: float) -> tuple[UserEvents, bool]:
+        """A user's events, and whether the store can be relied on for them.
+
+        It has half of the time that there is to tell them.
+        """
+        live = self.live
+        if live is None:
+            return NO_EVENTS, True
         known = live.known(user_id)
-        if known is not None:
-            return known
-        try:
-            async with asyncio.timeout(seconds / 2):
-                return await live.events_of(user_id)
-        except TimeoutError:
-            return None
+        if known is None:
+            try:
+                async with asyncio.timeout(seconds / 2):
+                    known = await live.events_of(user_id)
+            except TimeoutError:
+                return NO_EVENTS, False
+        return known, live.is_available
 
     async def body_of(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
         """The answer for a stored user as JSON, from the cache where it is there.

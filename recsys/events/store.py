@@ -186,9 +186,11 @@ class EventStore:
             total += deleted
         return total
 
-    async def events(self, batch_size: int = _PAGE) -> AsyncIterator[list[Event]]:
-        """All events in the order of their commits, up to the latest one now."""
-        position, end = 0, await self.head()
+    async def events(
+        self, batch_size: int = _PAGE, until: Position | None = None
+    ) -> AsyncIterator[list[Event]]:
+        """All events in the order of their commits, up to a position; None: the latest one now."""
+        position, end = 0, await self.head() if until is None else until
         while page := await self._events_page(position, end, batch_size):
             position = page[-1][0]
             yield [event for _, event in page]

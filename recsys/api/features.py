@@ -1,0 +1,67 @@
+"""The route that tells features of users and items."""
+
+import math
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+
+from recsys.api.ids import check_ids
+from recsys.api.live_schemas import Features
+from recsys.api.schemas import Error
+from recsys.api.service import Service
+from recsys.schema import ExternalId
+
+
+def feature_routes(service: Service) -> APIRouter:
+    """``GET /features``."""
+    responses: dict[int | str, dict[str, Any]] = {400: {"model": Error}}
+    router = APIRouter(tags=["features"], responses=responses)
+    integer_users, integer_items = service.holds_integer_users, service.holds_integer_items
+
+    @router.get("/features", response_model_exclude_unset=True)
+    async def features(
+        user_id: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
+        item_id: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
+    ) -> Features:
+        """What is known of a user, an item, or both, right now."""
+        found = Features(as_of=int(time.time()))
+        if user_id is not None:
+            await _add_user(service, found, _typed("user", user_id, integer_users))
+        if item_id is not None:
+            _add_item(service, found, _typed("item", item_id, integer_items))
+        return found
+
+    return router
+
+
+async def _add_user(service: Service, found: Features, user_id: ExternalId) -> None:
+    events, is_known = await service.events_of(user_id, service.options.deadline_ms / 1000)
+    recommender = service.models.current
+    (user,) = [0] if events.forgets_log else recommender.users.encode([user_id]).tolist()
+    times = np.array(events.timestamps, np.int64)
+    values = np.array(events.values, np.float64)
+    found.user = _plain(recommender.features.user(user, times, values, found.as_of))
+    if not is_known:
+        found.degraded = ["store"]
+
+
+def _add_item(service: Service, found: Features, item_id: ExternalId) -> None:
+    recommender = service.models.current
+    (item,) = recommender.items.encode([item_id]).tolist()
+    values = recommender.features.items([item], found.as_of)
+    found.item = _plain({name: float(value[0]) for name, value in values.items()})
+
+
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _typed(kind: str, text: str, integers: bool) -> ExternalId:
+    digits = text.removeprefix("-")
+    found: ExternalId = text
+    if integers and digits.isascii() and digits.isdigit():
+        found = int(text)
+    check_ids(kind, [found], integers)
+    return found

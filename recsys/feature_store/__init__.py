@@ -1,0 +1,1 @@
+"""Features of users and items: one definition for training and for serving."""

@@ -1,0 +1,122 @@
+"""Features of now, for serving: the training log, and what has come in since."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.histories import Histories
+from recsys.feature_store.definitions import (
+    HALF_LIFE_DAYS,
+    ITEM_FEATURES,
+    SECONDS_PER_DAY,
+    USER_FEATURES,
+    computed,
+)
+from recsys.feature_store.grouped import GroupedEvents
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class OnlineFeatures:
+    """Features of items, kept up to date, and of users, whose events come with the question.
+
+    Args:
+        log: the training events, of items 1..num_items. values: float64 [N], of its events in
+            their order; None where they have none.
+
+    Methods are safe to call from several threads.
+    """
+
+    def __init__(self, log: Histories, num_items: int, values: Floats | None = None) -> None:
+        self.num_items = num_items
+        self._log = log
+        self._values = np.full(len(log), np.nan) if values is None else values
+        self._items = GroupedEvents.from_arrays(
+            log.item_idx, log.timestamps, self._values, num_items + 1
+        )
+        self.end_of_log = int(log.timestamps.max(initial=0))
+        self._decayed_log = np.bincount(
+            log.item_idx, _decay(self.end_of_log - log.timestamps), minlength=num_items + 1
+        )
+        self._later: dict[int, list[tuple[int, float]]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, item_idx: Ints, times: Ints, values: Floats) -> None:
+        """Events [n] that have come in since the log; NaN for no value."""
+        with self._lock:
+            for item, time, value in zip(
+                item_idx.tolist(), times.tolist(), values.tolist(), strict=True
+            ):
+                self._later.setdefault(item, []).append((time, value))
+            self.num_items = max(self.num_items, int(item_idx.max(initial=0)))
+
+    def user(self, user: int, times: Ints, values: Floats, as_of: int) -> dict[str, float]:
+        """A user's features, by name.
+
+        Args:
+            user: of the training log; 0 for one that it does not have. times, values: of the user's
+                events since, [n], which come with the history in one read. as_of: unix seconds.
+        """
+        own = slice(self._log.offsets[user], self._log.offsets[user + 1])
+        grouped = GroupedEvents.of_one(
+            np.concatenate([self._log.timestamps[own], times]),
+            np.concatenate([self._values[own], values]),
+        )
+        found = computed(USER_FEATURES, grouped, np.zeros(1, np.int64), np.array([as_of]))
+        return {name: float(value[0]) for name, value in found.items()}
+
+    def items(self, item_idx: Sequence[int], as_of: int) -> dict[str, Floats]:
+        """Features of items [n], by name: float64 [n].
+
+        Args:
+            as_of: unix seconds.
+        """
+        parts = [self._events_of(item) for item in item_idx]
+        entity = np.repeat(np.arange(len(parts)), [len(times) for times, _ in parts])
+        grouped = GroupedEvents.from_arrays(
+            entity,
+            np.concatenate([np.zeros(0, np.int64), *(times for times, _ in parts)]),
+            np.concatenate([np.zeros(0), *(values for _, values in parts)]),
+            len(parts),
+        )
+        as_of_each = np.full(len(parts), as_of)
+        return computed(ITEM_FEATURES, grouped, np.arange(len(parts)), as_of_each)
+
+    def _events_of(self, item: int) -> tuple[Ints, Floats]:
+        with self._lock:
+            later = list(self._later.get(item, ()))
+        times = np.array([time for time, _ in later], np.int64)
+        values = np.array([value for _, value in later], np.float64)
+        if item + 1 < len(self._items.offsets):
+            own = slice(self._items.offsets[item], self._items.offsets[item + 1])
+            times = np.concatenate([self._items.times[own], times])
+            values = np.concatenate([self._items.values[own], values])
+        return times, values
+
+    def grow(self, num_items: int) -> None:
+        """There are more items now, without events so far."""
+        with self._lock:
+            self.num_items = max(self.num_items, num_items)
+
+    def decayed_popularity(self) -> Floats:
+        """``decayed_events`` of all items as of the latest event: float64 [num_items + 1].
+
+        In the time of what has come in since training, not of the log.
+        """
+        with self._lock:
+            pairs = [(item, time) for item, own in self._later.items() for time, _ in own]
+            num_items = self.num_items
+        later = np.array(pairs, np.int64).reshape(-1, 2)
+        latest = max(self.end_of_log, int(later[:, 1].max(initial=0)))
+        found = np.zeros(num_items + 1)
+        found[: len(self._decayed_log)] = self._decayed_log * _decay(latest - self.end_of_log)
+        found += np.bincount(later[:, 0], _decay(latest - later[:, 1]), minlength=num_items + 1)
+        return found
+
+
+def _decay(seconds: Any) -> Any:
+    return 0.5 ** (seconds / SECONDS_PER_DAY / HALF_LIFE_DAYS)

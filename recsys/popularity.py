@@ -1,0 +1,46 @@
+"""The items in the order of how popular they are now: the last resort."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys.feature_store.online import OnlineFeatures
+from recsys.ranking import order, tie_hash
+
+Items = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+
+class Popularity:
+    """Items by ``decayed_events``, most popular first.
+
+    Read by any number of threads while one refreshes it.
+
+    Args:
+        features: of the items, kept up to date by others.
+    """
+
+    def __init__(self, features: OnlineFeatures) -> None:
+        self.features = features
+        self._ranked = self._computed()
+
+    def ranked(self, num_items: int) -> tuple[Items, Scores]:
+        """Items int64 [num_items] of a catalogue of so many, and their scores float32."""
+        items, scores = self._ranked
+        if len(items) == num_items:
+            return items, scores
+        # Another catalogue than that of the latest refresh, of fewer items or more.
+        kept = items <= num_items
+        new = np.arange(len(items) + 1, num_items + 1)
+        zeros = np.zeros(len(new), np.float32)
+        return np.append(items[kept], new), np.append(scores[kept], zeros)
+
+    def refresh(self) -> None:
+        """Take in what the features know now."""
+        self._ranked = self._computed()
+
+    def _computed(self) -> tuple[Items, Scores]:
+        events = self.features.decayed_popularity()
+        hashes = tie_hash(torch.arange(len(events))).numpy()
+        items = order(events[1:], hashes[1:]).astype(np.int64) + 1
+        return items, events[items].astype(np.float32)
