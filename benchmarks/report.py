@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.ablation_tables import NOTES
+from benchmarks.diversity_charts import coverage_chart, trade_off_chart
 from benchmarks.report_charts import (
     ablation_charts,
     cold_item_charts,
@@ -75,6 +76,11 @@ def _cold_users(content: Mapping[str, Any]) -> list[Group]:
     return [Group(_draws(content), content["protocol"], cold_user_charts(content))]
 
 
+def _diversity(content: Mapping[str, Any]) -> list[Group]:
+    charts = [trade_off_chart(content), coverage_chart(content)]
+    return [Group(_draws(content), content["protocol"], charts)]
+
+
 def _draws(content: Mapping[str, Any]) -> str:
     return f"{content['dataset']}, {counted(len(content['draws']), 'draw')}"
 
@@ -109,6 +115,13 @@ SECTIONS = (
         "cold_users.json",
         "python benchmarks/cold_users.py --output benchmarks/results/cold_users.json",
         _cold_users,
+    ),
+    Section(
+        "Lists of items that are less alike",
+        "What does the dial of diversity cost, and what does it give?",
+        "diversity.json",
+        "python benchmarks/diversity.py --draws 1",
+        _diversity,
     ),
 )
 

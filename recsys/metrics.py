@@ -67,3 +67,21 @@ def novelty(ranked: Tensor, k: int, item_counts: Tensor, num_users: int) -> floa
     information = -(item_counts.clamp(min=1).double() / max(num_users, 1)).log2()
     real = shown > 0
     return float((information[shown] * real).sum() / real.sum().clamp(min=1))
+
+
+def intra_list_diversity(ranked: Tensor, k: int, vectors: Tensor) -> Tensor:
+    """Mean of 1 - cosine over the pairs of each user's first k (Ziegler et al. 2005): float64 [U].
+
+    A list of fewer than two items has no pair, and gets 0.
+
+    Args:
+        vectors: [N + 1, T], L2-normalised, zeros in row 0.
+    """
+    shown = ranked[:, :k]
+    number = (shown > 0).sum(dim=1)
+    pairs = number * (number - 1)
+    lists = vectors[shown].double()
+    # The square of a sum of vectors holds each pair's cosine twice, and each vector's own square.
+    squares = lists.square().sum(dim=(1, 2))
+    cosines = lists.sum(dim=1).square().sum(dim=1) - squares
+    return (1 - cosines / pairs.clamp(min=1)) * (pairs > 0)

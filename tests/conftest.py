@@ -1,5 +1,7 @@
 """Shared fixtures: bundles with untrained models, written and loaded like any other."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from recsys.schema import ExternalId
 from recsys.signals import SignalExtractor
 from recsys.text.from_config import encoder_from_config
 from recsys.training.content_map import KernelRidge, fix_items
+from tests.postgres import Cluster, programs
 
 TOWER = {
     "dim": 8,
@@ -55,7 +58,7 @@ def write_untrained_bundle(
     context = np.eye(2, dtype=np.float32)[np.arange(len(users) + 1) % 2]
     context[0] = 0.5
     histories = Histories.from_indices(
-        user_idx, item_idx, np.arange(len(user_idx)) * 60, len(users), context
+        user_idx, item_idx, 10**9 + np.arange(len(user_idx)) * 60, len(users), context
     )
     text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
     text[0] = 0
@@ -135,6 +138,32 @@ def string_id_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("strings")
     user_ids, item_ids = [f"u{n}" for n in range(1, 10)], [f"i{n}" for n in range(1, 21)]
     return write_untrained_bundle(root, user_ids, item_ids, stage2=False)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running PostgreSQL; what a test stops, it starts again."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL: apt install postgresql")
+    cluster = Cluster(tmp_path_factory.mktemp("postgres") / "data")
+    cluster.start()
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def postgres_url(postgres: Cluster) -> str:
+    """Of an empty database."""
+    return postgres.create_database(f"test_{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an event store that is not there yet, on each database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture(scope="session")

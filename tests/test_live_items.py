@@ -14,6 +14,7 @@ from recsys.recommender import Recommender
 from recsys.request import Request, UserEvents
 
 NEW = [2001, 2002, 2003]
+LATE = 1_900_000_000
 
 
 def frame_of(item_ids: Sequence[int | str], title: str = "New film") -> pd.DataFrame:
@@ -129,7 +130,7 @@ def test_ids_of_another_type_are_refused(recommender: Recommender) -> None:
 
 
 def events_of(*item_ids: int, times: Sequence[int] = (), version: int = 1, **more) -> UserEvents:
-    return UserEvents(version, item_ids, times or [10**9] * len(item_ids), **more)
+    return UserEvents(version, item_ids, times or [LATE] * len(item_ids), **more)
 
 
 def test_events_add_to_the_log(recommender: Recommender) -> None:
@@ -193,7 +194,7 @@ def test_a_forgotten_user_is_like_one_never_met(recommender: Recommender) -> Non
     (unknown,) = recommender.recommend([Request(30, user_id=-1)])
     assert forgotten.source == "popular"
     assert forgotten.item_ids == unknown.item_ids
-    back = UserEvents(6, [1003, 1009], [10**9, 10**9], forgets_log=True)
+    back = UserEvents(6, [1003, 1009], [LATE, LATE], forgets_log=True)
     (returned,) = recommender.recommend([Request(10, user_id=104, events=back)])
     assert returned.item_ids == everything(recommender, Request(10, history=[1003, 1009]))
 

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.metrics import catalog_coverage, hit_matrix, ndcg_at_k, novelty, recall_at_k
+from recsys.metrics import (
+    catalog_coverage,
+    hit_matrix,
+    intra_list_diversity,
+    ndcg_at_k,
+    novelty,
+    recall_at_k,
+)
 
 NUM_ITEMS = 30
 
@@ -183,3 +190,17 @@ def test_equal_to_ranx():
         expected = recall(qrels, run, k), ndcg(qrels, run, k)
         assert recall_at_k(hits, relevant, k).numpy() == pytest.approx(expected[0])
         assert ndcg_at_k(hits, relevant, k).numpy() == pytest.approx(expected[1])
+
+
+def test_intra_list_diversity_is_the_mean_distance_of_pairs():
+    vectors = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    ranked = torch.tensor([[1, 2, 3], [1, 3, 0], [1, 2, 0]])
+    # Distances: 1-2 is 1, 1-3 is 0.4, 2-3 is 0.2.
+    expected = [(1 + 0.4 + 0.2) / 3, 0.4, 1.0]
+    assert intra_list_diversity(ranked, 3, vectors).tolist() == pytest.approx(expected)
+    assert intra_list_diversity(ranked, 2, vectors).tolist() == pytest.approx([1.0, 0.4, 1.0])
+
+
+def test_a_list_without_pairs_has_no_diversity():
+    vectors = torch.tensor([[0.0], [1.0]])
+    assert intra_list_diversity(torch.tensor([[1, 0], [0, 0]]), 2, vectors).tolist() == [0, 0]

@@ -32,14 +32,6 @@ NUM_EVENTS, NUM_CONNECTIONS, NUM_KILLS = 10_000, 16, 2
 ITEMS = list(range(1001, 1031))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/events.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
 def ask(
     connection: HTTPConnection, method: str, path: str, body: Any = None
 ) -> tuple[int, dict[str, Any]]:
@@ -276,6 +268,7 @@ def asked_all_the_time(server: Server) -> Iterator[list[int]]:
         while not done.is_set():
             path = f"/recommend?user_id={101 + len(statuses) % 90}"
             statuses.append(ask(connection, "GET", path)[0])
+            time.sleep(0.01)
         connection.close()
 
     with ThreadPoolExecutor(2) as threads:
@@ -307,6 +300,7 @@ def missing(connection: HTTPConnection, item_ids: list[int]) -> set[int]:
     return set(item_ids) - found
 
 
+@pytest.mark.timeout(900)
 def test_a_thousand_new_items_are_recommended_at_once_and_after_a_restart(
     text_bundle: Path, tmp_path: Path
 ) -> None:

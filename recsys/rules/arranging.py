@@ -14,8 +14,9 @@ from recsys.rules.rules import Rules
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
-_FEWEST_TO_CHOOSE_FROM = 50
-_TIMES_TO_CHOOSE_FROM = 5
+FEWEST_TO_CHOOSE_FROM = 50
+TIMES_TO_CHOOSE_FROM = 5
+"""Diversity chooses among so many times as many candidates as the list has places."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _diverse(
     # Imported here, since most lists never need it.
     from pyversity import Strategy, diversify
 
-    number = min(len(scores), max(_TIMES_TO_CHOOSE_FROM * top_k, _FEWEST_TO_CHOOSE_FROM))
+    number = min(len(scores), max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM))
     pool = scores[:number]
     spread = float(pool.max() - pool.min()) if number else 0.0
     relevance = (pool - pool.min()) / spread if spread > 0 else np.ones_like(pool)

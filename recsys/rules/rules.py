@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from recsys.errors import InputError
 from recsys.schema import ExternalId
 
 CAPPED = ("genre", "year", "decade")
 """Attributes of which a list may be allowed only so many items of one value."""
+
+Method = Literal["mmr", "dpp"]
+"""Maximal marginal relevance, or a determinantal point process."""
 
 _BOOSTS = ("genre", "item")
 
@@ -42,7 +45,7 @@ class Rules:
     pin: tuple[ExternalId, ...] = ()
     boost: tuple[tuple[str, float], ...] = ()
     diversity: float = 0.0
-    diversify: Literal["mmr", "dpp"] = "mmr"
+    diversify: Method = "mmr"
 
     def __post_init__(self) -> None:
         for name, number in self.caps:
@@ -58,7 +61,7 @@ class Rules:
                 _refuse(f"a positive factor as boost of {key}", factor)
         if not 0 <= self.diversity <= 1:
             _refuse("diversity in 0..1", self.diversity)
-        if self.diversify not in ("mmr", "dpp"):
+        if self.diversify not in get_args(Method):
             _refuse("diversify to be mmr or dpp", self.diversify)
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.diversity_charts import coverage_chart, trade_off_chart
 from benchmarks.report import SECTIONS, render
 from benchmarks.report_charts import (
     ablation_charts,
@@ -88,11 +89,21 @@ def cold_users(number: Numbers) -> dict[str, Any]:
     return {"dataset": "d", "protocol": "p", "draws": [{}, {}], "mean": mean}
 
 
+def diversity(number: Numbers) -> dict[str, Any]:
+    metrics = ("ndcg@10", "diversity@10", "coverage@10")
+    mean = {
+        method: {dial: {metric: number() for metric in metrics} for dial in ("0.0", "0.5", "1.0")}
+        for method in ("mmr", "dpp")
+    }
+    return {"dataset": "d", "protocol": "p", "draws": [{}], "mean": mean}
+
+
 MAKE = {
     "quality.json": (quality, 4),
     "ablation.json": (ablation, 4),
     "cold_items.json": (cold_items, 3),
     "cold_users.json": (cold_users, 4),
+    "diversity.json": (diversity, 4),
 }
 
 
@@ -109,7 +120,7 @@ def test_every_figure_of_a_file_is_on_the_page(tmp_path: Path, file: str) -> Non
 
 def test_missing_files_name_the_command_that_makes_them(tmp_path: Path) -> None:
     page = render(tmp_path)
-    assert len(SECTIONS) == 4
+    assert len(SECTIONS) == 5
     assert all(section.command in page for section in SECTIONS)
     assert "<figure>" not in page
     (tmp_path / "quality.json").write_text(json.dumps(quality(Numbers())))
@@ -166,6 +177,8 @@ def test_nothing_is_drawn_outside_of_a_chart() -> None:
         *ablation_charts(ablation(Numbers())["stages"]["stage1"]),
         *cold_item_charts(cold_items(Numbers())),
         *cold_user_charts(cold_users(Numbers())),
+        trade_off_chart(diversity(Numbers())),
+        coverage_chart(diversity(Numbers())),
     ]
     for chart in charts:
         for mark in chart.marks:

@@ -118,6 +118,11 @@ def test_milliseconds_are_refused_with_the_remedy(load: Load) -> None:
         load(f"{HEADER}1,1,{NOON}000\n2,1,{NOON}123\n")
 
 
+def test_a_column_without_a_single_time_is_refused_with_the_remedy(load: Load) -> None:
+    with pytest.raises(InputError, match=r"2 of 2 rows.*'soon'.*convert the column"):
+        load(f"{HEADER}1,1,soon\n2,1,later\n")
+
+
 def test_a_release_date_must_be_one(load: Load) -> None:
     events, header = f"{HEADER}1,1,{NOON}\n", "item_id,title,release_date\n1,One,1990-02-28\n"
     assert load(events, header + "2,Two,\n").items["release_date"].tolist() == ["1990-02-28", ""]

@@ -1,0 +1,128 @@
+"""Training data out of a bundle and the events and items that have come in since."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys.artifact import Artifact, load_artifact
+from recsys.errors import InputError
+from recsys.events.store import EventStore
+from recsys.events.types import Event, StoredItem
+from recsys.schema import (
+    DESCRIPTION,
+    GENRES,
+    ITEM_ID,
+    RATING,
+    RELEASE_DATE,
+    TIMESTAMP,
+    TITLE,
+    USER_ID,
+    YEAR,
+    ExternalId,
+)
+
+INTERACTIONS_FILE, ITEMS_FILE = "interactions.parquet", "items.parquet"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: numbers of rows, and of events left out as their items are unknown."""
+
+    num_interactions: int
+    num_items: int
+    num_unknown: int
+
+
+def export(url: str, bundle: Path, folder: Path) -> Exported:
+    """Write ``interactions.parquet`` and ``items.parquet``, which ``data=files`` reads.
+
+    The training log without users whose data was deleted, and all stored events but dismissals; of
+    a (user, item) pair the latest. The catalogue, and all stored items, which win.
+
+    Raises:
+        InputError: when the store or the bundle cannot be read, or the folder not be written.
+        StoreUnavailableError: when the database fails on the way.
+    """
+    artifact = load_artifact(bundle)
+    events, forgotten, stored = asyncio.run(_read(url, artifact))
+    items = _items(artifact, stored)
+    log = _log(artifact)
+    later = pd.DataFrame(
+        {
+            USER_ID: [event.user_id for event in events],
+            ITEM_ID: [event.item_id for event in events],
+            TIMESTAMP: np.array([event.timestamp for event in events], np.int64),
+            RATING: np.array(
+                [event.value if event.type == "rating" else None for event in events], np.float64
+            ),
+        }
+    )
+    known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
+    log = log[~log[USER_ID].isin(list(forgotten))]
+    both = pd.concat([log, later[known]] if known.any() else [log], ignore_index=True)
+    # Stable: among equal times, what came in last.
+    latest = both.sort_values(TIMESTAMP, kind="stable").drop_duplicates(
+        [USER_ID, ITEM_ID], keep="last"
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        latest.to_parquet(folder / INTERACTIONS_FILE, index=False)
+        items.to_parquet(folder / ITEMS_FILE, index=False)
+    except OSError as error:
+        found = (error.strerror or str(error)).lower()
+        raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
+    return Exported(len(latest), len(items), int((~known).sum()))
+
+
+async def _read(
+    url: str, artifact: Artifact
+) -> tuple[list[Event], dict[ExternalId, int], list[StoredItem]]:
+    store = await EventStore.open(url)
+    try:
+        for kind, held, vocabulary in (
+            ("user", store.holds_integer_users, artifact.users),
+            ("item", store.holds_integer_items, artifact.items),
+        ):
+            if held != vocabulary.holds_integers:
+                raise InputError(
+                    f"a store with the bundle's type of {kind} ids", "another", "give its bundle"
+                )
+        events = [event async for page in store.events() for event in page]
+        told = [event for event in events if event.type != "dismiss"]
+        return told, await store.forgotten_users(), await store.items()
+    finally:
+        await store.close()
+
+
+def _log(artifact: Artifact) -> pd.DataFrame:
+    log = artifact.histories
+    return pd.DataFrame(
+        {
+            USER_ID: artifact.users.decode(log.user_idx),
+            ITEM_ID: artifact.items.decode(log.item_idx),
+            TIMESTAMP: log.timestamps,
+            RATING: np.full(len(log), np.nan),
+        }
+    )
+
+
+def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:
+    columns = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE]
+    base = artifact.item_frame[[name for name in columns if name in artifact.item_frame]]
+    if not stored:
+        return base
+    new = pd.DataFrame(
+        {
+            ITEM_ID: [item.item_id for item in stored],
+            TITLE: [item.title for item in stored],
+            DESCRIPTION: [item.description for item in stored],
+            GENRES: [item.genres for item in stored],
+            YEAR: pd.array([item.year for item in stored], dtype="Int64"),
+            RELEASE_DATE: [item.release_date for item in stored],
+        }
+    )
+    kept = base[~base[ITEM_ID].isin(new[ITEM_ID])]
+    return pd.concat([kept, new], ignore_index=True)
