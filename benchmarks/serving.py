@@ -3,9 +3,9 @@
     python benchmarks/serving.py --bundle checkpoints/latest
 
 Starts (a) a bare endpoint in one process that returns constants through a pydantic model, (b) the
-server without and (c) with its cache, (d) without it in one worker, and drives them in turns with
-wrk over random users. Figures are medians over the turns, ratios those of the same turn. Needs wrk
-(Debian: apt install wrk).
+server without and (c) with its cache, (d) without it in one worker, (e) without an event store, and
+drives them in turns with wrk over random users. Figures are medians over the turns, ratios those of
+the same turn. Needs wrk (Debian: apt install wrk).
 """
 
 if not __package__:  # run as a file
@@ -35,7 +35,8 @@ from recsys.request import Request
 
 BARE, UNCACHED, CACHED = "bare endpoint", "cache off", "cache on"
 ONE_WORKER = "cache off, 1 worker"
-SERVERS = (BARE, UNCACHED, ONE_WORKER, CACHED)
+NO_STORE = "cache off, no event store"
+SERVERS = (BARE, UNCACHED, NO_STORE, ONE_WORKER, CACHED)
 CONNECTIONS = (1, 16, 64)
 SECONDS_TO_WAKE = 2
 STEPS = ("encode", "search", "rerank", "rules")
@@ -77,6 +78,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         BARE: ["benchmarks/bare_app.py", "{port}"],
         UNCACHED: [*own, "cache.enabled=false", "port={port}"],
         CACHED: [*own, "cache.enabled=true", "port={port}"],
+        NO_STORE: [*own, "cache.enabled=false", "store.enabled=false", "port={port}"],
         ONE_WORKER: [*own, "cache.enabled=false", "workers=1", "port={port}"],
     }
     ready = {BARE: "/recommend?user_id=1"}

@@ -8,6 +8,7 @@ fails at once, whatever the timeout, when another process has written meanwhile.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,13 @@ def parse_url(text: str) -> URL:
         raise InputError(f"a {SQLITE} or {POSTGRESQL} URL", url.drivername, f"give {_EXAMPLES}")
     if url.drivername == SQLITE and url.database in (None, "", ":memory:"):
         raise InputError("the path of a file", "a database in memory", f"give {SQLITE}:///PATH")
+    options = set() if url.drivername == SQLITE else set(signature(asyncpg.connect).parameters)
+    if unknown := sorted(url.query.keys() - options):
+        raise InputError(
+            "no options in the URL but those of asyncpg.connect, such as ssl",
+            ", ".join(unknown),
+            "remove them",
+        )
     return url
 
 

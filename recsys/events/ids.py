@@ -1,10 +1,13 @@
 """Users' and items' ids as the text that the database holds."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from recsys.errors import InputError
 from recsys.events.text import check_text
-from recsys.schema import ExternalId
+
+if TYPE_CHECKING:
+    from recsys.schema import ExternalId
 
 _MAX_ID_BYTES = 512
 """Of UTF-8. PostgreSQL's indexes take no more than 2,700 bytes for an entry."""
@@ -17,7 +20,7 @@ class IdTypes:
     integer_users: bool
     integer_items: bool
 
-    def user_text(self, user_id: ExternalId) -> str:
+    def user_text(self, user_id: "ExternalId") -> str:
         """As stored.
 
         Raises:
@@ -25,15 +28,15 @@ class IdTypes:
         """
         return _text(user_id, "user_id", self.integer_users)
 
-    def item_text(self, item_id: ExternalId) -> str:
+    def item_text(self, item_id: "ExternalId") -> str:
         """As stored; raises like ``user_text``."""
         return _text(item_id, "item_id", self.integer_items)
 
-    def user(self, text: str) -> ExternalId:
+    def user(self, text: str) -> "ExternalId":
         """The id that is stored as this text."""
         return int(text) if self.integer_users else text
 
-    def item(self, text: str) -> ExternalId:
+    def item(self, text: str) -> "ExternalId":
         """The id that is stored as this text."""
         return int(text) if self.integer_items else text
 
@@ -47,7 +50,7 @@ def check_id_text(text: str, what: str) -> None:
         )
 
 
-def _text(external_id: ExternalId, what: str, integer: bool) -> str:
+def _text(external_id: "ExternalId", what: str, integer: bool) -> str:
     if isinstance(external_id, bool) or isinstance(external_id, int) != integer:
         kind = "an integer" if integer else "a string"
         raise InputError(f"{what} to be {kind}", repr(external_id), "send ids as in training")

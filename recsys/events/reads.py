@@ -1,20 +1,27 @@
 """What the store is asked. Each function runs in a connection whose statements see all commits."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Integer, Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
 from recsys.events.ids import IdTypes
 from recsys.events.types import Changes, Event, Position, StoredItem, UserState
-from recsys.schema import ExternalId
+
+if TYPE_CHECKING:
+    from recsys.schema import ExternalId
+
+
+_POSITION = select(tables.store.c.position)
 
 
 async def head(connection: AsyncConnection) -> Position:
     """Position of the latest commit; 0 in a new store."""
-    return int((await connection.execute(select(tables.store.c.position))).scalar_one())
+    return int((await connection.execute(_POSITION)).scalar_one())
 
 
 async def changes(
@@ -61,52 +68,71 @@ async def changes(
 
 
 async def user_states(
-    connection: AsyncConnection, texts: Mapping[ExternalId, str], max_events: int, ids: IdTypes
-) -> dict[ExternalId, UserState]:
+    connection: AsyncConnection, texts: "Mapping[ExternalId, str]", max_events: int, ids: IdTypes
+) -> "dict[ExternalId, UserState]":
     """In one statement, the state of each user; ``texts``: their ids as stored."""
+    parameters = {"user_ids": list(texts.values()), "offset": max_events - 1}
+    rows = (await connection.execute(_STATES, parameters)).all()
+    # More than were asked for where several have the time of the oldest.
+    by_user = {text: list(own)[-max_events:] for text, own in groupby(rows, itemgetter(0))}
+    return {user_id: _state(user_id, by_user.get(text), ids) for user_id, text in texts.items()}
+
+
+def _states_query() -> Select[Any]:
+    """Of ``user_ids``, the events that are no older than the one at ``offset`` from the latest.
+
+    One row per event, or one with empty places where a user has none. So a user with very many
+    events costs no more than others: the index leads to the oldest one that is wanted, and from
+    there on. A rank by window function would pass over all of them.
+    """
     users, events = tables.users.c, tables.events.c
-    wanted = list(texts.values())
-    # The index alone answers which events are the latest; only those are looked up then.
-    newest_first = (events.timestamp.desc(), events.position.desc())
-    rank = func.row_number().over(partition_by=events.user_id, order_by=newest_first)
-    ranked = select(events.user_id, events.position, rank.label("rank")).where(
-        events.user_id.in_(wanted)
+    other = tables.events.alias()
+    oldest = (
+        select(other.c.timestamp)
+        .where(other.c.user_id == users.user_id)
+        .order_by(other.c.timestamp.desc())
+        .limit(1)
+        .offset(bindparam("offset", type_=Integer))
+        .scalar_subquery()
     )
-    latest = ranked.subquery()
-    joined = tables.users.outerjoin(
-        latest, and_(latest.c.user_id == users.user_id, latest.c.rank <= max_events)
-    ).outerjoin(tables.events, events.position == latest.c.position)
-    query = (
+    told = (users.user_id, users.version, users.forgotten_at)
+    # PostgreSQL would look for the oldest one again for every event, unless told to keep it.
+    wanted = (
+        select(*told, func.coalesce(oldest, -(2**63)).label("oldest"))
+        .where(users.user_id.in_(bindparam("user_ids", expanding=True)))
+        .cte("wanted")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    recent = and_(events.user_id == wanted.c.user_id, events.timestamp >= wanted.c.oldest)
+    return (
         select(
-            users.user_id,
-            users.version,
-            users.forgotten_at,
-            events.item_id,
-            events.timestamp,
-            events.type,
-            events.value,
+            *(wanted.c[column.name] for column in told),
+            *(events.item_id, events.timestamp, events.type, events.value),
         )
-        .select_from(joined)
-        .where(users.user_id.in_(wanted))
-        .order_by(users.user_id, events.timestamp, events.position)
+        .select_from(wanted.outerjoin(tables.events, recent))
+        .order_by(wanted.c.user_id, events.timestamp, events.position)
     )
-    by_user: dict[str, list[Any]] = {}
-    for row in await connection.execute(query):
-        by_user.setdefault(row.user_id, []).append(row)
-    return {user_id: _state(user_id, by_user.get(text, []), ids) for user_id, text in texts.items()}
 
 
-def _state(user_id: ExternalId, rows: Sequence[Any], ids: IdTypes) -> UserState:
-    """From the user's rows, of which a user without events has one, empty."""
-    events = [row for row in rows if row.item_id is not None]
+# Made once: that takes longer than the database takes to answer.
+_STATES = _states_query()
+
+
+def _state(user_id: "ExternalId", rows: Sequence[Any] | None, ids: IdTypes) -> UserState:
+    if rows is None:
+        return UserState(user_id, 0, [], [], [], [], None)
+    first = rows[0]
+    if first.item_id is None:
+        return UserState(user_id, first.version, [], [], [], [], first.forgotten_at)
+    _, _, _, item_ids, timestamps, types, values = zip(*rows, strict=True)
     return UserState(
         user_id,
-        rows[0].version if rows else 0,
-        [ids.item(row.item_id) for row in events],
-        [row.timestamp for row in events],
-        [row.type for row in events],
-        [row.value for row in events],
-        rows[0].forgotten_at if rows else None,
+        first.version,
+        list(map(ids.item, item_ids)),
+        list(timestamps),
+        list(types),
+        list(values),
+        first.forgotten_at,
     )
 
 
@@ -146,7 +172,7 @@ async def items_between(
     return [StoredItem(**{**row, "item_id": ids.item(row["item_id"])}) for row in rows]
 
 
-async def forgotten_users(connection: AsyncConnection, ids: IdTypes) -> dict[ExternalId, int]:
+async def forgotten_users(connection: AsyncConnection, ids: IdTypes) -> "dict[ExternalId, int]":
     """All users whose data was deleted, and when (unix seconds)."""
     users = tables.users.c
     query = select(users.user_id, users.forgotten_at).where(users.forgotten_at.isnot(None))

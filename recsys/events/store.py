@@ -1,6 +1,7 @@
 """The event store: events, items and deletions, durable and visible to all processes."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from recsys.errors import InputError
 from recsys.events import reads, writes
@@ -19,7 +20,9 @@ from recsys.events.types import (
     StoreUnavailableError,
     UserState,
 )
-from recsys.schema import ExternalId
+
+if TYPE_CHECKING:
+    from recsys.schema import ExternalId
 
 _MAX_EVENTS_OF_USER = 1000
 _MAX_CHANGES = 1000
@@ -104,9 +107,14 @@ class EventStore:
         )
 
     async def user_states(
-        self, user_ids: Sequence[ExternalId], max_events: int = _MAX_EVENTS_OF_USER
-    ) -> dict[ExternalId, UserState]:
-        """What is stored of each of these users, with their latest ``max_events`` at most."""
+        self, user_ids: "Sequence[ExternalId]", max_events: int = _MAX_EVENTS_OF_USER
+    ) -> "dict[ExternalId, UserState]":
+        """What is stored of each of these users, with their latest ``max_events`` at most.
+
+        One statement for all. Raises ValueError when ``max_events`` is below 1.
+        """
+        if max_events < 1:
+            raise ValueError(f"max_events must be at least 1; found {max_events}")
         texts = {user_id: self._ids.user_text(user_id) for user_id in user_ids}
         return await self._database.read(
             lambda connection: reads.user_states(connection, texts, max_events, self._ids)
@@ -159,7 +167,7 @@ class EventStore:
             lambda connection: reads.items_between(connection, after, until, _PAGE, self._ids)
         )
 
-    async def delete_user(self, user_id: ExternalId) -> None:
+    async def delete_user(self, user_id: "ExternalId") -> None:
         """Delete a user's events, and tell all who read ``changes`` to forget the user.
 
         The user may be one of the training log alone. A second time it does nothing, unless events
@@ -168,7 +176,7 @@ class EventStore:
         text = self._ids.user_text(user_id)
         await self._database.write(lambda connection: writes.delete_user(connection, text))
 
-    async def forgotten_users(self) -> dict[ExternalId, int]:
+    async def forgotten_users(self) -> "dict[ExternalId, int]":
         """All users whose data was deleted, and when (unix seconds)."""
         return await self._database.read(
             lambda connection: reads.forgotten_users(connection, self._ids)

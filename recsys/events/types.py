@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from recsys.schema import ExternalId
+# schema.py imports PyTorch, which takes seconds; the command line needs none of it.
+if TYPE_CHECKING:
+    from recsys.schema import ExternalId
+
 
 EventType = Literal["view", "click", "like", "rating", "purchase", "dismiss"]
 
@@ -33,8 +36,8 @@ class Event:
     """
 
     event_id: str
-    user_id: ExternalId
-    item_id: ExternalId
+    user_id: "ExternalId"
+    item_id: "ExternalId"
     type: EventType
     value: float | None
     timestamp: int
@@ -48,7 +51,7 @@ class Item:
     float32 values, in the machine's byte order. text_fingerprint: of what the vector was made from.
     """
 
-    item_id: ExternalId
+    item_id: "ExternalId"
     title: str
     description: str
     genres: str
@@ -79,9 +82,9 @@ class UserState:
     included, must not be used. Events stored since then are here.
     """
 
-    user_id: ExternalId
+    user_id: "ExternalId"
     version: int
-    item_ids: Sequence[ExternalId]
+    item_ids: "Sequence[ExternalId]"
     timestamps: Sequence[int]
     types: Sequence[EventType]
     values: Sequence[float | None]
@@ -98,7 +101,7 @@ class Appended:
 
     accepted: int
     duplicates: int
-    versions: Mapping[ExternalId, int]
+    versions: "Mapping[ExternalId, int]"
 
 
 @dataclass(frozen=True)
@@ -112,5 +115,5 @@ class Changes:
     position: Position
     events: list[Event]
     items: list[StoredItem]
-    forgotten: list[ExternalId]
+    forgotten: "list[ExternalId]"
     more: bool

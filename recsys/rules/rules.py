@@ -1,11 +1,11 @@
 """What a deployment, or one request, wants of lists besides relevance."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from recsys.errors import InputError
+from recsys.rules import checks
 from recsys.schema import ExternalId
 
 CAPPED = ("genre", "year", "decade")
@@ -14,12 +14,10 @@ CAPPED = ("genre", "year", "decade")
 Method = Literal["mmr", "dpp"]
 """Maximal marginal relevance, or a determinantal point process."""
 
-_BOOSTS = ("genre", "item")
-
 
 @dataclass(frozen=True)
 class Rules:
-    """Rules for one list; hashable.
+    """Rules for one list; hashable. Lists and mappings are taken as well, and become tuples.
 
     exclude_seen: items of the history are not returned. block: items that never are. allow: the
     only ones that may be; None for all. genres_any, genres_all, genres_none: an item has one of
@@ -48,21 +46,26 @@ class Rules:
     diversify: Method = "mmr"
 
     def __post_init__(self) -> None:
-        for name, number in self.caps:
-            if name not in CAPPED:
-                _refuse(f"caps on {', '.join(CAPPED)}", name)
-            if number < 1:
-                _refuse(f"a cap of at least 1 for {name}", number)
-        for key, factor in self.boost:
-            kind, _, value = key.partition(":")
-            if kind not in _BOOSTS or not value:
-                _refuse("boosts of genre:NAME or item:ID", key)
-            if not (math.isfinite(factor) and factor > 0):
-                _refuse(f"a positive factor as boost of {key}", factor)
-        if not 0 <= self.diversity <= 1:
-            _refuse("diversity in 0..1", self.diversity)
-        if self.diversify not in get_args(Method):
-            _refuse("diversify to be mmr or dpp", self.diversify)
+        checked: dict[str, object] = {
+            "exclude_seen": checks.flag("exclude_seen", self.exclude_seen),
+            "caps": checks.caps("caps", self.caps, CAPPED),
+            "boost": checks.boosts("boost", self.boost),
+            "diversity": checks.share("diversity", self.diversity),
+            "diversify": checks.one_of("diversify", self.diversify, get_args(Method)),
+        }
+        for name in ("block", "pin"):
+            checked[name] = checks.external_ids(name, getattr(self, name))
+        if self.allow is not None:
+            checked["allow"] = checks.external_ids("allow", self.allow)
+        for name in ("genres_any", "genres_all", "genres_none"):
+            checked[name] = checks.names(name, getattr(self, name))
+        for name in ("year_min", "year_max"):
+            checked[name] = checks.year(name, getattr(self, name))
+        first, last = self.year_min, self.year_max
+        if first is not None and last is not None and first > last:
+            raise InputError("year_min not above year_max", f"{first} and {last}", "swap them")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def filters(self) -> bool:
@@ -79,10 +82,17 @@ class Rules:
     def with_changes(self, changes: Mapping[str, Any]) -> "Rules":
         """The same with some rules replaced, such as a request's.
 
+        What ``block`` and ``genres_none`` leave out stays left out: a request may add to them.
+
         Raises:
             InputError: for a rule that there is not, or a value that it cannot have.
         """
-        return replace(self, **_checked(changes))
+        changed = replace(self, **_known(changes))
+        return replace(
+            changed,
+            block=tuple(dict.fromkeys((*self.block, *changed.block))),
+            genres_none=tuple(dict.fromkeys((*self.genres_none, *changed.genres_none))),
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Rules":
@@ -91,27 +101,15 @@ class Rules:
         Raises:
             InputError: as ``with_changes``.
         """
-        return cls(**_checked(config))
+        return cls(**_known(config))
 
 
 PLAIN = Rules()
 
 
-def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(Rules)}
     unknown = sorted(set(values) - names)
     if unknown:
         raise InputError(f"rules of {', '.join(sorted(names))}", unknown[0], "correct it")
-    return {name: _hashable(value) for name, value in values.items()}
-
-
-def _hashable(value: object) -> object:
-    if isinstance(value, Mapping):
-        return tuple((str(key), one) for key, one in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(value)
-    return value
-
-
-def _refuse(expected: str, found: object) -> None:
-    raise InputError(f"rules with {expected}", repr(found)[:200], "correct it")
+    return dict(values)

@@ -31,15 +31,16 @@ def test_ratios_are_those_of_a_turn_and_figures_medians() -> None:
             drives += [
                 drive(serving.BARE, connections, bare, 2.0),
                 drive(serving.UNCACHED, connections, own, 8.0, bad),
+                drive(serving.NO_STORE, connections, own, 8.0),
                 drive(serving.ONE_WORKER, connections, own, 8.0),
                 drive(serving.CACHED, connections, bare, 3.0),
             ]
     table = serving.speed_table({"turns": 3, "seconds": 10, "drives": drives})
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    assert len(rows) == 12
+    assert len(rows) == 15
     assert rows[0] == (serving.BARE, "1", "2,000", "100%", "1.0", "2.0", "2.0", "1.0", "0")
     # 30%, 40% and 25% of the turns' bare endpoints; 800 is the median of the requests per second.
-    assert rows[5] == (serving.UNCACHED, "16", "800", "30%", "1.0", "2.0", "8.0", "4.0", "1")
+    assert rows[6] == (serving.UNCACHED, "16", "800", "30%", "1.0", "2.0", "8.0", "4.0", "1")
 
 
 def test_the_bare_endpoint_answers() -> None:

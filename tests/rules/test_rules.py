@@ -188,6 +188,17 @@ def test_a_table_with_more_items_is_one_made_of_all(changes: list[tuple[int, int
         {"diversity": 1.5},
         {"diversify": "best"},
         {"colour": "red"},
+        {"block": "50"},
+        {"exclude_seen": "no"},
+        {"genres_any": None},
+        {"caps": {"genre": True}},
+        {"caps": {"genre": 1.5}},
+        {"caps": ["genre"]},
+        {"year_min": 2000, "year_max": 1990},
+        {"diversity": "0.3"},
+        {"diversity": None},
+        {"boost": {"genre:War": "2"}},
+        {"allow": [[1]]},
     ],
 )
 def test_rules_that_cannot_be_are_refused(rules: dict) -> None:
@@ -198,5 +209,6 @@ def test_rules_that_cannot_be_are_refused(rules: dict) -> None:
 def test_a_request_changes_what_it_names() -> None:
     default = Rules.from_config({"caps": {"genre": 2}, "block": [3], "diversity": 0.2})
     changed = default.with_changes({"block": [4, 5], "year_min": 1990})
-    assert changed == Rules(caps=(("genre", 2),), block=(4, 5), diversity=0.2, year_min=1990)
+    # What the server blocks stays blocked.
+    assert changed == Rules(caps=(("genre", 2),), block=(3, 4, 5), diversity=0.2, year_min=1990)
     assert hash(changed) == hash(changed.with_changes({}))
