@@ -21,8 +21,8 @@ FILTERS = st.builds(
     genres_any=NAMES,
     genres_all=NAMES,
     genres_none=NAMES,
-    year_min=st.none() | st.integers(1975, 2000),
-    year_max=st.none() | st.integers(1975, 2005),
+    year_min=st.none() | st.integers(1975, 1989),
+    year_max=st.none() | st.integers(1989, 2005),
     pin=st.lists(IDS, max_size=2).map(tuple),
     diversity=st.sampled_from([0.0, 0.0, 0.5]),
 )

@@ -184,7 +184,7 @@ def _explain(
     remedy = "mend or remove these rows"
     if column == TIMESTAMP:
         seconds = table.frame[TIMESTAMP].astype("Float64")
-        if (seconds / 1000).between(EARLIEST, LATEST).mean() > 0.5:
+        if (seconds / 1000).between(EARLIEST, LATEST).sum() > 0.5 * seconds.count():
             remedy = "these look like milliseconds: divide them by 1000"
         elif len(rows) == len(table.frame):
             remedy = "convert the column, or map another one by data.columns.interactions.timestamp"

@@ -1,5 +1,6 @@
 """The order of a list under rules: boosts, diversity, caps, pins, in this order."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ Scores = NDArray[np.float32]
 FEWEST_TO_CHOOSE_FROM = 50
 TIMES_TO_CHOOSE_FROM = 5
 """Diversity chooses among so many times as many candidates as the list has places."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,9 @@ def arrange(
 ) -> Arranged:
     """The best ``top_k`` of candidates under rules.
 
-    A boost by f adds log(f) to a score: scores are logits, so it multiplies the odds. Diversity is
-    by maximal marginal relevance (Carbonell and Goldstein 1998) of scores brought to 0..1, or by a
-    determinantal point process (Chen et al. 2018), both as pyversity has them, among the best few
-    times ``top_k`` candidates; the others follow. An item that a cap leaves no room for is left
-    out.
+    A boost by f adds log(f) to a score: scores are logits, so it multiplies the odds. Diversity (see
+    ``diversified``) chooses among the best few times ``top_k`` candidates; the others follow. An
+    item that a cap leaves no room for is left out.
 
     Args:
         item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
@@ -107,10 +108,7 @@ def _boosted(
 
 def _encoded(text: str, encode: Encode) -> Items:
     """An item by its id as text, which may be an integer's."""
-    digits = text.removeprefix("-")
-    found = encode([int(text)]) if digits.isascii() and digits.isdigit() else encode([text])
-    if not found.any():
-        found = encode([text])
+    found = encode([int(text), text] if _INTEGER.fullmatch(text) else [text])
     return found[found > 0]
 
 
@@ -119,23 +117,15 @@ def _diverse(
 ) -> NDArray[np.int64]:
     """Positions [K] of all candidates, in another order."""
     # Imported here, since most lists never need it.
-    from pyversity import Strategy, diversify
+    from recsys.rules.diversity import diversified
 
     number = min(len(scores), max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM))
-    pool = scores[:number]
-    spread = float(pool.max() - pool.min()) if number else 0.0
-    relevance = (pool - pool.min()) / spread if spread > 0 else np.ones_like(pool)
-    # Beyond as many items as vectors have dimensions, a DPP divides by nearly nothing.
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = diversify(
-            vectors[:number],
-            relevance,
-            k=number if rules.caps or rules.pin else min(number, top_k),
-            strategy=Strategy(rules.diversify),
-            diversity=rules.diversity,
-        )
-    chosen = np.asarray(result.indices, np.int64)
-    # What a degenerate selection leaves out follows in order.
+    if not number:
+        return np.zeros(0, np.int64)
+    wanted = number if rules.caps or rules.pin else min(number, top_k)
+    chosen = diversified(
+        scores[:number], vectors[:number], wanted, rules.diversity, rules.diversify
+    )
     rest = np.setdiff1d(np.arange(len(scores)), chosen)
     return np.concatenate([chosen, rest])
 

@@ -1,11 +1,12 @@
 """The values of rules, as they come from a config or a request, checked and made immutable."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recsys.errors import InputError
 from recsys.schema import ExternalId
+
+_LARGEST_FACTOR = 1e6
 
 
 def flag(name: str, value: object) -> bool:
@@ -74,8 +75,10 @@ def boosts(name: str, value: object) -> tuple[tuple[str, float], ...]:
         kind, _, target = key.partition(":") if isinstance(key, str) else ("", "", "")
         if kind not in ("genre", "item") or not target:
             raise InputError(f"{name} by genre:NAME or item:ID", repr(key), example)
-        if not (_is_number(factor) and 0 < factor < math.inf):
-            raise InputError(f"{name} factors above 0", f"{key}: {factor!r}", example)
+        if not (_is_number(factor) and 0 < factor <= _LARGEST_FACTOR):
+            raise InputError(
+                f"{name} factors above 0, up to {_LARGEST_FACTOR:g}", f"{key}: {factor!r}", example
+            )
     return tuple((key, float(factor)) for key, factor in pairs)
 
 

@@ -29,8 +29,8 @@ FILTERS = st.builds(
     genres_any=NAMES,
     genres_all=NAMES,
     genres_none=NAMES,
-    year_min=st.none() | st.integers(1950, 2000),
-    year_max=st.none() | st.integers(1950, 2010),
+    year_min=st.none() | st.integers(1950, 1985),
+    year_max=st.none() | st.integers(1985, 2010),
 )
 ARRANGING = st.builds(
     Rules,
@@ -133,6 +133,21 @@ def test_the_dial_turns_a_list_from_its_scores_to_diversity() -> None:
     assert found.touched == [None, "diversity"]
 
 
+def test_an_id_that_no_item_can_have_is_boosted_in_vain() -> None:
+    rules = Rules(boost=(("item:" + "9" * 5000, 2.0),))
+    items, _, found = arranged(rules, 10, 10)
+    assert found.item_idx.tolist() == items.tolist()
+
+
+def test_where_no_candidate_differs_the_scores_decide() -> None:
+    vectors = np.ones((20, 3), np.float32) / np.sqrt(3)
+    items, scores = np.arange(1, 21), np.linspace(2, 0, 20).astype(np.float32)
+    for diversify in ("mmr", "dpp"):
+        rules = Rules(diversity=0.7, diversify=diversify)
+        found = arrange(items, scores, 10, rules, TABLE, vectors.astype(np.float32), ITEMS.encode)
+        assert found.item_idx.tolist() == list(range(1, 11))
+
+
 def test_a_cap_lets_the_next_item_move_up() -> None:
     table = ItemTable([["A"], ["A"], ["A", "B"], ["B"]], np.array([1990, 1991, 1999, 2001]))
     vectors = np.eye(4, dtype=np.float32)
@@ -199,6 +214,7 @@ def test_a_table_with_more_items_is_one_made_of_all(changes: list[tuple[int, int
         {"diversity": None},
         {"boost": {"genre:War": "2"}},
         {"allow": [[1]]},
+        {"boost": {"genre:War": 10**400}},
     ],
 )
 def test_rules_that_cannot_be_are_refused(rules: dict) -> None:
