@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys.data.vocabulary import Vocabulary
 from recsys.request import Request
 from recsys.rules import Arranged, ItemTable, Rules, arrange, passing
+from recsys.rules.arranging import encoded_boost
 
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -62,10 +63,13 @@ class ListRules:
             found = self._masks[rules] = passing(rules, self.table, self.items.encode)
         return found
 
-    def pins(self, rules: Rules) -> Items:
-        """The pinned items of the catalogue."""
+    def named(self, rules: Rules) -> Items:
+        """Items that are to be among the candidates: pinned ones, and those that are boosted."""
+        boosted = [
+            encoded_boost(key, self.items.encode) for key, factor in rules.boost if factor > 1
+        ]
         pins = self.items.encode(rules.pin)
-        return pins[pins > 0]
+        return np.unique(np.concatenate([pins[pins > 0], *boosted]).astype(np.int64))
 
     def arranged(
         self, request: Request, candidates: Candidates, all_candidates: Callable[[], Candidates]

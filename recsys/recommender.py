@@ -249,11 +249,11 @@ class Recommender:
             limits = np.maximum(top_ks, self.num_candidates)[:, None]
             item_idx[np.arange(wanted) >= limits] = 0
         for row, request in enumerate(requests):
-            if request.rules.pin:
-                self._put_in_pins(request, queries[row], excluded[row], item_idx[row], scores[row])
+            if request.rules.pin or request.rules.boost:
+                self._put_in_named(request, queries[row], excluded[row], item_idx[row], scores[row])
         return Retrieved(requests, keys, histories, excluded, item_idx, scores)
 
-    def _put_in_pins(
+    def _put_in_named(
         self,
         request: Request,
         query: NDArray[np.float32],
@@ -261,9 +261,11 @@ class Recommender:
         item_idx: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> None:
-        """Have pinned items among the candidates [K] of one request, in place of the last ones."""
-        pins = self.rules.pins(request.rules)
+        """Have the items that rules name among the candidates [K], in place of the last ones."""
+        pins = self.rules.named(request.rules)
         pins = pins[~np.isin(pins, excluded.items) & ~np.isin(pins, item_idx)]
+        if not len(pins):
+            return
         number = int((item_idx > 0).sum())
         first = max(0, min(number, len(item_idx) - len(pins)))
         pins = pins[: len(item_idx) - first]

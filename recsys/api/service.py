@@ -210,6 +210,8 @@ class Service:
         Raises:
             OverloadedError: when there is no room for it.
         """
+        if request.user_id is not None:  # after which the state is known
+            await self.events_of(request.user_id, seconds)
         before = self._key(request, with_titles=with_titles)
         drawn = self.exploration.nothing if self.exploration is not None else None
         answer = await self.list_of(request, with_titles=with_titles, seconds=seconds, drawn=drawn)

@@ -48,9 +48,9 @@ def arrange(
 ) -> Arranged:
     """The best ``top_k`` of candidates under rules.
 
-    A boost by f adds log(f) to a score: scores are logits, so it multiplies the odds. Diversity (see
-    ``diversified``) chooses among the best few times ``top_k`` candidates; the others follow. An
-    item that a cap leaves no room for is left out.
+    A boost by f adds log(f) to a score: scores are logits, so it multiplies the odds. Diversity
+    (see ``diversified``) chooses among the best few times ``top_k`` candidates; the others follow.
+    An item that a cap leaves no room for is left out.
 
     Args:
         item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
@@ -96,7 +96,7 @@ def _boosted(
     added = np.zeros(len(item_idx), np.float32)
     for key, factor in rules.boost:
         kind, _, value = key.partition(":")
-        wanted = table.of_genre(value) if kind == "genre" else _encoded(value, encode)
+        wanted = table.of_genre(value) if kind == "genre" else encoded_boost(key, encode)
         hit = np.isin(item_idx, wanted)
         added[hit] += np.float32(np.log(factor))
         for item in item_idx[hit].tolist():
@@ -106,8 +106,11 @@ def _boosted(
     return item_idx[best], boosted[best], vectors[best]
 
 
-def _encoded(text: str, encode: Encode) -> Items:
-    """An item by its id as text, which may be an integer's."""
+def encoded_boost(key: str, encode: Encode) -> Items:
+    """The item of a boost ``item:ID``, whose id may be an integer; none for other boosts."""
+    kind, _, text = key.partition(":")
+    if kind != "item":
+        return np.zeros(0, np.int64)
     found = encode([int(text), text] if _INTEGER.fullmatch(text) else [text])
     return found[found > 0]
 
