@@ -164,7 +164,7 @@ def test_ranked_lists_are_the_candidates_of_the_served_stage_1_in_another_order(
 ):
     retriever = untrained_recommender.retriever
     extractor = untrained_recommender.artifact.stage2.extractor
-    histories = untrained_recommender.histories
+    histories = untrained_recommender.histories.log
     users = np.arange(1, 91)
     ranked = rank_lambdamart(model, retriever, extractor, histories, users, 12, 12)
     found = retriever.retrieve(histories.pad(users), 12).item_idx
@@ -177,7 +177,7 @@ def test_ranked_lists_are_the_candidates_of_the_served_stage_1_in_another_order(
 def test_longer_lists_than_there_are_items_end_in_empty_slots(model, untrained_recommender):
     retriever = untrained_recommender.retriever
     extractor = untrained_recommender.artifact.stage2.extractor
-    histories = untrained_recommender.histories
+    histories = untrained_recommender.histories.log
     ranked = rank_lambdamart(model, retriever, extractor, histories, np.array([1, 2]), 12, 40)
     assert ranked.shape == (2, 40)
     # Each user has 4 of the 30 items in training.

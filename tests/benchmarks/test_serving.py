@@ -72,7 +72,7 @@ def test_a_bundle_is_driven_without_a_bad_answer(untrained_bundle: Path) -> None
         bundle=untrained_bundle, seconds=1, turns=1, warm_up=1, overrides=[]
     )
     content = serving.measure(arguments)
-    assert len(content["drives"]) == 12
+    assert len(content["drives"]) == 15
     assert all(one["requests"] > 0 and one["bad"] == 0 for one in content["drives"])
     assert all(one["p50"] <= one["p95"] <= one["p99"] for one in content["drives"])
     waits, work = content["budget_ms"]["waits"], content["budget_ms"]["work"]
