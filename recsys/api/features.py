@@ -42,7 +42,10 @@ async def _add_user(service: Service, found: Features, user_id: ExternalId) -> N
     (user,) = [0] if events.forgets_log else recommender.users.encode([user_id]).tolist()
     times = np.array(events.timestamps, np.int64)
     values = np.array(events.values, np.float64)
-    found.user = _plain(recommender.features.user(user, times, values, found.as_of))
+    # Those from before the end of the training log are taken for part of it, as items' are.
+    later = times > recommender.features.end_of_log
+    known = recommender.features.user(user, times[later], values[later], found.as_of)
+    found.user = _plain(known)
     if not is_known:
         found.degraded = ["store"]
 

@@ -1,5 +1,6 @@
 """Rules, wishes, explanations, events and items by the HTTP application, in one process."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -260,3 +261,19 @@ def test_without_a_store_there_are_no_such_routes(untrained_bundle: Path) -> Non
     with asking(untrained_bundle) as client:
         assert client.post("/events", json={"events": []}).status_code == 404
         assert client.get("/recommend?user_id=101").status_code == 200
+
+
+def test_events_older_than_their_retention_are_forgotten(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    with asking(untrained_bundle, store_url=url, retention_days=30) as client:
+        old = {"event_id": "o", "user_id": 7, "item_id": 1003, "type": "like"}
+        stored = {"events": [{**old, "timestamp": 1_600_000_000}]}
+        assert client.post("/events", json=stored).status_code == 200
+        until = time.monotonic() + 10
+        while client.get("/recommend?user_id=7").json()["source"] != "popular":
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        # Its id, too: what is sent again counts as new.
+        assert client.post("/events", json=stored).json()["accepted"] == 1
