@@ -44,6 +44,8 @@ _SECONDS_BETWEEN_PRUNES = 3600.0
 _SECONDS_BETWEEN_REFRESHES = 5.0
 _SECONDS_PER_DAY = 86_400
 
+_FORGOTTEN = UserEvents(version=1, forgets_log=True)
+
 
 class LiveState:
     """The event store's content as a worker knows it. For the event loop's thread alone.
@@ -77,6 +79,7 @@ class LiveState:
         self._background: list[asyncio.Task[None]] = []
         self._checked = self._next_prune = self._next_refresh = time.monotonic()
         self._is_popularity_stale = False
+        self._forgotten: set[ExternalId] = set()
 
     @property
     def is_available(self) -> bool:
@@ -108,7 +111,11 @@ class LiveState:
     def known(self, user_id: ExternalId) -> UserEvents | None:
         """What is known of a user at once; None when ``events_of`` has to ask the store."""
         found = self.users.known(user_id)
-        return NO_EVENTS if found is None and not self._is_readable else found
+        return self.without_store(user_id) if found is None and not self._is_readable else found
+
+    def without_store(self, user_id: ExternalId) -> UserEvents:
+        """Of a user whom nothing is kept of; one who was deleted stays so."""
+        return _FORGOTTEN if user_id in self._forgotten else NO_EVENTS
 
     async def events_of(self, user_id: ExternalId) -> UserEvents:
         """A user's events; without the store, what is known of them."""
@@ -119,7 +126,7 @@ class LiveState:
             return await self.users.of(user_id)
         except StoreUnavailableError as error:
             self._is_readable = self._failed(error)
-            return NO_EVENTS
+            return self.without_store(user_id)
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """Store events; when this returns they are durable, and count in this worker.
@@ -186,6 +193,7 @@ class LiveState:
             # Items of all time, and from here on what is new.
             position = await self._store.head()
             await self.models.add_items(await self._store.items())
+            self._forgotten = set(await self._store.forgotten_users())
             self._position = position
             self._background.append(asyncio.create_task(self._count_stored(position)))
         self._is_readable = self._is_writable = True
@@ -259,9 +267,10 @@ class LiveState:
         await self.users.refresh(list(changed))
 
     async def _forget(self, user_ids: Sequence[ExternalId]) -> None:
-        await self.users.refresh(user_ids)
+        self._forgotten.update(user_ids)
         for user_id in user_ids:
             self.models.forget(user_id)
+        await self.users.refresh(user_ids)
 
     async def _prune(self, days: float) -> None:
         if time.monotonic() < self._next_prune:
@@ -270,7 +279,7 @@ class LiveState:
         number = await self.store.prune(int(time.time() - days * _SECONDS_PER_DAY))
         if number:
             log.warning("%d events older than %g days were deleted", number, days)
-            self.users.clear()
+        self.users.clear()  # another worker may have been first
 
     async def _read_states(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserState]:
         return await self.store.user_states(user_ids)

@@ -11,6 +11,7 @@ from recsys.schema import ExternalId
 ReadStates = Callable[[Sequence[ExternalId]], Awaitable[Mapping[ExternalId, UserState]]]
 
 _MOST_AT_ONCE = 500
+_COUNT_BITS = 16
 
 
 class LiveUsers:
@@ -110,7 +111,8 @@ def as_events(state: UserState | None) -> UserEvents:
     last = dict(zip(state.item_ids, dismisses, strict=True))
     told = [row for row, dismissed in enumerate(dismisses) if not dismissed]
     return UserEvents(
-        version=state.version,
+        # Retention deletes events without a new version.
+        version=(state.version << _COUNT_BITS) + len(state.types),
         item_ids=[state.item_ids[row] for row in told],
         timestamps=[state.timestamps[row] for row in told],
         values=[state.values[row] for row in told],

@@ -155,7 +155,7 @@ class Service:
                 async with asyncio.timeout(seconds / 2):
                     known = await live.events_of(user_id)
             except TimeoutError:
-                return NO_EVENTS, False
+                return live.without_store(user_id), False
         return known, live.is_available
 
     async def body_of(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:

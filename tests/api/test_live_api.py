@@ -272,6 +272,7 @@ def test_events_older_than_their_retention_are_forgotten(
         stored = {"events": [{**old, "timestamp": 1_600_000_000}]}
         assert client.post("/events", json=stored).status_code == 200
         until = time.monotonic() + 10
+        # The cache, too, has nothing of it any more.
         while client.get("/recommend?user_id=7").json()["source"] != "popular":
             assert time.monotonic() < until
             time.sleep(0.05)
