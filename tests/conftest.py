@@ -141,14 +141,16 @@ def string_id_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def postgres() -> Iterator[Cluster]:
     """A running PostgreSQL; what a test stops, it starts again."""
     if programs() is None:
         pytest.skip("no PostgreSQL: apt install postgresql")
-    cluster = Cluster(tmp_path_factory.mktemp("postgres") / "data")
-    cluster.start()
-    yield cluster
-    cluster.end()
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,19 +19,18 @@ def programs() -> Path | None:
 
 
 class Cluster:
-    """A database cluster in ``folder``, reached by TCP on this machine alone."""
+    """A database cluster, reached by TCP on this machine alone."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        # Not one of pytest's folders, whose parent each session closes to other users.
+        self.folder = Path(tempfile.mkdtemp(prefix="recsys-postgres-"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        folder.mkdir(mode=0o700)
         if os.getuid() == 0:  # PostgreSQL refuses to run as root
-            shutil.chown(folder, _USER, _USER)
-            for parent in folder.parents:
-                if parent.stat().st_uid == 0 and parent != Path("/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
-        self._run("initdb", "-D", str(folder), "-U", "tester", "-A", "trust", "-E", "UTF8", "-N")
+            shutil.chown(self.folder, _USER, _USER)
+        self._run(
+            "initdb", "-D", str(self.folder), "-U", "tester", "-A", "trust", "-E", "UTF8", "-N"
+        )
 
     @property
     def url(self) -> str:
@@ -54,14 +54,14 @@ class Cluster:
         self._run("pg_ctl", "-D", str(self.folder), "-m", "immediate", "-w", "stop")
 
     def end(self) -> None:
-        """By its process id, if it runs."""
+        """By its process id, if it runs; the folder goes, too."""
         file = self.folder / "postmaster.pid"
-        if not file.exists():
-            return
-        os.kill(int(file.read_text().splitlines()[0]), signal.SIGINT)
-        until = time.monotonic() + 30
-        while file.exists() and time.monotonic() < until:
-            time.sleep(0.05)
+        if file.exists():
+            os.kill(int(file.read_text().splitlines()[0]), signal.SIGINT)
+            until = time.monotonic() + 30
+            while file.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         folder = programs()

@@ -39,7 +39,11 @@ MANY = (
 def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process, and its host:port."""
     # Quiet, since nobody reads what it prints after the first line, and a full pipe blocks.
-    settings = [f"bundle={bundle}", "port=0", "device=cpu", "log_level=warning", *options]
+    settings = [f"bundle={bundle}", "port=0", "device=cpu", "log_level=warning"]
+    if not any(option.startswith("workers=") for option in options):
+        # What one process does; several are the matter of test_serve_workers.
+        settings.append("workers=1")
+    settings += options
     command = [sys.executable, "serve.py", *settings]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -94,6 +94,10 @@ class Sender:
                     assert self.address is not None
                     connection = HTTPConnection(self.address, timeout=10)
                 status, answer = post(connection, *batch)
+                if (
+                    status == 503
+                ):  # a commit may take long on a busy machine; nothing is known of it
+                    raise ConnectionError(answer["detail"])
                 assert status == 200, answer
                 assert answer["accepted"] + answer["duplicates"] == len(batch)
             except (OSError, HTTPException):

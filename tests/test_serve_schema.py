@@ -37,11 +37,11 @@ def address(text_bundle: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def locked_address(untrained_bundle: Path, tmp_path: Path) -> Iterator[str]:
+def locked_address(text_bundle: Path, tmp_path: Path) -> Iterator[str]:
     """A server with a key that nobody has."""
     keys = tmp_path / "keys"
     keys.write_text(hashlib.sha256(b"secret").hexdigest())
-    with serving(untrained_bundle, "max_queue=100000", f"api_keys={keys}") as (_, address):
+    with serving(text_bundle, "max_queue=100000", f"api_keys={keys}") as (_, address):
         yield address
 
 
@@ -95,6 +95,7 @@ def test_every_answer_is_as_described(address: str) -> None:
         "/events",
         "/items/{item_id}",
         "/users/{user_id}",
+        "/features",
     }
     assert answers["/recommend", 200] > 200
     assert answers["/recommend", 422] > 200
