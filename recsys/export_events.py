@@ -10,7 +10,7 @@ import pandas as pd
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
 from recsys.events.store import EventStore
-from recsys.events.types import Event, StoredItem
+from recsys.events.types import Event, Position, StoredItem
 from recsys.schema import (
     DESCRIPTION,
     GENRES,
@@ -39,8 +39,9 @@ class Exported:
 def export(url: str, bundle: Path, folder: Path) -> Exported:
     """Write ``interactions.parquet`` and ``items.parquet``, which ``data=files`` reads.
 
-    The training log without users whose data was deleted, and all stored events but dismissals; of
-    a (user, item) pair the latest. The catalogue, and all stored items, which win.
+    The training log without users whose data was deleted, even while this runs, and all stored
+    events but dismissals; of a (user, item) pair the latest. The catalogue, and all stored items,
+    which win.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
@@ -79,7 +80,7 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
 
 async def _read(
     url: str, artifact: Artifact
-) -> tuple[list[Event], dict[ExternalId, int], list[StoredItem]]:
+) -> tuple[list[Event], set[ExternalId], list[StoredItem]]:
     store = await EventStore.open(url)
     try:
         for kind, held, vocabulary in (
@@ -90,11 +91,25 @@ async def _read(
                 raise InputError(
                     f"a store with the bundle's type of {kind} ids", "another", "give its bundle"
                 )
-        events = [event async for page in store.events() for event in page]
-        told = [event for event in events if event.type != "dismiss"]
-        return told, await store.forgotten_users(), await store.items()
+        start = await store.head()
+        events = [event async for page in store.events(until=start) for event in page]
+        forgotten, items = set(await store.forgotten_users()), await store.items()
+        # All that was read of a user who has been deleted meanwhile was from before that.
+        deleted = await _forgotten_since(store, start)
+        told = [one for one in events if one.type != "dismiss" and one.user_id not in deleted]
+        return told, forgotten | deleted, items
     finally:
         await store.close()
+
+
+async def _forgotten_since(store: EventStore, position: Position) -> set[ExternalId]:
+    forgotten: set[ExternalId] = set()
+    more = True
+    while more:
+        changes = await store.changes(position)
+        position, more = changes.position, changes.more
+        forgotten.update(changes.forgotten)
+    return forgotten
 
 
 def _log(artifact: Artifact) -> pd.DataFrame:

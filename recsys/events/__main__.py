@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from recsys.events.types import StoreUnavailableError
 
 _USAGE_ERROR = 2
 _SECONDS_PER_DAY = 86_400
+_MOST_DAYS = 100_000
 
 
 def main() -> None:
@@ -63,14 +65,16 @@ def _export(arguments: argparse.Namespace) -> None:
     done = export(arguments.store, arguments.bundle, arguments.output)
     left_out = f", {done.num_unknown:,} events of unknown items left out" * bool(done.num_unknown)
     print(f"{done.num_interactions:,} interactions and {done.num_items:,} items{left_out}")
-    print(
-        f"Train on them:  python train.py stage=all data=files "
-        f"data.interactions={arguments.output / INTERACTIONS_FILE} "
-        f"data.items={arguments.output / ITEMS_FILE}"
+    files = (
+        f"data.interactions={arguments.output / INTERACTIONS_FILE}",
+        f"data.items={arguments.output / ITEMS_FILE}",
     )
+    print(f"Train on them:  python train.py stage=all data=files {shlex.join(files)}")
 
 
 def _prune(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.days <= _MOST_DAYS:  # nor is NaN
+        raise InputError(f"--days of 0 to {_MOST_DAYS:,}", f"{arguments.days:g}", "correct it")
     before = int(time.time() - arguments.days * _SECONDS_PER_DAY)
     number = _with_store(arguments.store, lambda store: store.prune(before))
     print(f"{number:,} events deleted")
@@ -80,7 +84,8 @@ def _forget(arguments: argparse.Namespace) -> None:
     async def forget(store: EventStore) -> int:
         user_id = arguments.user
         if store.holds_integer_users:
-            if not user_id.removeprefix("-").isdigit():
+            digits = user_id.removeprefix("-")
+            if not (digits.isascii() and digits.isdigit()):
                 raise InputError("an integer as --user", repr(user_id), "correct it")
             user_id = int(user_id)
         await store.delete_user(user_id)

@@ -49,8 +49,9 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise InputError("a database URL", "something else", f"give {_EXAMPLES}") from error
+    except (ArgumentError, ValueError):
+        # ``user:password`` without a host reads as a host and its port, which the cause repeats.
+        raise InputError("a database URL", "something else", f"give {_EXAMPLES}") from None
     if url.drivername not in (SQLITE, POSTGRESQL):
         raise InputError(f"a {SQLITE} or {POSTGRESQL} URL", url.drivername, f"give {_EXAMPLES}")
     if url.drivername == SQLITE and url.database in (None, "", ":memory:"):

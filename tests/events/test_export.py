@@ -1,15 +1,19 @@
 """From events to training data, by the commands that a user runs."""
 
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from recsys.artifact import load_artifact
 from recsys.data.files import load
 from recsys.events.store import EventStore
 from recsys.events.types import Event
+from recsys.export_events import export
 from tests.events.test_store import all_events, event, item, with_store
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +75,51 @@ def test_an_export_is_training_data(bundle: Path, tmp_path: Path) -> None:
     assert len(dataset.items) == len(items) + 1
 
 
+@pytest.mark.parametrize("first", ["read", "delete"])
+def test_a_user_deleted_during_an_export_is_not_in_it(
+    untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    of_the_log = load_artifact(untrained_bundle).users.ids.tolist()[0]
+    gone, kept = [of_the_log, 9001], 9002
+
+    async def fill(store: EventStore) -> None:
+        users = (*gone, kept)
+        await store.append([event(str(user), user, 1001, timestamp=LATE) for user in users])
+
+    with_store(url, fill)
+    forgotten_users = EventStore.forgotten_users
+
+    async def while_users_are_deleted(self: EventStore) -> dict:
+        found = await forgotten_users(self)
+        for user in gone:
+            await self.delete_user(user)
+        return found if first == "read" else await forgotten_users(self)
+
+    monkeypatch.setattr(EventStore, "forgotten_users", while_users_are_deleted)
+    export(url, untrained_bundle, tmp_path / "out")
+    found = set(pd.read_parquet(tmp_path / "out" / "interactions.parquet")["user_id"])
+    assert found.isdisjoint(gone)
+    assert kept in found
+
+
+def test_events_of_a_user_who_has_come_back_are_exported(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    user = load_artifact(untrained_bundle).users.ids.tolist()[0]
+
+    async def fill(store: EventStore) -> None:
+        await store.append([event("before", user, 1001, timestamp=LATE)])
+        await store.delete_user(user)
+        await store.append([event("after", user, 1002, timestamp=LATE)])
+
+    with_store(url, fill)
+    export(url, untrained_bundle, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out" / "interactions.parquet")
+    assert frame.loc[frame["user_id"] == user, "item_id"].tolist() == [1002]
+
+
 def logged(artifact) -> set:
     log = artifact.histories
     users = artifact.users.decode(log.user_idx)
@@ -100,6 +149,7 @@ def test_old_events_and_a_users_data_go(tmp_path: Path) -> None:
     [
         ("prune", "--store", "sqlite+aiosqlite:////nowhere/at/all.db", "--days", "1"),
         ("prune", "--store", "nonsense", "--days", "1"),
+        ("prune", "--store", "postgresql+asyncpg://user:secret/x", "--days", "1"),
         ("export", "--store", "nonsense", "--bundle", "nowhere", "--output", "out"),
     ],
 )
@@ -108,3 +158,36 @@ def test_what_cannot_be_done_is_told_in_one_line(arguments: tuple[str, ...]) -> 
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected")
     assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf", "1e300"])
+def test_a_retention_that_is_no_number_of_days_deletes_nothing(tmp_path: Path, days: str) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    tomorrow = int(time.time()) + 3600
+    with_store(url, lambda store: store.append([event("a", timestamp=tomorrow)]))
+    done = run("prune", "--store", url, f"--days={days}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected --days of 0 to ")
+    assert len(with_store(url, all_events)) == 1
+
+
+@pytest.mark.parametrize("user", ["\u00b2", "u1", "-", ""])
+def test_a_user_that_is_no_integer_is_refused_where_ids_are(tmp_path: Path, user: str) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    with_store(url, all_events)
+    done = run("forget", "--store", url, f"--user={user}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected an integer as --user")
+
+
+def test_the_train_command_can_be_pasted_for_any_folder(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    url, output = f"sqlite+aiosqlite:///{tmp_path}/events.db", tmp_path / "a folder"
+    with_store(url, all_events)
+    bundle = str(untrained_bundle)
+    done = run("export", "--store", url, "--bundle", bundle, "--output", str(output))
+    words = shlex.split(done.stdout.splitlines()[-1])
+    assert f"data.interactions={output}/interactions.parquet" in words
+    assert f"data.items={output}/items.parquet" in words

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -266,25 +267,40 @@ def test_a_database_that_ends_is_told_in_time_and_works_again_afterwards(
 
 
 def test_hostile_texts_are_stored_as_texts(store_url: str) -> None:
+    storable = HOSTILE.filter(lambda text: "\0" not in text)
+
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(title=HOSTILE, event_id=HOSTILE.filter(lambda text: 0 < len(text.encode()) <= 512))
-    def check(title: str, event_id: str) -> None:
+    @given(title=storable, name=storable.filter(lambda text: 0 < len(text.encode()) <= 512))
+    def check(title: str, name: str) -> None:
         async def use(store: EventStore) -> None:
-            clean = event_id.replace("\0", "")
-            if "\0" in title or "\0" in event_id or not clean:
-                with pytest.raises(InputError):
-                    await store.put_items([item("i", title + "\0")])
-                return
-            await store.put_items([item("i", title, description=title)])
-            (stored,) = await store.items()
+            await store.put_items([item(name, title, description=title)])
+            stored = {one.item_id: one for one in await store.items()}[name]
             assert (stored.title, stored.description) == (title, title)
-            await store.append([event(event_id, event_id, "i")])
-            state = (await store.user_states([event_id]))[event_id]
-            assert list(state.item_ids)[:1] == ["i"]
+            await store.append([event(name, name, name)])
+            assert event(name, name, name) in await all_events(store)
+            assert list((await store.user_states([name]))[name].item_ids) == [name]
 
         with_store(store_url, use, integers=False)
 
     check()
+
+
+@pytest.mark.parametrize("text", ["a\0", "\0", "\ud800", "a\udfffb"])
+def test_what_no_database_can_hold_is_refused(tmp_path: Path, text: str) -> None:
+    async def use(store: EventStore) -> None:
+        for write in (
+            store.put_items([item("i", text)]),
+            store.put_items([item(text)]),
+            store.append([event(text, "u", "i")]),
+            store.append([event("e", text, "i")]),
+            store.append([event("e", "u", text)]),
+            store.delete_user(text),
+        ):
+            with pytest.raises(InputError):
+                await write
+        assert await store.head() == 0
+
+    with_store(f"sqlite+aiosqlite:///{tmp_path}/e.db", use, integers=False)
 
 
 @pytest.mark.parametrize(
@@ -311,10 +327,20 @@ def test_events_that_cannot_be_stored_are_refused_and_nothing_is(
     with_store(f"sqlite+aiosqlite:///{tmp_path}/e.db", use)
 
 
-def test_a_store_for_other_ids_or_of_another_version_is_refused(store_url: str) -> None:
+def test_a_store_for_other_ids_is_refused(store_url: str) -> None:
     with_store(store_url, all_events)
     with pytest.raises(InputError, match="expected an event store for string user ids"):
         with_store(store_url, all_events, integers=False)
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "events.db"
+    url = f"sqlite+aiosqlite:///{file}"
+    with_store(url, all_events)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE recsys_store SET schema_version = schema_version + 1")
+    with pytest.raises(InputError, match="expected an event store of version 1; found version 2"):
+        with_store(url, all_events)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +350,8 @@ def test_a_store_for_other_ids_or_of_another_version_is_refused(store_url: str) 
         "mysql://root:secret@localhost/x",
         "sqlite+aiosqlite://",
         "postgresql+asyncpg://user:secret@127.0.0.1:1/x",
+        "postgresql+asyncpg://user:secret/x",  # no host, so it stands where a port would
+        "postgresql+asyncpg://user@127.0.0.1:1/x?password=secret",
     ],
 )
 def test_what_is_no_database_is_told_without_its_password(url: str) -> None:
