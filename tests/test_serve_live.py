@@ -1,6 +1,7 @@
 """Events, items and deletions while ``serve.py`` runs, in the processes that a user would have."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -81,10 +82,11 @@ class Sender:
         self.acknowledged: list[str] = []
         self.address: str | None = None
         self.lock = threading.Lock()
+        self.given_up = threading.Event()
 
     def run(self) -> None:
         connection: HTTPConnection | None = None
-        while True:
+        while not self.given_up.is_set():
             with self.lock:
                 if not self.waiting:
                     break
@@ -120,8 +122,9 @@ def test_kill_9_loses_and_doubles_no_acknowledged_event(
     rng = random.Random(0)
     events = [event(f"e{n}", rng.randrange(101, 191), rng.choice(ITEMS)) for n in range(NUM_EVENTS)]
     sender = Sender([events[start : start + 10] for start in range(0, NUM_EVENTS, 10)])
-    with ThreadPoolExecutor(NUM_CONNECTIONS) as threads:
-        sending = []
+    sending: list[Future[None]] = []
+    with ThreadPoolExecutor(NUM_CONNECTIONS) as threads, contextlib.ExitStack() as last:
+        last.callback(sender.given_up.set)  # else they would send to no server for ever
         for life in range(NUM_KILLS + 1):
             folder, option = tmp_path / f"life{life}", f"store.url={store_url}"
             with serving(untrained_bundle, folder, option) as server:
@@ -130,13 +133,13 @@ def test_kill_9_loses_and_doubles_no_acknowledged_event(
                     sending = [threads.submit(sender.run) for _ in range(NUM_CONNECTIONS)]
                 if life < NUM_KILLS:
                     enough = NUM_EVENTS * (life + 1) // (NUM_KILLS + 1)
-                    until(lambda enough=enough: len(sender.acknowledged) >= enough)
+                    until(lambda enough=enough: len(sender.acknowledged) >= enough, seconds=90)
                     kill_everything(server)
                     acknowledged = set(sender.acknowledged)
                     assert acknowledged <= set(stored_event_ids(store_url))
                 else:
                     for one in sending:
-                        one.result(timeout=60)
+                        one.result(timeout=90)
     stored = stored_event_ids(store_url)
     assert sorted(stored) == sorted(one["event_id"] for one in events)
     assert sorted(sender.acknowledged) == sorted(stored)
