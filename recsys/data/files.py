@@ -121,7 +121,7 @@ def load(
     item_frame = _clean_items(catalog, genre_separator)
     events.frame[TIMESTAMP] = times.astype("int64")
     event_frame = _clean_interactions(events, item_frame)
-    user_frame = _first_of(people, USER_ID, "users") if people is not None else None
+    user_frame = _clean_users(people) if people is not None else None
     return Dataset(name, event_frame, item_frame, user_frame)
 
 
@@ -212,6 +212,18 @@ def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:
             "%s: %d repeated %s; the first of each is kept", table.path, repeated.sum(), what
         )
     return frame[~repeated].reset_index(drop=True)
+
+
+def _clean_users(table: TextTable) -> pd.DataFrame:
+    """Attributes that are numbers in each row that has any become such."""
+    users = _first_of(table, USER_ID, "users")
+    for column in users.columns.drop(USER_ID):
+        text = users[column].str.strip()
+        text = text.mask(text == "")
+        # A leading zero tells that these are names, as of postal districts.
+        names = ~text.dropna().str.fullmatch(_NUMBER) | text.dropna().str.match(r"0\d")
+        users[column] = text if names.any() else pd.to_numeric(text).convert_dtypes()
+    return users
 
 
 def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:

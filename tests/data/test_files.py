@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from recsys.data import files
+from recsys.data.user_attributes import NUM_RANGES, UserAttributes
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.schema import Dataset
 
@@ -55,6 +57,30 @@ def test_ids_like_007_stay_text_in_all_files(load: Load) -> None:
     assert data.users is not None
     assert data.users["user_id"].tolist() == ["007", "8"]
     assert data.interactions["item_id"].tolist() == [1]
+
+
+def test_attributes_of_users_that_are_numbers_become_numbers(load: Load) -> None:
+    users = "user_id,age,height,postcode,mixed\n7, 24 ,1.5,0123,7\n8,,2,4567,x\n9,61,,8901,\n"
+    data = load(f"{HEADER}8,1,{NOON}\n", users=users)
+    assert data.users is not None
+    assert data.users["age"].tolist() == [24, pd.NA, 61]
+    assert data.users["height"].tolist() == [1.5, 2.0, pd.NA]
+    assert data.users["postcode"].tolist() == ["0123", "4567", "8901"]
+    assert data.users["mixed"].tolist()[:2] == ["7", "x"]
+    assert pd.isna(data.users["mixed"][2])
+
+
+def test_numbers_of_users_become_ranges_whatever_file_they_come_from(load: Load) -> None:
+    ages = range(10, 80)
+    frame = pd.DataFrame({"user_id": [*ages], "age": [*ages]})
+    rows = "".join(f"{user},1,{NOON}\n" for user in ages)
+    data = load(HEADER + rows, users=frame.to_csv(index=False))
+    vocabulary = Vocabulary([*ages])
+    expected = UserAttributes.from_frame(frame, vocabulary)
+    found = UserAttributes.from_frame(data.users, vocabulary)
+    assert len(expected.names) == NUM_RANGES
+    assert found.names == expected.names
+    assert (found.matrix == expected.matrix).all()
 
 
 @pytest.mark.parametrize("odd", ["a", "1.0", "+1", "1e3", "00", "-0", "9" * 19, "٣"])
