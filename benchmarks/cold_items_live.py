@@ -45,7 +45,6 @@ from benchmarks.runs import ROOT, counted
 from benchmarks.servers import serving
 from benchmarks.training import train_recommender
 from recsys.artifact import Artifact, save_artifact
-from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation import ranked_tensor
 from recsys.index_builders import FlatIndexBuilder
@@ -102,7 +101,7 @@ def without_items(artifact: Artifact, left_out: NDArray[np.bool_]) -> Artifact:
         artifact,
         items=items,
         item_frame=artifact.item_frame.iloc[kept[1:] - 1].reset_index(drop=True),
-        histories=Histories(log.offsets, new_idx[log.item_idx], log.timestamps, log.context),
+        histories=replace(log, item_idx=new_idx[log.item_idx]),
         text=text,
         attributes=attributes,
         two_tower=smaller,
@@ -125,6 +124,7 @@ def save(artifact: Artifact, root: Path) -> Path:
         },
         users=artifact.users,
         items=artifact.items,
+        user_frame=artifact.user_frame,
         item_frame=artifact.item_frame,
         histories=artifact.histories,
         text=artifact.text,

@@ -52,7 +52,8 @@ class Artifact:
     manifest: ``towers`` (one ``ModelConfig`` per tower), ``cross_encoder`` (a ``ModelConfig`` or
         None), ``num_candidates``, ``max_query_history`` (of stage 1), ``max_history`` (of stage 2),
         and what training says of itself.
-    item_frame: the catalogue, aligned to ``items``. histories: all training events.
+    user_frame: ids and attributes as they were given, aligned to ``users``. item_frame: the
+        catalogue, aligned to ``items``. histories: all training events.
     text: float32 [N + 1, T]. attributes: float32 [N + 1, A].
     """
 
@@ -60,6 +61,7 @@ class Artifact:
     manifest: dict[str, Any]
     users: Vocabulary
     items: Vocabulary
+    user_frame: pd.DataFrame
     item_frame: pd.DataFrame
     histories: Histories
     text: Tensor
@@ -125,6 +127,7 @@ def save_artifact(
     manifest: Mapping[str, Any],
     users: Vocabulary,
     items: Vocabulary,
+    user_frame: pd.DataFrame,
     item_frame: pd.DataFrame,
     histories: Histories,
     text: Tensor,
@@ -142,6 +145,7 @@ def save_artifact(
             "item_idx": torch.from_numpy(histories.item_idx),
             "timestamps": torch.from_numpy(histories.timestamps),
             "context": torch.from_numpy(histories.context),
+            "ratings": torch.from_numpy(histories.ratings),
         },
     }
     graphs: dict[str, bytes] = {}
@@ -171,7 +175,7 @@ def save_artifact(
         tensors=tensors,
         frames={
             "vocabulary": pd.DataFrame({ITEM_ID: items.ids}),
-            "users": pd.DataFrame({USER_ID: users.ids}),
+            "users": user_frame,
             "items": item_frame,
         },
         index=index,
@@ -206,6 +210,7 @@ def load_artifact(path: Path) -> Artifact:
         manifest=bundle.manifest,
         users=bundle.vocabulary("users", USER_ID),
         items=bundle.vocabulary("vocabulary", ITEM_ID),
+        user_frame=bundle.frames["users"],
         item_frame=bundle.frames["items"],
         histories=histories,
         text=text,

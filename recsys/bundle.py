@@ -26,7 +26,7 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LATEST = "latest"
 MANIFEST_FILE = "manifest.json"
 METRICS_FILE = "metrics.json"

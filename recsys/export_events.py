@@ -1,6 +1,7 @@
 """Training data out of a bundle and the events and items that have come in since."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
 from recsys.events.store import EventStore
-from recsys.events.types import Event, Position, StoredItem
+from recsys.events.types import Event, Position, StoredItem, rating_of
 from recsys.schema import (
     DESCRIPTION,
     GENRES,
@@ -24,24 +25,29 @@ from recsys.schema import (
     ExternalId,
 )
 
-INTERACTIONS_FILE, ITEMS_FILE = "interactions.parquet", "items.parquet"
+INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: numbers of rows, and of events left out as their items are unknown."""
+    """What was written.
 
+    files: by their names in ``configs/data/files.yaml``. num_unknown: events that were left out,
+    since their items are unknown.
+    """
+
+    files: Mapping[str, Path]
     num_interactions: int
     num_items: int
     num_unknown: int
 
 
 def export(url: str, bundle: Path, folder: Path) -> Exported:
-    """Write ``interactions.parquet`` and ``items.parquet``, which ``data=files`` reads.
+    """Write tables of interactions, items and, where attributes are known, users: ``data=files``.
 
-    The training log without users whose data was deleted, even while this runs, and all stored
-    events but dismissals; of a (user, item) pair the latest. The catalogue, and all stored items,
-    which win.
+    The training log and all stored events but dismissals; of a (user, item) pair the latest, with
+    the latest rating. The catalogue, and all stored items, which win. Users whose data was deleted,
+    even while this runs, have neither events from before that nor attributes.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
@@ -50,32 +56,23 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     artifact = load_artifact(bundle)
     events, forgotten, stored = asyncio.run(_read(url, artifact))
     items = _items(artifact, stored)
-    log = _log(artifact)
-    later = pd.DataFrame(
-        {
-            USER_ID: [event.user_id for event in events],
-            ITEM_ID: [event.item_id for event in events],
-            TIMESTAMP: np.array([event.timestamp for event in events], np.int64),
-            RATING: np.array(
-                [event.value if event.type == "rating" else None for event in events], np.float64
-            ),
-        }
-    )
+    log, later = _log(artifact), _later(events)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
     log = log[~log[USER_ID].isin(list(forgotten))]
-    both = pd.concat([log, later[known]] if known.any() else [log], ignore_index=True)
-    # Stable: among equal times, what came in last.
-    latest = both.sort_values(TIMESTAMP, kind="stable").drop_duplicates(
-        [USER_ID, ITEM_ID], keep="last"
-    )
+    interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
+    users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(list(forgotten))]
+    tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
+    if len(users.columns) > 1:
+        tables["users"] = (USERS_FILE, users)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        latest.to_parquet(folder / INTERACTIONS_FILE, index=False)
-        items.to_parquet(folder / ITEMS_FILE, index=False)
+        for file, table in tables.values():
+            table.to_parquet(folder / file, index=False)
     except OSError as error:
         found = (error.strerror or str(error)).lower()
         raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
-    return Exported(len(latest), len(items), int((~known).sum()))
+    files = {name: folder / file for name, (file, _) in tables.items()}
+    return Exported(files, len(interactions), len(items), int((~known).sum()))
 
 
 async def _read(
@@ -119,9 +116,29 @@ def _log(artifact: Artifact) -> pd.DataFrame:
             USER_ID: artifact.users.decode(log.user_idx),
             ITEM_ID: artifact.items.decode(log.item_idx),
             TIMESTAMP: log.timestamps,
-            RATING: np.full(len(log), np.nan),
+            RATING: log.ratings,
         }
     )
+
+
+def _later(events: Sequence[Event]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            USER_ID: [event.user_id for event in events],
+            ITEM_ID: [event.item_id for event in events],
+            TIMESTAMP: np.array([event.timestamp for event in events], np.int64),
+            RATING: np.array([rating_of(event.type, event.value) for event in events], np.float64),
+        }
+    )
+
+
+def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
+    """Of each pair of user and item the last row, with the last rating that there is."""
+    pair = [USER_ID, ITEM_ID]
+    # Stable: among equal times, what came in last.
+    in_time = interactions.sort_values(TIMESTAMP, kind="stable", ignore_index=True)
+    rating = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
+    return in_time.assign(**{RATING: rating}).drop_duplicates(pair, keep="last")
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

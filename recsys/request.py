@@ -15,15 +15,15 @@ class UserEvents:
     """What has come in of a user since training.
 
     version: another number after each change. item_ids: of events that tell a taste, oldest first.
-    timestamps: of each, unix seconds. values: of each, such as the rating. dismissed: item ids that
-    the user does not want to see.
-    forgets_log: whether the training log's events and attributes of the user must not be used.
+    timestamps: of each, unix seconds. ratings: of each; None where it is none. dismissed: item ids
+    that the user does not want to see. forgets_log: whether the training log's events and the
+    attributes of the user must not be used.
     """
 
     version: int
     item_ids: Sequence[ExternalId] = ()
     timestamps: Sequence[int] = ()
-    values: Sequence[float | None] = ()
+    ratings: Sequence[float | None] = ()
     dismissed: Sequence[ExternalId] = ()
     forgets_log: bool = False
 

@@ -57,8 +57,11 @@ def write_untrained_bundle(
     item_idx = (user_idx + np.tile([0, 2, 4, 6], len(users))) % len(items) + 1
     context = np.eye(2, dtype=np.float32)[np.arange(len(users) + 1) % 2]
     context[0] = 0.5
+    ages = [20 + 20 * (user % 2) for user in range(1, len(users) + 1)]
+    # The third event of each user has no rating.
+    ratings = np.where(np.arange(len(user_idx)) % 4 == 2, np.nan, 1.0 + user_idx % 5)
     histories = Histories.from_indices(
-        user_idx, item_idx, 10**9 + np.arange(len(user_idx)) * 60, len(users), context
+        user_idx, item_idx, 10**9 + np.arange(len(user_idx)) * 60, len(users), context, ratings
     )
     text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
     text[0] = 0
@@ -106,6 +109,7 @@ def write_untrained_bundle(
         },
         users=users,
         items=items,
+        user_frame=pd.DataFrame({"user_id": users.ids, "age": ages}),
         item_frame=catalog.items,
         histories=histories,
         text=text,

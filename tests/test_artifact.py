@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -34,8 +35,8 @@ def saved(root: Path, artifact: Artifact, **changes: Any) -> Path:
     parts = {
         name: getattr(artifact, name)
         for name in (
-            *("manifest", "users", "items", "item_frame", "histories", "text", "attributes"),
-            *("two_tower", "index", "stage2"),
+            *("manifest", "users", "items", "user_frame", "item_frame", "histories"),
+            *("text", "attributes", "two_tower", "index", "stage2"),
         )
     }
     return save_artifact(root, "copy", **(parts | changes))
@@ -83,7 +84,9 @@ def test_everything_else_comes_back_too(artifact: Artifact, tmp_path: Path) -> N
     assert after.items.ids.tolist() == artifact.items.ids.tolist()
     assert after.users.content_hash() == artifact.users.content_hash()
     assert after.item_frame.equals(artifact.item_frame)
-    for name in ("offsets", "item_idx", "timestamps"):
+    pd.testing.assert_frame_equal(after.user_frame, artifact.user_frame)
+    assert np.isnan(after.histories.ratings).mean() == 0.25
+    for name in ("offsets", "item_idx", "timestamps", "ratings"):
         np.testing.assert_array_equal(
             getattr(after.histories, name), getattr(artifact.histories, name)
         )

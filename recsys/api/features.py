@@ -1,17 +1,17 @@
 """The route that tells features of users and items."""
 
-import math
 import time
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 from fastapi import APIRouter, Query
 
 from recsys.api.ids import check_ids
-from recsys.api.live_schemas import Features
+from recsys.api.live_schemas import Features, FeatureValue
 from recsys.api.schemas import Error
 from recsys.api.service import Service
-from recsys.schema import ExternalId
+from recsys.schema import ITEM_ID, USER_ID, ExternalId
 
 
 def feature_routes(service: Service) -> APIRouter:
@@ -41,11 +41,11 @@ async def _add_user(service: Service, found: Features, user_id: ExternalId) -> N
     recommender = service.models.current
     (user,) = [0] if events.forgets_log else recommender.users.encode([user_id]).tolist()
     times = np.array(events.timestamps, np.int64)
-    values = np.array(events.values, np.float64)
+    ratings = np.array(events.ratings, np.float64)
     # Those from before the end of the training log are taken for part of it, as items' are.
     later = times > recommender.features.end_of_log
-    known = recommender.features.user(user, times[later], values[later], found.as_of)
-    found.user = _plain(known)
+    known = recommender.features.user(user, times[later], ratings[later], found.as_of)
+    found.user = _plain(known) | _row(recommender.artifact.user_frame, user, USER_ID)
     if not is_known:
         found.degraded = ["store"]
 
@@ -54,11 +54,30 @@ def _add_item(service: Service, found: Features, item_id: ExternalId) -> None:
     recommender = service.models.current
     (item,) = recommender.items.encode([item_id]).tolist()
     values = recommender.features.items([item], found.as_of)
-    found.item = _plain({name: float(value[0]) for name, value in values.items()})
+    known = {name: float(value[0]) for name, value in values.items()}
+    later = service.models.later_items([item_id])
+    attributes = (
+        _row(later, 1, ITEM_ID) if len(later) else _row(recommender.item_frame, item, ITEM_ID)
+    )
+    found.item = _plain(known) | attributes
 
 
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def _row(frame: pd.DataFrame, index: int, key: str) -> dict[str, FeatureValue]:
+    """The attributes in a row of a frame that is aligned to a vocabulary; none of index 0."""
+    if not index:
+        return {}
+    row = frame.drop(columns=key).iloc[index - 1]
+    return _plain(dict(zip(map(str, row.index), row, strict=True)))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, FeatureValue]:
+    """As JSON has them: null for NaN and other missing values."""
+    found: dict[str, FeatureValue] = {}
+    for name, value in values.items():
+        plain = value.item() if isinstance(value, np.generic) else value
+        known = plain if isinstance(plain, (bool, int, float, str)) else str(plain)
+        found[name] = None if pd.isna(plain) else known
+    return found
 
 
 def _typed(kind: str, text: str, integers: bool) -> ExternalId:

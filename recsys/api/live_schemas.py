@@ -17,6 +17,8 @@ MAX_GENRES = 100
 
 Genre = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^|]*$")]
 
+FeatureValue = bool | int | float | str | None
+
 _EVENT: dict[str, Any] = {
     "event_id": "5f0c9a3e",
     "user_id": 123,
@@ -105,9 +107,9 @@ class UserForgotten(BaseModel):
 
 
 class Features(BaseModel):
-    """What is known now, by feature (see docs/features.md); null where there is no basis."""
+    """What is known now, by feature and attribute (see docs/features.md); null: not known."""
 
     as_of: int = Field(description="Unix seconds.")
-    user: dict[str, float | None] | None = None
-    item: dict[str, float | None] | None = None
+    user: dict[str, FeatureValue] | None = None
+    item: dict[str, FeatureValue] | None = None
     degraded: list[Degraded] | None = None

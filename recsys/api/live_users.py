@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from recsys.events.types import StoreUnavailableError, UserState
+from recsys.events.types import StoreUnavailableError, UserState, rating_of
 from recsys.request import NO_EVENTS, UserEvents
 from recsys.schema import ExternalId
 
@@ -115,7 +115,7 @@ def as_events(state: UserState | None) -> UserEvents:
         version=(state.version << _COUNT_BITS) + len(state.types),
         item_ids=[state.item_ids[row] for row in told],
         timestamps=[state.timestamps[row] for row in told],
-        values=[state.values[row] for row in told],
+        ratings=[rating_of(state.types[row], state.values[row]) for row in told],
         dismissed=[item for item, is_dismissed in last.items() if is_dismissed],
         forgets_log=state.forgotten_at is not None,
     )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from recsys.api.live_items import with_stored
+from recsys.api.live_items import frame_of, with_stored
 from recsys.api.texts import Texts
 from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
-from recsys.events.types import Event, StoredItem
+from recsys.events.types import Event, StoredItem, rating_of
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
@@ -36,9 +37,8 @@ class ModelStore:
         first: the bundle to begin with where that is not ``bundle``: what other workers serve.
 
     Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
-    data must not be kept, and ``reload_everywhere`` where
-    more processes serve: it is handed the folder of a bundle, and has each of them, this one among
-    them, load and serve it.
+    data must not be kept, and ``reload_everywhere`` where more processes serve: it is handed the
+    folder of a bundle, and has each of them, this one among them, load and serve it.
     """
 
     def __init__(
@@ -133,6 +133,10 @@ class ModelStore:
         """Items of the event store that were first put there after this time (unix seconds)."""
         return [item.item_id for item in list(self._items.values()) if item.added_at >= time]
 
+    def later_items(self, item_ids: Collection[ExternalId]) -> pd.DataFrame:
+        """Those of the items that the event store has, as in ``Dataset.items``."""
+        return frame_of([self._items[one] for one in item_ids if one in self._items])
+
     def forget(self, user_id: ExternalId) -> None:
         """Drop what is kept of a user in memory."""
         self.current.cache.forget(user_id)
@@ -180,7 +184,8 @@ def _count(recommender: Recommender, events: Collection[Event]) -> None:
     features = recommender.features
     item_idx = recommender.items.encode(event.item_id for event in events)
     times = np.array([event.timestamp for event in events], np.int64)
-    values = np.array([event.value for event in events], np.float64)  # None becomes NaN
+    ratings = [rating_of(event.type, event.value) for event in events]
+    values = np.array(ratings, np.float64)  # None becomes NaN
     kept = (item_idx > 0) & (times > features.end_of_log)
     features.add(item_idx[kept], times[kept], values[kept])
 

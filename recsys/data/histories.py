@@ -1,6 +1,6 @@
 """Time-ordered histories as flat arrays with offsets (CSR), and their padding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.vocabulary import Vocabulary
-from recsys.schema import ITEM_ID, TIMESTAMP, USER_ID, HistoryBatch
+from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, HistoryBatch
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Histories:
     offsets: int64 [U + 2]; row 0 is the padding user and empty. item_idx: int64 [N].
     timestamps: int64 [N], unix seconds. Events with equal timestamps keep their file order.
     context: float32 [U + 1, A], the users' attributes, in row 0 the average user's; A may be 0.
+    ratings: float64 [N]; NaN where an event has none.
     """
 
     offsets: NDArray[np.int64]
     item_idx: NDArray[np.int64]
     timestamps: NDArray[np.int64]
     context: NDArray[np.float32]
+    ratings: NDArray[np.float64]
 
     @classmethod
     def from_indices(
@@ -34,6 +36,7 @@ class Histories:
         timestamps: NDArray[np.int64],
         num_users: int,
         context: NDArray[np.float32] | None = None,
+        ratings: NDArray[np.float64] | None = None,
     ) -> "Histories":
         """Build from parallel arrays [N] in any order; ``user_idx`` lies in 1..num_users."""
         order = np.lexsort((np.arange(len(user_idx)), timestamps, user_idx))
@@ -41,7 +44,9 @@ class Histories:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if context is None:
             context = np.zeros((num_users + 1, 0), dtype=np.float32)
-        return cls(offsets, item_idx[order], timestamps[order], context)
+        if ratings is None:
+            ratings = np.full(len(user_idx), np.nan)
+        return cls(offsets, item_idx[order], timestamps[order], context, ratings[order])
 
     @classmethod
     def from_frame(
@@ -61,7 +66,8 @@ class Histories:
         if (user_idx == 0).any() or (item_idx == 0).any():
             raise ValueError("interactions hold ids that the vocabulary lacks; filter them first")
         timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
-        return cls.from_indices(user_idx, item_idx, timestamps, len(users), context)
+        ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
+        return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
 
     @property
     def num_users(self) -> int:
@@ -106,7 +112,13 @@ class Histories:
         """The events where ``keep`` [N] is True, same users."""
         counts = np.bincount(self.user_idx[keep], minlength=self.num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Histories(offsets, self.item_idx[keep], self.timestamps[keep], self.context)
+        return replace(
+            self,
+            offsets=offsets,
+            item_idx=self.item_idx[keep],
+            timestamps=self.timestamps[keep],
+            ratings=self.ratings[keep],
+        )
 
     def pad(self, user_idx: NDArray[np.int64], max_length: int | None = None) -> HistoryBatch:
         """The latest ``max_length`` events of each user, oldest first and left-aligned: [B, L].

@@ -60,6 +60,19 @@ class UserAttributes:
         return cls(values, names)
 
 
+def align_users(users: pd.DataFrame | None, vocabulary: Vocabulary) -> pd.DataFrame:
+    """Ids and attributes of the vocabulary's users in its order, empty where none are known.
+
+    Args:
+        users: as in ``Dataset``.
+    """
+    ids = pd.Index(vocabulary.ids, name=USER_ID)
+    if users is None:
+        return pd.DataFrame({USER_ID: ids})
+    # Nullable types, so that whole numbers stay such where some are missing.
+    return users.set_index(USER_ID).convert_dtypes().reindex(ids).reset_index()
+
+
 def _labels(values: "pd.Series[str]") -> "pd.Series[str]":
     """Each user's category or range, as text; missing values stay missing."""
     number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)

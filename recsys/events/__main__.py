@@ -60,16 +60,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(arguments: argparse.Namespace) -> None:
     # Imported here, since it loads PyTorch.
-    from recsys.export_events import INTERACTIONS_FILE, ITEMS_FILE, export
+    from recsys.export_events import export
 
     done = export(arguments.store, arguments.bundle, arguments.output)
     left_out = f", {done.num_unknown:,} events of unknown items left out" * bool(done.num_unknown)
     print(f"{done.num_interactions:,} interactions and {done.num_items:,} items{left_out}")
-    files = (
-        f"data.interactions={arguments.output / INTERACTIONS_FILE}",
-        f"data.items={arguments.output / ITEMS_FILE}",
-    )
-    print(f"Train on them:  python train.py stage=all data=files {shlex.join(files)}")
+    files = shlex.join(f"data.{name}={path}" for name, path in done.files.items())
+    print(f"Train on them:  python train.py stage=all data=files {files}")
 
 
 def _prune(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 EventType = Literal["view", "click", "like", "rating", "purchase", "dismiss"]
 
+
+def rating_of(type_: EventType, value: float | None) -> float | None:
+    """The value where it is a rating: what senders put into other events means something else."""
+    return value if type_ == "rating" else None
+
+
 Position = int
 """Number of a change in the order in which changes were committed, from 1; 0 is before all."""
 

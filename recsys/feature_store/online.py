@@ -1,6 +1,8 @@
 """Features of now, for serving: the training log, and what has come in since."""
 
 import threading
+import time
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,34 +27,42 @@ class OnlineFeatures:
     """Features of items, kept up to date, and of users, whose events come with the question.
 
     Args:
-        log: the training events, of items 1..num_items. values: float64 [N], of its events in
-            their order; None where they have none.
+        log: the training events, of items 1..num_items.
 
     Methods are safe to call from several threads.
     """
 
-    def __init__(self, log: Histories, num_items: int, values: Floats | None = None) -> None:
-        self.num_items = num_items
+    def __init__(self, log: Histories, num_items: int) -> None:
         self._log = log
-        self._values = np.full(len(log), np.nan) if values is None else values
         self._items = GroupedEvents.from_arrays(
-            log.item_idx, log.timestamps, self._values, num_items + 1
+            log.item_idx, log.timestamps, log.ratings, num_items + 1
         )
         self.end_of_log = int(log.timestamps.max(initial=0))
-        self._decayed_log = np.bincount(
-            log.item_idx, _decay(self.end_of_log - log.timestamps), minlength=num_items + 1
-        )
-        self._later: dict[int, list[tuple[int, float]]] = {}
+        # ``decayed_events`` of all items as of the latest event, kept up to date.
+        self._latest = self.end_of_log
+        self._decayed: Floats = np.bincount(
+            log.item_idx, _decay(self._latest - log.timestamps), minlength=num_items + 1
+        ).astype(np.float64)
+        # By item, in 16 bytes an event.
+        self._later: dict[int, tuple[array[int], array[float]]] = {}
         self._lock = threading.Lock()
 
     def add(self, item_idx: Ints, times: Ints, values: Floats) -> None:
         """Events [n] that have come in since the log; NaN for no value."""
         with self._lock:
-            for item, time, value in zip(
+            for item, at, value in zip(
                 item_idx.tolist(), times.tolist(), values.tolist(), strict=True
             ):
-                self._later.setdefault(item, []).append((time, value))
-            self.num_items = max(self.num_items, int(item_idx.max(initial=0)))
+                own_times, own_values = self._later.setdefault(item, (array("q"), array("d")))
+                own_times.append(at)
+                own_values.append(value)
+            self._grow(int(item_idx.max(initial=0)))
+            # A sender's clock that is years ahead must not have all else fade at once.
+            times = np.minimum(times, int(time.time()))
+            latest = max(self._latest, int(times.max(initial=0)))
+            self._decayed *= _decay(latest - self._latest)
+            self._latest = latest
+            np.add.at(self._decayed, item_idx, _decay(latest - times))
 
     def user(self, user: int, times: Ints, values: Floats, as_of: int) -> dict[str, float]:
         """A user's features, by name.
@@ -64,7 +74,7 @@ class OnlineFeatures:
         own = slice(self._log.offsets[user], self._log.offsets[user + 1])
         grouped = GroupedEvents.of_one(
             np.concatenate([self._log.timestamps[own], times]),
-            np.concatenate([self._values[own], values]),
+            np.concatenate([self._log.ratings[own], values]),
         )
         found = computed(USER_FEATURES, grouped, np.zeros(1, np.int64), np.array([as_of]))
         return {name: float(value[0]) for name, value in found.items()}
@@ -88,9 +98,8 @@ class OnlineFeatures:
 
     def _events_of(self, item: int) -> tuple[Ints, Floats]:
         with self._lock:
-            later = list(self._later.get(item, ()))
-        times = np.array([time for time, _ in later], np.int64)
-        values = np.array([value for _, value in later], np.float64)
+            later = self._later.get(item, ((), ()))
+            times, values = np.array(later[0], np.int64), np.array(later[1], np.float64)
         if item + 1 < len(self._items.offsets):
             own = slice(self._items.offsets[item], self._items.offsets[item + 1])
             times = np.concatenate([self._items.times[own], times])
@@ -100,7 +109,11 @@ class OnlineFeatures:
     def grow(self, num_items: int) -> None:
         """There are more items now, without events so far."""
         with self._lock:
-            self.num_items = max(self.num_items, num_items)
+            self._grow(num_items)
+
+    def _grow(self, num_items: int) -> None:
+        missing = max(0, num_items + 1 - len(self._decayed))
+        self._decayed = np.pad(self._decayed, (0, missing))
 
     def decayed_popularity(self) -> Floats:
         """``decayed_events`` of all items as of the latest event: float64 [num_items + 1].
@@ -108,14 +121,7 @@ class OnlineFeatures:
         In the time of what has come in since training, not of the log.
         """
         with self._lock:
-            pairs = [(item, time) for item, own in self._later.items() for time, _ in own]
-            num_items = self.num_items
-        later = np.array(pairs, np.int64).reshape(-1, 2)
-        latest = max(self.end_of_log, int(later[:, 1].max(initial=0)))
-        found = np.zeros(num_items + 1)
-        found[: len(self._decayed_log)] = self._decayed_log * _decay(latest - self.end_of_log)
-        found += np.bincount(later[:, 0], _decay(latest - later[:, 1]), minlength=num_items + 1)
-        return found
+            return self._decayed.copy()
 
 
 def _decay(seconds: Any) -> Any:

@@ -15,6 +15,7 @@ from recsys.baselines import Baseline, rank
 from recsys.bundle import read_manifest
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
+from recsys.data.user_attributes import align_users
 from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
@@ -85,6 +86,7 @@ def train_stage1(
         },
         users=data.users,
         items=data.items,
+        user_frame=align_users(data.user_frame, data.users),
         item_frame=data.catalog.items,
         histories=data.train,
         text=text,
@@ -169,6 +171,7 @@ def train_stage2(
         },
         users=data.users,
         items=data.items,
+        user_frame=align_users(data.user_frame, data.users),
         item_frame=data.catalog.items,
         histories=data.train,
         text=text,

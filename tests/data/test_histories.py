@@ -64,7 +64,9 @@ def test_unknown_ids_are_refused() -> None:
 )
 def test_each_user_keeps_exactly_their_events(events: list[tuple[int, int, int]]) -> None:
     user, item, time = np.array(events, dtype=np.int64).reshape(-1, 3).T
-    histories = Histories.from_indices(user, item, time, num_users=4)
+    ratings = item / 2
+    histories = Histories.from_indices(user, item, time, num_users=4, ratings=ratings)
+    assert histories.ratings.tolist() == (histories.item_idx / 2).tolist()
     for number in range(1, 5):
         expected = sorted((e for e in events if e[0] == number), key=lambda e: e[2])
         batch = histories.pad(np.array([number]))
@@ -78,9 +80,12 @@ def test_each_user_keeps_exactly_their_events(events: list[tuple[int, int, int]]
 )
 def test_select_keeps_users_and_order(events: list[tuple[int, int]], seed: int) -> None:
     user, item = np.array(events, dtype=np.int64).T
-    histories = Histories.from_indices(user, item, np.arange(len(user)), num_users=4)
+    histories = Histories.from_indices(
+        user, item, np.arange(len(user)), num_users=4, ratings=item / 2
+    )
     keep = np.random.default_rng(seed).random(len(histories)) < 0.5
     kept = histories.select(keep)
     assert kept.num_users == 4
     assert kept.item_idx.tolist() == histories.item_idx[keep].tolist()
+    assert kept.ratings.tolist() == (kept.item_idx / 2).tolist()
     assert kept.user_idx.tolist() == histories.user_idx[keep].tolist()

@@ -58,7 +58,8 @@ def test_an_export_is_training_data(bundle: Path, tmp_path: Path) -> None:
     assert "1 events of unknown items left out" in done.stdout
     assert "data=files" in done.stdout
 
-    dataset = load(output / "interactions.parquet", output / "items.parquet")
+    tables = ("interactions", "items", "users")
+    dataset = load(*(output / f"{name}.parquet" for name in tables))
     found = dataset.interactions
     pairs = set(zip(found["user_id"], found["item_id"], strict=True))
     assert (users[0], new[0]) in pairs
@@ -67,6 +68,9 @@ def test_an_export_is_training_data(bundle: Path, tmp_path: Path) -> None:
     assert users[3] not in set(found["user_id"])
     rated = found[(found["user_id"] == users[1]) & (found["item_id"] == items[7])]
     assert rated["rating"].tolist() == [3.5]
+    assert dataset.users is not None
+    assert set(dataset.users["user_id"]) == set(users) - {users[3]}
+    assert set(dataset.users["age"]) == {20, 40}
     log = {pair for pair in logged(artifact) if pair[0] != users[3]}
     assert log <= pairs
     titles = dataset.items.set_index("item_id")["title"]
@@ -118,6 +122,30 @@ def test_events_of_a_user_who_has_come_back_are_exported(
     export(url, untrained_bundle, tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out" / "interactions.parquet")
     assert frame.loc[frame["user_id"] == user, "item_id"].tolist() == [1002]
+
+
+def test_ratings_of_the_log_stay_and_later_ones_win(untrained_bundle: Path, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    artifact = load_artifact(untrained_bundle)
+    log = artifact.histories
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    ratings = dict(zip(zip(users, items, strict=True), log.ratings, strict=True))
+    clicked, rated, *_ = ratings
+
+    async def fill(store: EventStore) -> None:
+        await store.append(
+            [
+                event("a", *clicked, timestamp=LATE, type="click", value=7.0),
+                event("b", *rated, timestamp=LATE, type="rating", value=0.5),
+            ]
+        )
+
+    with_store(url, fill)
+    export(url, untrained_bundle, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out" / "interactions.parquet")
+    found = frame.set_index(["user_id", "item_id"])
+    assert found.loc[clicked, "timestamp"] == LATE
+    assert found["rating"].to_dict() == pytest.approx(ratings | {rated: 0.5}, nan_ok=True)
 
 
 def logged(artifact) -> set:
@@ -191,3 +219,4 @@ def test_the_train_command_can_be_pasted_for_any_folder(
     words = shlex.split(done.stdout.splitlines()[-1])
     assert f"data.interactions={output}/interactions.parquet" in words
     assert f"data.items={output}/items.parquet" in words
+    assert f"data.users={output}/users.parquet" in words

@@ -84,14 +84,14 @@ def replayed(log: pd.DataFrame, num_logged: int) -> None:
     log = log.sort_values("timestamp", kind="stable").reset_index(drop=True)
     num_users, num_items = int(log["user_id"].max()), int(log["item_id"].max())
     first = log[:num_logged].reset_index(drop=True)
-    order = np.lexsort((first.index, first["timestamp"], first["user_id"]))
     histories = Histories.from_indices(
         first["user_id"].to_numpy(np.int64),
         first["item_id"].to_numpy(np.int64),
         first["timestamp"].to_numpy(np.int64),
         num_users,
+        ratings=first["rating"].to_numpy(np.float64),
     )
-    online = OnlineFeatures(histories, num_items, first["rating"].to_numpy(np.float64)[order])
+    online = OnlineFeatures(histories, num_items)
     offline = offline_features(log, log)
     for position in range(num_logged, len(log)):
         row = log.loc[position]

@@ -1,5 +1,7 @@
 """A tower fitted in closed form: the solution, its low rank, and items known by content alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,7 +136,7 @@ def test_a_users_attributes_move_the_scores(planted, text, attributes) -> None:
     """Attributes that tell the group find its items for a user without any history."""
     groups = np.eye(NUM_GROUPS, dtype=np.float32)[np.arange(NUM_USERS + 1) % NUM_GROUPS]
     groups[0] = 0.0
-    train = Histories(planted.offsets, planted.item_idx, planted.timestamps, groups)
+    train = replace(planted, context=groups)
     ensemble = fitted(ItemRegression(l2=2.0), train, text, attributes, dim=8)
     nothing = torch.zeros(NUM_GROUPS, 1, dtype=torch.long)
     context = torch.eye(NUM_GROUPS)
