@@ -19,8 +19,21 @@ class GrowingRows:
         # Shared by all that write to the same buffer: its rows in use.
         self._used = [len(rows)]
 
-    def extended(self, more: Tensor) -> "GrowingRows":
-        """With more rows [m, …] at the end; this object stays as it is."""
+    def with_rows(self, positions: Tensor, values: Tensor) -> "GrowingRows":
+        """With values [m, …] at positions int64 [m]; this object stays as it is.
+
+        Positions from ``n`` on are new rows, in order and without gaps. To replace others takes a
+        copy, as others read them.
+        """
+        new = positions >= len(self.rows)
+        rows = self._extended(values[new]) if new.any() else self
+        if new.all():
+            return rows
+        replaced = rows.rows.clone()
+        replaced[positions[~new]] = values[~new]
+        return GrowingRows(replaced)
+
+    def _extended(self, more: Tensor) -> "GrowingRows":
         start, end = len(self.rows), len(self.rows) + len(more)
         grown = GrowingRows.__new__(GrowingRows)
         if end > len(self._buffer) or self._used[0] != start:
@@ -33,9 +46,3 @@ class GrowingRows:
         grown._buffer[start:end] = more
         grown.rows = grown._buffer[:end]
         return grown
-
-    def replaced(self, positions: Tensor, values: Tensor) -> "GrowingRows":
-        """With other values [m, …] at positions int64 [m]; a copy, as others read this one."""
-        rows = self.rows.clone()
-        rows[positions] = values
-        return GrowingRows(rows)

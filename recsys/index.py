@@ -27,9 +27,8 @@ faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
 _MAX_MARKED = 4_000_000
 """Up to so many (row, item) places, marking what is excluded is faster than sorting it."""
-
-
 _FEW_RECENT = 2048
+"""Of so many recent items all are fetched, which leaves no ties to be cut."""
 
 
 class Exclusion(NamedTuple):
@@ -161,7 +160,6 @@ class CandidateIndex:
         """Scores and items [B, R or fewer] of recent items alone, as ``search`` returns them."""
         num_built = self._num_built
         recent = [one.items[one.items > num_built] for one in exclude]
-        # All of few, which leaves no ties to be cut.
         fetch = max(k + max(len(items) for items in recent), _FEW_RECENT)
         fetch = min(fetch, len(self._recent))
         scores, positions = faiss.knn(

@@ -22,7 +22,7 @@ _FURTHER = 1e-3
 
 
 @dataclass(frozen=True)
-class Candidates:
+class RankedItems:
     """item_idx: int64 [K], best first, without padding. scores: float32 [K]."""
 
     item_idx: Items
@@ -65,6 +65,8 @@ class ListRules:
 
     def named(self, rules: Rules) -> Items:
         """Items that are to be among the candidates: pinned ones, and those that are boosted."""
+        if not rules.pin and not rules.boost:
+            return np.zeros(0, np.int64)
         boosted = [
             encoded_boost(key, self.items.encode) for key, factor in rules.boost if factor > 1
         ]
@@ -72,20 +74,20 @@ class ListRules:
         return np.unique(np.concatenate([pins[pins > 0], *boosted]).astype(np.int64))
 
     def arranged(
-        self, request: Request, candidates: Candidates, all_candidates: Callable[[], Candidates]
+        self, request: Request, candidates: RankedItems, everything: Callable[[], RankedItems]
     ) -> Arranged:
         """The list of a request whose rules arrange lists.
 
         Args:
-            all_candidates: all items that may be returned; asked for where caps leave too few of
+            everything: all items that may be returned; asked for where caps leave too few of
                 the candidates.
         """
         found = self._arranged(request, candidates)
         if found.is_capped:
-            found = self._arranged(request, _continued(candidates, all_candidates()))
+            found = self._arranged(request, _continued(candidates, everything()))
         return found
 
-    def _arranged(self, request: Request, candidates: Candidates) -> Arranged:
+    def _arranged(self, request: Request, candidates: RankedItems) -> Arranged:
         return arrange(
             candidates.item_idx,
             candidates.scores,
@@ -108,7 +110,9 @@ class ListRules:
         if mask is None:
             return [f"{number} of {top_k} items: the catalogue has no others for this user"]
         unknown = [
-            name for name in (*rules.genres_any, *rules.genres_all) if not len(self._genre(name))
+            name
+            for name in (*rules.genres_any, *rules.genres_all)
+            if not len(self.table.of_genre(name))
         ]
         missing = [f"no item has the genre {name!r}" for name in unknown]
         passed = int(mask.sum())
@@ -118,16 +122,13 @@ class ListRules:
             *missing,
         ]
 
-    def _genre(self, name: str) -> Items:
-        return self.table.of_genre(name)
 
-
-def _continued(candidates: Candidates, everything: Candidates) -> Candidates:
+def _continued(candidates: RankedItems, everything: RankedItems) -> RankedItems:
     """The candidates, then all others in their own order."""
     rest = everything.item_idx[~np.isin(everything.item_idx, candidates.item_idx)]
     lowest = candidates.scores[-1] if len(candidates.scores) else np.float32(0)
     falling = lowest - _FURTHER * np.arange(1, len(rest) + 1, dtype=np.float32)
-    return Candidates(
+    return RankedItems(
         np.concatenate([candidates.item_idx, rest]),
         np.concatenate([candidates.scores, falling.astype(np.float32)]),
     )

@@ -57,42 +57,30 @@ class Retriever:
         """Candidate embeddings float [N + 1, D], on the model's device; row 0 is padding."""
         return self._candidate_side.rows
 
-    def with_items(self, vectors: Tensor) -> "Retriever":
-        """With more items at the end, float [m, D'] as of ``TwoTowerEnsemble.item_vectors``.
-
-        This object stays as it is.
-        """
-        query_sides, candidate_side = self._sides(vectors)
-        return self._with(
-            [old.extended(new) for old, new in zip(self._query_sides, query_sides, strict=True)],
-            self._candidate_side.extended(candidate_side),
-        )
-
     def with_vectors(self, item_idx: Tensor, vectors: Tensor) -> "Retriever":
-        """With other vectors float [m, D'] of items int64 [m] that came after the index was built.
+        """With vectors float [m, D'], as of ``TwoTowerEnsemble.item_vectors``, of other items.
 
         This object stays as it is.
+
+        Args:
+            item_idx: int64 [m], of items that came after the index was built: those that are not
+                there yet, in order and without gaps, and those whose vectors change.
         """
         query_sides, candidate_side = self._sides(vectors)
-        return self._with(
-            [
-                old.replaced(item_idx, new)
-                for old, new in zip(self._query_sides, query_sides, strict=True)
-            ],
-            self._candidate_side.replaced(item_idx, candidate_side),
-        )
+        other = copy(self)
+        other._query_sides = [
+            old.with_rows(item_idx, new)
+            for old, new in zip(self._query_sides, query_sides, strict=True)
+        ]
+        other._candidate_side = self._candidate_side.with_rows(item_idx, candidate_side)
+        num_built = len(self.index) - self.index.num_recent
+        recent = other._candidate_side.rows[num_built + 1 :].float().cpu().numpy()
+        other.index = self.index.with_recent(recent)
+        return other
 
     def _sides(self, vectors: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         parts = torch.split(vectors.to(self.embeddings.device), self.model.vector_dims, dim=1)
         return parts[::2], torch.cat(parts[1::2], dim=1)
-
-    def _with(self, query_sides: list[GrowingRows], candidate_side: GrowingRows) -> "Retriever":
-        other = copy(self)
-        other._query_sides, other._candidate_side = query_sides, candidate_side
-        num_built = len(self.index) - self.index.num_recent
-        recent = candidate_side.rows[num_built + 1 :].float().cpu().numpy()
-        other.index = self.index.with_recent(recent)
-        return other
 
     @torch.inference_mode()
     def encode(self, history: HistoryBatch, wanted: Tensor | None = None) -> Tensor:

@@ -66,15 +66,23 @@ def test_what_is_returned_passes_and_lists_are_full_where_enough_passes(
     assert found.item_ids[: len(pins)] == pins[: request.top_k]
 
 
-@settings(max_examples=50, deadline=None)
-@given(requests=st.lists(REQUESTS, min_size=2, max_size=6))
+@settings(max_examples=100, deadline=None)
+@given(requests=st.lists(REQUESTS, min_size=2, max_size=6), rerank=st.booleans())
 def test_rules_do_not_reach_the_others_of_a_batch(
-    recommender: Recommender, requests: list[Request]
+    recommender: Recommender, requests: list[Request], rerank: bool
 ) -> None:
-    for request, together in zip(requests, recommender.recommend(requests), strict=True):
-        (alone,) = recommender.recommend([request])
+    answers = recommender.recommend(requests, rerank=rerank)
+    for request, together in zip(requests, answers, strict=True):
+        (alone,) = recommender.recommend([request], rerank=rerank)
         assert together.item_ids == alone.item_ids
         assert together.touched == alone.touched
+
+
+def test_stage_1_alone_has_more_than_it_returns_to_choose_from(recommender: Recommender) -> None:
+    request = Request(3, user_id=104, rules=Rules(diversity=1.0))
+    (diverse,) = recommender.recommend([request], rerank=False)
+    (plain,) = recommender.recommend([Request(3, user_id=104)], rerank=False)
+    assert set(diverse.item_ids) != set(plain.item_ids)
 
 
 def test_caps_look_beyond_the_candidates_before_a_list_is_short(recommender: Recommender) -> None:

@@ -13,8 +13,9 @@ from typing import Literal, Protocol, TypeVar
 import faiss
 import torch
 
-from recsys.recommender import BATCH_SIZE, Recommender, Retrieved, Step
+from recsys.recommender import BATCH_SIZE, Recommender
 from recsys.request import Request
+from recsys.retrieved import Retrieved, Step
 from recsys.schema import RankedList
 
 log = logging.getLogger(__name__)

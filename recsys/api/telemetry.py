@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from recsys.api.batcher import Fallback
 from recsys.api.cache import ResponseCache
 from recsys.api.shared_metrics import Shared
-from recsys.recommender import Step
+from recsys.retrieved import Step
 from recsys.schema import Source
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

@@ -203,14 +203,14 @@ def test_new_items_are_explored_with_their_propensities(text_bundle: Path, tmp_p
 def test_features_are_those_of_log_and_events(client: TestClient) -> None:
     before = client.get("/features?user_id=104&item_id=1020").json()
     assert before["user"]["num_events"] == 4
-    assert before["user"]["mean_value"] is None
+    assert before["user"]["mean_value"] == 5  # three ratings in the log
     rating = {"event_id": "r", "user_id": 104, "item_id": 1020, "type": "rating", "value": 4}
     old = {**rating, "timestamp": before["as_of"] - 86_400}
     assert client.post("/events", json={"events": [old]}).status_code == 200
     after = client.get("/features?user_id=104").json()
     assert "item" not in after
     assert after["user"]["num_events"] == 5
-    assert after["user"]["mean_value"] == 4
+    assert after["user"]["mean_value"] == (3 * 5 + 4) / 4
     assert after["user"]["days_since_last"] == pytest.approx(1, abs=0.01)
     for _ in range(100):  # the event is tailed
         item = client.get("/features?item_id=1020").json()["item"]
@@ -218,7 +218,9 @@ def test_features_are_those_of_log_and_events(client: TestClient) -> None:
             break
     assert item["num_events"] == before["item"]["num_events"] + 1
     assert client.get("/features?user_id=x").status_code == 400
-    assert client.get("/features?item_id=99999").json()["item"]["num_events"] == 0
+    unknown = client.get("/features?item_id=99999&user_id=9").json()
+    assert unknown["item"]["num_events"] == unknown["user"]["num_events"] == 0
+    assert unknown["item"]["mean_value"] is unknown["user"]["mean_value"] is None
 
 
 def test_only_this_machine_or_a_key_changes_anything(

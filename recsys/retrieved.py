@@ -1,0 +1,40 @@
+"""What stage 1 hands to stage 2, and the steps in which lists are made."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.encoded_history import EncodedHistory
+from recsys.index import Exclusion
+from recsys.request import Request
+from recsys.schema import ExternalId
+
+Step = Literal["encode", "search", "rerank", "rules"]
+"""What making lists consists of; the first two are stage 1, the others stage 2."""
+
+Watch = Callable[[Step], AbstractContextManager[object]]
+"""Called as a step begins, and left as it ends."""
+
+
+def unwatched(step: Step) -> AbstractContextManager[object]:  # noqa: ARG001
+    """Nobody looks."""
+    return nullcontext()
+
+
+class Retrieved(NamedTuple):
+    """What stage 1 found for some requests, and what stage 2 needs besides.
+
+    keys: whose history it is that is kept for later lists; None where it is not. histories: of each
+    request. excluded: what each must not get. item_idx: int64 [B, K], the candidates, best first,
+    0 = none. scores: float32 [B, K], -inf where none.
+    """
+
+    requests: Sequence[Request]
+    keys: Sequence[ExternalId | None]
+    histories: Sequence[EncodedHistory]
+    excluded: Sequence[Exclusion]
+    item_idx: NDArray[np.int64]
+    scores: NDArray[np.float32]
