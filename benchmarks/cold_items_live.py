@@ -55,7 +55,7 @@ _USERS_AT_A_TIME = 100
 _CALLERS = 4
 
 
-def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:  # noqa: ARG001
+def measure(setting: Setting, seed: int) -> dict[str, Any]:
     """Figures of one draw: ``{"systems": {name: {metric: value}}}``."""
     draw = draw_cold_items(setting.data, seed)
     recommender = train_recommender(setting.recipe(seed, stage2=False), draw.data, setting.text)
@@ -198,10 +198,10 @@ def results_table(content: Mapping[str, Any]) -> Table:
 
 
 def main() -> None:
-    parser = argument_parser("Put items into a running server, and rank them.")
+    parser = argument_parser("Put items into a running server, and rank them.", stage2=False)
     parser.set_defaults(output=ROOT / "benchmarks/results/cold_items_live.json")
     arguments = parse_arguments(parser)
-    content = run_draws(arguments, lambda setting, seed: measure(setting, seed, stage2=False))
+    content = run_draws(arguments, measure)
     content["protocol"] = " ".join((__doc__ or "").split("\n\n")[1].split())
     present("Items that come while serving", [results_table(content)], content, arguments.output)
 

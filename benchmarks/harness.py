@@ -124,17 +124,22 @@ def summarize(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """The command line of a benchmark: ``draws, seed, stage2, output, overrides``."""
+def argument_parser(description: str, *, stage2: bool = True) -> argparse.ArgumentParser:
+    """The command line of a benchmark: ``draws, seed, stage2, output, overrides``.
+
+    Args:
+        stage2: whether there is a choice of it.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--draws", type=int, default=3, help="random draws to average (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="draw d is seeded with seed + d")
-    parser.add_argument(
-        "--stage2",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="train and measure the cross-encoder too (slow)",
-    )
+    if stage2:
+        parser.add_argument(
+            "--stage2",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help="train and measure the cross-encoder too (slow)",
+        )
     parser.add_argument(
         "--output", type=Path, help="write all figures to this JSON file, tables to .md beside it"
     )

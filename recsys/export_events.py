@@ -10,6 +10,7 @@ import pandas as pd
 
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
+from recsys.events.frames import item_frame
 from recsys.events.store import EventStore
 from recsys.events.types import Event, Position, StoredItem, rating_of
 from recsys.schema import (
@@ -146,15 +147,6 @@ def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:
     base = artifact.item_frame[[name for name in columns if name in artifact.item_frame]]
     if not stored:
         return base
-    new = pd.DataFrame(
-        {
-            ITEM_ID: [item.item_id for item in stored],
-            TITLE: [item.title for item in stored],
-            DESCRIPTION: [item.description for item in stored],
-            GENRES: [item.genres for item in stored],
-            YEAR: pd.array([item.year for item in stored], dtype="Int64"),
-            RELEASE_DATE: [item.release_date for item in stored],
-        }
-    )
+    new = item_frame(stored)
     kept = base[~base[ITEM_ID].isin(new[ITEM_ID])]
     return pd.concat([kept, new], ignore_index=True)

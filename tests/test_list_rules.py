@@ -8,21 +8,15 @@ from hypothesis import strategies as st
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.rules import Rules
-from tests.rules.test_rules import passes
+from tests.rules.test_rules import filters, passes
 from tests.test_live_items import frame_of, texts_of
 
 IDS = st.integers(995, 1040)
-NAMES = st.lists(st.sampled_from(["Drama", "Comedy", "War", "Opera"]), max_size=2).map(tuple)
-FILTERS = st.builds(
-    Rules,
+FILTERS = filters(
+    IDS,
+    ["Drama", "Comedy", "War", "Opera"],
+    1989,
     exclude_seen=st.booleans(),
-    block=st.lists(IDS, max_size=5).map(tuple),
-    allow=st.none() | st.lists(IDS, max_size=30).map(tuple),
-    genres_any=NAMES,
-    genres_all=NAMES,
-    genres_none=NAMES,
-    year_min=st.none() | st.integers(1975, 1989),
-    year_max=st.none() | st.integers(1989, 2005),
     pin=st.lists(IDS, max_size=2).map(tuple),
     diversity=st.sampled_from([0.0, 0.0, 0.5]),
 )

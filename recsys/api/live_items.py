@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.api.texts import Texts, TextUnavailableError, fingerprint_of
 from recsys.data.catalog import item_text
+from recsys.events.frames import item_frame
 from recsys.events.types import Item, StoredItem
 from recsys.recommender import Recommender
-from recsys.schema import DESCRIPTION, GENRES, ITEM_ID, RELEASE_DATE, TITLE, YEAR
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +45,11 @@ def with_stored(recommender: Recommender, items: Sequence[StoredItem], texts: Te
             log.error("%d items of the store are left out: %s", len(others), error)
     extended = copy(recommender)
     if fitting:
-        extended = recommender.with_items(frame_of(fitting), np.stack(vectors))
+        extended = recommender.with_items(item_frame(fitting), np.stack(vectors))
     # Also of those left out: there is no use in trying again.
     positions = {item_id: item.position for item_id, item in latest.items()}
     extended.stored_positions = {**recommender.stored_positions, **positions}
     return extended
-
-
-def frame_of(items: Sequence[Item]) -> pd.DataFrame:
-    """As in ``Dataset.items``."""
-    return pd.DataFrame(
-        {
-            ITEM_ID: [item.item_id for item in items],
-            TITLE: [item.title for item in items],
-            DESCRIPTION: [item.description for item in items],
-            GENRES: [item.genres for item in items],
-            YEAR: pd.array([item.year for item in items], dtype="Int64"),
-            RELEASE_DATE: [item.release_date for item in items],
-        }
-    )
 
 
 def as_bytes(vector: NDArray[np.float32]) -> bytes:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.api.live_items import frame_of, with_stored
+from recsys.api.live_items import with_stored
 from recsys.api.texts import Texts
 from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
 from recsys.errors import InputError
+from recsys.events.frames import item_frame
 from recsys.events.types import Event, StoredItem, rating_of
 from recsys.recommender import Recommender
 from recsys.request import Request
@@ -135,7 +136,7 @@ class ModelStore:
 
     def later_items(self, item_ids: Collection[ExternalId]) -> pd.DataFrame:
         """Those of the items that the event store has, as in ``Dataset.items``."""
-        return frame_of([self._items[one] for one in item_ids if one in self._items])
+        return item_frame([self._items[one] for one in item_ids if one in self._items])
 
     def forget(self, user_id: ExternalId) -> None:
         """Drop what is kept of a user in memory."""

@@ -21,17 +21,27 @@ FRAME = pd.DataFrame(
 ITEMS = Vocabulary(FRAME["item_id"].tolist())
 TABLE = ItemTable.from_frame(FRAME)
 IDS = st.integers(95, 145)
-NAMES = st.lists(st.sampled_from([*GENRES, "drama", "None"]), max_size=3).map(tuple)
-FILTERS = st.builds(
-    Rules,
-    block=st.lists(IDS, max_size=5).map(tuple),
-    allow=st.none() | st.lists(IDS, max_size=30).map(tuple),
-    genres_any=NAMES,
-    genres_all=NAMES,
-    genres_none=NAMES,
-    year_min=st.none() | st.integers(1950, 1985),
-    year_max=st.none() | st.integers(1985, 2010),
-)
+
+
+def filters(
+    ids: st.SearchStrategy[int], genres: list[str], middle: int, **more: st.SearchStrategy
+) -> st.SearchStrategy[Rules]:
+    """Rules that filter items, of years around one."""
+    names = st.lists(st.sampled_from(genres), max_size=3).map(tuple)
+    return st.builds(
+        Rules,
+        block=st.lists(ids, max_size=5).map(tuple),
+        allow=st.none() | st.lists(ids, max_size=30).map(tuple),
+        genres_any=names,
+        genres_all=names,
+        genres_none=names,
+        year_min=st.none() | st.integers(middle - 20, middle),
+        year_max=st.none() | st.integers(middle, middle + 20),
+        **more,
+    )
+
+
+FILTERS = filters(IDS, [*GENRES, "drama", "None"], 1980)
 ARRANGING = st.builds(
     Rules,
     caps=st.dictionaries(st.sampled_from(["genre", "year", "decade"]), st.integers(1, 4)).map(
