@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import events
-from tests.events.test_store import all_events, with_store
+from tests.events.stores import all_events, with_store
 
 
 @pytest.mark.slow

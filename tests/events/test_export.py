@@ -14,7 +14,7 @@ from recsys.data.files import load
 from recsys.events.store import EventStore
 from recsys.events.types import Event
 from recsys.export_events import export
-from tests.events.test_store import all_events, event, item, with_store
+from tests.events.stores import all_events, event, item, with_store
 
 ROOT = Path(__file__).parents[2]
 LATE = 1_900_000_000
