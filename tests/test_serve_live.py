@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import ask, event, post, recommended, stored_event_ids
-from tests.test_serve_workers import serving, until
+from tests.workers import serving, until
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ import pytest
 from recsys.data import generator
 from recsys.data.catalog import item_text
 from tests.live import ask
-from tests.test_serve_workers import Server, serving, until
+from tests.workers import Server, serving, until
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,7 @@ import pytest
 
 from tests.live import ask, event, post, recommended, stored_event_ids
 from tests.postgres import Cluster
-from tests.test_serve_workers import Server, serving, until
+from tests.workers import Server, serving, until
 
 pytestmark = [
     pytest.mark.slow,
