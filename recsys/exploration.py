@@ -57,6 +57,7 @@ class Exploration:
         new: Sequence[int],
         drawn: NDArray[np.bool_],
         rng: np.random.Generator,
+        num_fixed: int = 0,
     ) -> Explored:
         """A list with new items at the places that were drawn.
 
@@ -65,10 +66,11 @@ class Exploration:
 
         Args:
             items: best first. new: those that may be put in; ones that are in the list already are
-                passed over. drawn: from ``draw``.
+                passed over. drawn: from ``draw``. num_fixed: how many of the first places are not
+                to be given away.
         """
         pool = [item for item in new if item not in set(items)]
-        slots = min(self.slots, len(pool), len(items))
+        slots = min(self.slots, len(pool), max(len(items) - num_fixed, 0))
         kept = len(items) - slots
         found = list(items)
         is_new = [False] * len(items)

@@ -1,6 +1,6 @@
 """Requests' rules, applied to the items of one state of the catalogue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys.data.vocabulary import Vocabulary
 from recsys.request import Request
 from recsys.rules import Arranged, ItemTable, Rules, arrange, passing
-from recsys.rules.arranging import encoded_boost
+from recsys.rules.arranging import encoded_boost, with_room
 
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -72,6 +72,12 @@ class ListRules:
         ]
         pins = self.items.encode(rules.pin)
         return np.unique(np.concatenate([pins[pins > 0], *boosted]).astype(np.int64))
+
+    def with_room(
+        self, rules: Rules, listed: Sequence[int], pool: Sequence[int], places: int
+    ) -> list[int]:
+        """Those of a pool of items that any ``places`` of a list can be given to within caps."""
+        return with_room(listed, pool, places, rules, self.table)
 
     def arranged(
         self, request: Request, candidates: RankedItems, everything: Callable[[], RankedItems]

@@ -13,16 +13,18 @@ from recsys.exploration import Exploration
     length=st.integers(0, 6),
     pool=st.lists(st.integers(4, 12), unique=True, max_size=8),
     slots=st.integers(1, 4),
+    num_fixed=st.integers(0, 7),
     seed=st.integers(0, 100),
 )
 def test_a_list_keeps_its_length_and_its_first_places(
-    length: int, pool: list[int], slots: int, seed: int
+    length: int, pool: list[int], slots: int, num_fixed: int, seed: int
 ) -> None:
     policy, rng = Exploration(0.6, slots), np.random.default_rng(seed)
     items = list(range(1, length + 1))
-    found = policy.explored(items, pool, policy.draw(rng), rng)
+    found = policy.explored(items, pool, policy.draw(rng), rng, num_fixed)
     assert len(found.items) == len(set(found.items)) == length
-    assert found.items[: max(length - slots, 0)] == items[: max(length - slots, 0)]
+    kept = max(length - slots, num_fixed, 0)
+    assert found.items[:kept] == items[:kept]
     for place, item in enumerate(found.items):
         assert found.is_new[place] == (item != items[place])
         assert item == items[place] or item in pool

@@ -11,6 +11,7 @@ from recsys.api.models import ModelStore
 from recsys.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.rules.arranging import PIN
 from recsys.schema import RankedList
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class ListExploration:
         new = recommender.returnable(request, self.models.added_since(since))
         listed = recommender.items.encode(ranked.item_ids).tolist()
         pool = recommender.items.encode(new).tolist()
-        found = self.policy.explored(listed, pool, drawn, self._rng)
+        pool = recommender.rules.with_room(request.rules, listed, pool, self.policy.slots)
+        num_pinned = sum(rule == PIN for rule in ranked.touched)
+        found = self.policy.explored(listed, pool, drawn, self._rng, num_pinned)
         if any(found.is_new):
             item_ids = recommender.items.decode(np.array(found.items, np.int64))
             touched = [

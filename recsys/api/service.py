@@ -1,6 +1,7 @@
 """What the routes share: from a request to the body of its answer, through cache and batcher."""
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
+from recsys.api.texts import TextUnavailableError
 from recsys.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
@@ -26,6 +28,8 @@ from recsys.schema import ExternalId
 
 if TYPE_CHECKING:
     from recsys.api.tracing import Tracing
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -237,6 +241,11 @@ class Service:
         """
         if self.live is not None:
             await self.live.start()
+        if self.options.preload_text_model:
+            try:
+                await self.models.texts.encode(self.models.current.manifest, "")
+            except TextUnavailableError as error:
+                log.error("queries and new items will be refused: %s", error)
 
     async def close(self) -> None:
         """Answer what waits, and send what is to be sent."""

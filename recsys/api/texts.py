@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,15 @@ class TextUnavailableError(Exception):
     """Texts cannot be turned into vectors that fit the served model."""
 
 
+@dataclass(eq=False)
+class _Job:
+    manifest: Mapping[str, Any]
+    text: str
+    future: asyncio.Future[NDArray[np.float32]]
+
+
 class Texts:
-    """Encodes texts as the served bundle's were, in a thread of its own.
+    """Encodes texts as a bundle's were, in a thread of its own.
 
     The model is loaded when the first text comes, which takes seconds: most servers never need it.
     """
@@ -31,7 +39,7 @@ class Texts:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._encoder: TextEncoder | None = None
         self._config: Mapping[str, Any] | None = None
-        self._waiting: list[tuple[str, asyncio.Future[NDArray[np.float32]]]] = []
+        self._waiting: list[_Job] = []
         self._encoding: asyncio.Task[None] | None = None
 
     async def encode(self, manifest: Mapping[str, Any], text: str) -> NDArray[np.float32]:
@@ -43,31 +51,34 @@ class Texts:
         Raises:
             TextUnavailableError: when there is no such encoder here.
         """
-        future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((text, future))
+        job = _Job(manifest, text, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
         if self._encoding is None or self._encoding.done():
-            self._encoding = asyncio.create_task(self._encode_all(manifest))
-        return await future
+            self._encoding = asyncio.create_task(self._encode_all())
+        return await job.future
 
-    async def _encode_all(self, manifest: Mapping[str, Any]) -> None:
+    async def _encode_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            waiting, self._waiting = self._waiting, []
+            # After a reload, texts for two bundles may wait side by side.
+            manifest = self._waiting[0].manifest
+            jobs = [job for job in self._waiting if job.manifest is manifest]
+            self._waiting = [job for job in self._waiting if job.manifest is not manifest]
             try:
                 vectors = await loop.run_in_executor(
-                    self._thread, self.encode_now, manifest, [text for text, _ in waiting]
+                    self._thread, self.encode_now, manifest, [job.text for job in jobs]
                 )
             except Exception as error:
                 if not isinstance(error, TextUnavailableError):
                     log.exception("texts could not be encoded")
                     error = TextUnavailableError(f"texts could not be encoded: {error!r}")
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
+                for job in jobs:
+                    if not job.future.done():
+                        job.future.set_exception(error)
             else:
-                for (_, future), vector in zip(waiting, vectors, strict=True):
-                    if not future.done():
-                        future.set_result(vector)
+                for job, vector in zip(jobs, vectors, strict=True):
+                    if not job.future.done():
+                        job.future.set_result(vector)
 
     def encode_now(self, manifest: Mapping[str, Any], texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors float32 [n, T], in the calling thread.

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ Scores = NDArray[np.float32]
 FEWEST_TO_CHOOSE_FROM = 50
 TIMES_TO_CHOOSE_FROM = 5
 """Diversity chooses among so many times as many candidates as the list has places."""
+
+PIN = "pin"
+"""What has moved an item that is pinned to its place."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -140,10 +143,31 @@ def _pinned(
     place = {item: position for position, item in enumerate(item_idx.tolist())}
     first = [place[pin] for pin in dict.fromkeys(pins.tolist()) if pin in place]
     for position in first:
-        touched[int(item_idx[position])] = "pin"
+        touched[int(item_idx[position])] = PIN
     rest = np.setdiff1d(np.arange(len(item_idx)), first)
     order = np.concatenate([np.array(first, np.int64), rest])
     return item_idx[order], scores[order]
+
+
+def with_room(
+    listed: Sequence[int], pool: Sequence[int], places: int, rules: Rules, table: ItemTable
+) -> list[int]:
+    """Those of a pool that fit into a list besides all that is in it, ``places`` of them at a time.
+
+    Which items these are does not depend on which of them are drawn, nor on whose places they get.
+    """
+    caps = dict(rules.caps)
+    counts = Counter(value for item in listed for value in _capped(caps, item, table))
+    return [
+        item
+        for item in pool
+        if all(counts[value] + places <= caps[value[0]] for value in _capped(caps, item, table))
+    ]
+
+
+def _capped(caps: Iterable[str], item: int, table: ItemTable) -> list[tuple[str, str | int]]:
+    """What an item has of the attributes that have caps."""
+    return [(name, value) for name in caps for value in table.values(name, item)]
 
 
 def _within_caps(item_idx: Items, top_k: int, rules: Rules, table: ItemTable) -> NDArray[np.int64]:
@@ -152,7 +176,7 @@ def _within_caps(item_idx: Items, top_k: int, rules: Rules, table: ItemTable) ->
     caps = dict(rules.caps)
     kept: list[int] = []
     for position, item in enumerate(item_idx.tolist()):
-        values = [(name, value) for name in caps for value in table.values(name, item)]
+        values = _capped(caps, item, table)
         if any(counts[value] >= caps[value[0]] for value in values):
             continue
         counts.update(values)

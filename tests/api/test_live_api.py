@@ -14,6 +14,8 @@ from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.data.catalog import item_text
 from recsys.errors import InputError
+from recsys.text.encoder import TextEncoder
+from recsys.text.from_config import encoder_from_config
 
 PATIENT = {"X-Deadline-Ms": "60000"}
 
@@ -198,6 +200,42 @@ def test_new_items_are_explored_with_their_propensities(text_bundle: Path, tmp_p
         like(client, 104, 5001, type_="dismiss")
         gone = client.get("/recommend?user_id=104&top_k=5").json()
         assert gone["propensities"] == [1.0] * 5
+
+
+def test_exploration_leaves_pins_and_caps_alone(text_bundle: Path, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    with asking(text_bundle, store_url=url, exploration_epsilon=0.9) as client:
+        new = {"title": "New", "genres": ["Drama"]}
+        assert client.put("/items/5001", json=new).status_code == 200
+        for rules, top_k in (({"pin": [1001, 1002]}, 2), ({"caps": {"genre": 3}}, 6)):
+            for _ in range(20):
+                found = listed(client, history=[1020], top_k=top_k, rules=rules)
+                assert 5001 not in found["top_items"]
+                assert found["propensities"] == [1.0] * top_k
+        assert any(5001 in listed(client, history=[1020], top_k=6)["top_items"] for _ in range(50))
+
+
+def test_the_text_model_is_loaded_before_the_server_is_ready_where_that_is_wanted(
+    text_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(config: Any) -> TextEncoder:
+        loaded.append(config)
+        return encoder_from_config(config)
+
+    monkeypatch.setattr("recsys.api.texts.encoder_from_config", load)
+    for preload in (False, True):
+        with asking(text_bundle, preload_text_model=preload) as client:
+            assert len(loaded) == (2 if preload else 0)
+            found = listed(client, query="war")
+            assert "degraded" not in found
+    assert len(loaded) == 2
+
+
+def test_a_text_model_that_is_missing_stops_no_server(untrained_bundle: Path) -> None:
+    with asking(untrained_bundle, preload_text_model=True) as client:
+        assert client.get("/recommend?user_id=104").status_code == 200
 
 
 def test_features_are_those_of_log_and_events(client: TestClient) -> None:

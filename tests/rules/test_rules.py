@@ -1,5 +1,7 @@
 """Rules as pure functions of candidates."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.rules import ItemTable, Rules, arrange, passing
+from recsys.rules.arranging import with_room
 
 GENRES = ["Drama", "Comedy", "War", "Sci-Fi"]
 FRAME = pd.DataFrame(
@@ -78,6 +81,32 @@ def arranged(rules: Rules, number: int, top_k: int, seed: int = 0):
     scores = np.sort(rng.normal(size=number))[::-1].astype(np.float32)
     vectors = np.random.default_rng(1).normal(size=(41, 8)).astype(np.float32)
     return items, scores, arrange(items, scores, top_k, rules, TABLE, vectors[items], ITEMS.encode)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rules=ARRANGING,
+    top_k=st.integers(1, 10),
+    places=st.integers(1, 3),
+    pool=st.lists(st.integers(1, 40), unique=True),
+    seed=st.integers(0, 9),
+)
+def test_what_there_is_room_for_leaves_caps_kept_wherever_it_is_put(
+    rules: Rules, top_k: int, places: int, pool: list[int], seed: int
+) -> None:
+    _, _, found = arranged(rules, 30, top_k, seed)
+    listed, rng = found.item_idx.tolist(), np.random.default_rng(seed)
+    pool = [item for item in pool if item not in listed]
+    fitting = with_room(listed, pool, places, rules, TABLE)
+    drawn = rng.permutation(fitting)[:places].astype(int).tolist()
+    where = rng.permutation(len(listed))[: len(drawn)].tolist()
+    for place, item in zip(where, drawn, strict=False):
+        listed[place] = item
+    for name, cap in rules.caps:
+        counts = Counter(value for item in listed for value in TABLE.values(name, item))
+        assert max(counts.values(), default=0) <= cap
+    if not rules.caps:
+        assert fitting == pool
 
 
 @settings(max_examples=300, deadline=None)
