@@ -109,7 +109,7 @@ def _common(of: str) -> list[Feature]:
             Feature(
                 f"num_events_{days}d",
                 "events",
-                f"events of the {of} in the last {days} days",
+                f"events of the {of} in the last {days} day{'s' * (days > 1)}",
                 partial(num_events_within, days),
             )
             for days in (1, 7, 30)
