@@ -138,12 +138,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def load_data(cfg: DictConfig) -> "TrainingData":
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     from recsys.data.prepare import prepare
     from recsys.data.splits import make_split
 
-    dataset = instantiate(cfg.data.source)
+    try:
+        dataset = instantiate(cfg.data.source)
+    except InstantiationException as error:
+        found = cli.input_error_below(error)
+        if found is None:
+            raise
+        raise found from error
     split = make_split(
         dataset.interactions,
         cfg.data.split,

@@ -66,8 +66,10 @@ def run(
         except InputError as error:
             _fail(str(error))
         except InstantiationException as error:
-            _fail_if_input(error)
-            raise
+            found = input_error_below(error)
+            if found is None:
+                raise
+            _fail(str(found))
 
     decorate = hydra.main(
         config_path=str(config_dir), config_name=config_name, version_base=HYDRA_VERSION
@@ -95,13 +97,12 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def _fail_if_input(error: BaseException) -> None:
-    """End in one line when an ``InputError`` lies below what ``instantiate`` has wrapped it in."""
+def input_error_below(error: BaseException) -> InputError | None:
+    """The ``InputError`` that ``instantiate`` has wrapped in its own, if there is one."""
     cause = error.__cause__
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__
-    if cause is not None:
-        _fail(str(cause))
+    return cause
 
 
 def _fail(message: str) -> Never:

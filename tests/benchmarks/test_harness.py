@@ -11,6 +11,7 @@ from benchmarks.harness import (
     parse_arguments,
     plain_table,
     present,
+    run_draws,
     summarize,
 )
 from recsys.evaluation import Targets
@@ -22,6 +23,17 @@ def test_summaries_are_mean_and_sample_deviation_of_nested_numbers():
     assert content["sd"]["a"]["b"] == pytest.approx(0.5**0.5)
     assert content["draws"][1] == {"a": {"b": 2.0}, "n": 3}
     assert cell(content, "a", "b") == "1.500±.707"
+
+
+def test_data_that_cannot_be_had_ends_a_benchmark_in_one_line(monkeypatch):
+    files = ["data.interactions=nowhere.csv", "data.items=nowhere.csv"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", "data=files", *files])
+    arguments = parse_arguments(argument_parser("A benchmark."))
+    with pytest.raises(SystemExit) as end:
+        run_draws(arguments, lambda setting, seed: {})
+    assert str(end.value).startswith("error: expected ")
+    assert "nowhere.csv" in str(end.value)
+    assert "\n" not in str(end.value)
 
 
 def test_a_single_draw_has_no_deviation():
