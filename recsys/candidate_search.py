@@ -94,19 +94,23 @@ class CandidateSearch:
     def _put_in(
         self, named: Items, query: Scores, excluded: Exclusion, item_idx: Items, scores: Scores
     ) -> None:
-        """Have the items that rules name among the candidates [K], in place of the last ones."""
-        named = named[~np.isin(named, excluded.items) & ~np.isin(named, item_idx)]
-        if not len(named):
+        """Have the items that rules name among the candidates [K], in place of the last others."""
+        missing = named[~np.isin(named, excluded.items) & ~np.isin(named, item_idx)]
+        if not len(missing):
             return
         number = int((item_idx > 0).sum())
-        first = max(0, min(number, len(item_idx) - len(named)))
-        named = named[: len(item_idx) - first]
-        item_idx[first : first + len(named)] = named
+        free = np.flatnonzero(~np.isin(item_idx, named))
+        first = max(0, min(int((free < number).sum()), len(free) - len(missing)))
+        places = free[first : first + len(missing)]
+        missing = missing[: len(places)]
+        if not len(missing):  # all candidates are named
+            return
+        item_idx[places] = missing
         by_tower = self.retriever.tower_scores(
-            torch.from_numpy(query)[None], torch.from_numpy(named)[None]
+            torch.from_numpy(query)[None], torch.from_numpy(missing)[None]
         )
-        scores[first : first + len(named)] = by_tower.sum(dim=2)[0].numpy()
+        scores[places] = by_tower.sum(dim=2)[0].numpy()
         # In order, as stage 1 would have them.
-        used = slice(0, max(number, first + len(named)))
+        used = slice(0, max(number, int(places[-1]) + 1))
         best = order(scores[used], self.hashes[item_idx[used]])
         item_idx[used], scores[used] = item_idx[used][best], scores[used][best]

@@ -72,6 +72,15 @@ def test_rules_do_not_reach_the_others_of_a_batch(
         assert together.touched == alone.touched
 
 
+@pytest.mark.parametrize("rerank", [True, False])
+def test_no_pin_takes_the_place_of_another(recommender: Recommender, rerank: bool) -> None:
+    pairs = [(a, b) for a in range(1001, 1034) for b in range(1001, 1034) if len({a, b, 1017}) == 3]
+    for top_k in (2, 12, 28):
+        requests = [Request(top_k, history=[1017], rules=Rules(pin=pair)) for pair in pairs]
+        lists = recommender.recommend(requests, rerank=rerank)
+        assert [tuple(one.item_ids[:2]) for one in lists] == pairs
+
+
 def test_stage_1_alone_has_more_than_it_returns_to_choose_from(recommender: Recommender) -> None:
     request = Request(3, user_id=104, rules=Rules(diversity=1.0))
     (diverse,) = recommender.recommend([request], rerank=False)
