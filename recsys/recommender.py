@@ -83,6 +83,7 @@ class Recommender:
         self.features = OnlineFeatures(artifact.histories, len(artifact.items))
         self.popularity = Popularity(self.features)
         self._titles: list[str] = artifact.item_frame[TITLE].tolist()
+        self._hashes = _hashes(0, len(artifact.items) + 1)
         self._text = GrowingRows(artifact.text)
         table = ItemTable.from_frame(artifact.item_frame)
         self.rules = ListRules(table, self.items, self._text.rows)
@@ -99,7 +100,6 @@ class Recommender:
 
     def _connect(self) -> None:
         """Make what consists of the parts that there are now."""
-        self._hashes: NDArray[np.int64] = tie_hash(torch.arange(len(self.items) + 1)).numpy()
         self._requests = RequestEncoder(self.histories, self.encoder, self._projected, self.cache)
         self._search = CandidateSearch(self.retriever, self.rules, self._text.rows, self._hashes)
         self._builder = ListBuilder(self.items, self.rules, self._search, self.popularity)
@@ -145,6 +145,8 @@ class Recommender:
                 other.reranker = self.reranker.with_text(other._text.rows, other.encoder)
             other.histories = self.histories.with_items(other.items)
             other.features.grow(len(other.items))
+            new = _hashes(len(self._hashes), len(other.items) + 1)
+            other._hashes = np.append(self._hashes, new)
         if (known[later] > 0).any():  # histories with these items have changed
             other.cache = HistoryCache(self.cache.max_bytes)
         other.rules = self.rules.with_items(other.items, item_idx, frame, other._text.rows)
@@ -271,6 +273,12 @@ class Recommender:
             return seen
         items = np.concatenate([seen.items, more]) if rules.exclude_seen else more
         return self.retriever.index.exclusion(items, mask)
+
+
+def _hashes(first: int, end: int) -> NDArray[np.int64]:
+    """``tie_hash`` of items from ``first`` up to ``end``."""
+    hashes: NDArray[np.int64] = tie_hash(torch.arange(first, end)).numpy()
+    return hashes
 
 
 def _check_top_k(requests: Sequence[Request]) -> None:

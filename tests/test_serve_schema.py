@@ -108,8 +108,9 @@ def test_every_answer_is_as_described(address: str) -> None:
 @pytest.mark.slow
 def test_without_a_key_nothing_is_changed(locked_address: str) -> None:
     answers = run_cases(locked_address, {"/admin": 100, **CHANGING, "/": 10})
-    behind = ("/admin", *CHANGING)
+    behind = ("/admin", "/features", *CHANGING)
     statuses = {status for path, status in answers if path.startswith(behind)}
     assert statuses <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
     for path in ("/admin/reload", "/events", "/items/{item_id}", "/users/{user_id}"):
         assert answers[path, 401] > 20
+    assert answers["/features", 401] > 5

@@ -89,8 +89,11 @@ def create_app(
         app.wrap(service.tracing.around)
     app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
+    # What is known of a user is told to fewer than what is recommended.
     app.include_router(
-        feature_routes(service), dependencies=list(checks.values()), responses=refusals
+        feature_routes(service),
+        dependencies=[Depends(gate.admit), *checks.values()],
+        responses=refusals,
     )
     if service.live is not None:
         app.include_router(live_routes(service.live, gate, service.telemetry))

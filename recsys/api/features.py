@@ -16,7 +16,9 @@ from recsys.schema import ITEM_ID, USER_ID, ExternalId
 
 def feature_routes(service: Service) -> APIRouter:
     """``GET /features``."""
-    responses: dict[int | str, dict[str, Any]] = {400: {"model": Error}}
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"model": Error} for code in (400, 401, 403)
+    }
     router = APIRouter(tags=["features"], responses=responses)
     integer_users, integer_items = service.holds_integer_users, service.holds_integer_items
 
@@ -66,7 +68,7 @@ def _row(frame: pd.DataFrame, index: int, key: str) -> dict[str, FeatureValue]:
     """The attributes in a row of a frame that is aligned to a vocabulary; none of index 0."""
     if not index:
         return {}
-    row = frame.drop(columns=key).iloc[index - 1]
+    row = frame.iloc[index - 1].drop(key)
     return _plain(dict(zip(map(str, row.index), row, strict=True)))
 
 

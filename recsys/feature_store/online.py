@@ -112,8 +112,9 @@ class OnlineFeatures:
             self._grow(num_items)
 
     def _grow(self, num_items: int) -> None:
-        missing = max(0, num_items + 1 - len(self._decayed))
-        self._decayed = np.pad(self._decayed, (0, missing))
+        missing = num_items + 1 - len(self._decayed)
+        if missing > 0:
+            self._decayed = np.pad(self._decayed, (0, missing))
 
     def decayed_popularity(self) -> Floats:
         """``decayed_events`` of all items as of the latest event: float64 [num_items + 1].

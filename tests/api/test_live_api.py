@@ -261,7 +261,7 @@ def test_features_are_those_of_log_and_events(client: TestClient) -> None:
     assert unknown["item"]["mean_value"] is unknown["user"]["mean_value"] is None
 
 
-def test_only_this_machine_or_a_key_changes_anything(
+def test_only_this_machine_or_a_key_changes_anything_or_reads_features(
     untrained_bundle: Path, tmp_path: Path
 ) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
@@ -271,8 +271,9 @@ def test_only_this_machine_or_a_key_changes_anything(
             client.post("/events", json={"events": [event]}),
             client.put("/items/1", json={"title": "x"}),
             client.delete("/users/1"),
+            client.get("/features?user_id=101"),  # tells of a user's life
         ]
-        assert [answer.status_code for answer in answers] == [403] * 3
+        assert [answer.status_code for answer in answers] == [403] * 4
         assert client.get("/recommend?user_id=101").status_code == 200
 
 
