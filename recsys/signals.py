@@ -161,7 +161,7 @@ class SignalExtractor:
         return total / others.sum(dim=2, keepdim=True).clamp(min=1)
 
     def _recent_popularity(self, history: HistoryBatch, candidates: Tensor) -> list[Tensor]:
-        """Popularity among all users around the time of the history's last event."""
+        """Popularity among all users in the time up to the history's last event."""
         now = history.timestamps.max(dim=1).values
         columns = []
         for days in _WINDOW_DAYS:
@@ -213,18 +213,19 @@ class _WindowCounts:
         self.times = torch.from_numpy(np.sort(shifted))
 
     def __call__(self, items: Tensor, now: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Events of items [B, K] in [now - width, now + width) seconds, and of all items: [B].
+        """Events of items [B, K] in [now - width, now) seconds, and of all items: [B].
 
-        A time far outside of the training data is taken for one just outside of it.
+        One-sided, since nothing is known of what comes after ``now`` when lists are served. A time
+        far outside of the training data is taken for one just outside of it.
         """
         time = (now - self.origin + self.margin).clamp(0, self.span + 2 * self.margin)
         key = items * self.stride + time[:, None]
-        return _between(self.keys, key, width), _between(self.times, time, width)
+        return _before(self.keys, key, width), _before(self.times, time, width)
 
 
-def _between(ordered: Tensor, center: Tensor, width: int) -> Tensor:
-    below = torch.searchsorted(ordered, center - width)
-    return (torch.searchsorted(ordered, center + width) - below).float()
+def _before(ordered: Tensor, end: Tensor, width: int) -> Tensor:
+    """How many values of the ordered ones lie in [end - width, end)."""
+    return (torch.searchsorted(ordered, end) - torch.searchsorted(ordered, end - width)).float()
 
 
 def _standardized(values: Tensor, mask: Tensor) -> Tensor:

@@ -60,11 +60,30 @@ def test_window_counts_equal_brute_force(times, now, days, data) -> None:
     count, total = windows(torch.tensor([[1, 2, 3]]), torch.tensor([now]), width)
     # Far outside of the training data, the window is the one just beyond its border.
     near = min(max(now, min(times) - 60 * DAY), max(times) + 60 * DAY)
-    inside = [near - width <= time < near + width for time in times]
+    inside = [near - width <= time < near for time in times]
     hits = [item for item, hit in zip(items, inside, strict=True) if hit]
     expected = [hits.count(item) for item in (1, 2, 3)]
     assert count[0].tolist() == expected
     assert total.tolist() == [sum(inside)]
+
+
+def test_signals_do_not_change_by_what_comes_after_the_last_event_of_the_history() -> None:
+    """The windows of a history that ends at 40 days do not see the events from then on."""
+    now = 40 * DAY
+    users, items = np.array([1, 2, 2, 3, 3, 3]), np.array([1, 2, 3, 2, 3, 3])
+    before = np.array([now, now - 1, now - 5 * DAY])
+    windows = [n for n, name in enumerate(signal_names(1)) if name.endswith("d")]
+    assert len(windows) == 6
+
+    def signals(later: list[int]) -> torch.Tensor:
+        histories = Histories.from_indices(users, items, np.array([*before, *later]), 3)
+        extractor = extractor_of(histories)
+        batch = histories.pad(np.array([1]))
+        return extractor.signals(batch, torch.tensor([[2, 3]]), torch.zeros(1, 2, 1))[..., windows]
+
+    expected = signals([now, now + DAY // 2, now + 3 * DAY])
+    assert torch.equal(expected, signals([now + 50 * DAY, now + 70 * DAY, now + 90 * DAY]))
+    assert not torch.equal(expected, signals([now - DAY // 2, now - DAY // 2, now]))
 
 
 def test_a_row_does_not_depend_on_its_batch_or_on_empty_slots(histories, extractor) -> None:
