@@ -16,12 +16,14 @@ from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
+from recsys.feature_store.definitions import HALF_LIFE_DAYS
 from recsys.features import ContentFeatures
 from recsys.index import CandidateIndex
 from recsys.item_graph import ItemGraph
 from recsys.list_scorer import can_export, export_list_scorer
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
+from recsys.models.new_users import NewUserSettings
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.pair_signals import PAIR_NAMES
 from recsys.schema import ITEM_ID, USER_ID
@@ -77,6 +79,14 @@ class Artifact:
         if names is None:  # a bundle of before they were noted
             names = Catalog.from_frame(self.item_frame, self.items).attribute_names
         return names
+
+    @cached_property
+    def new_users(self) -> NewUserSettings:
+        """How users are served whom training has not seen."""
+        fitted = self.manifest.get("new_users")
+        if fitted is None:  # a bundle of before they were fitted
+            return NewUserSettings(gate=None, half_life_days=HALF_LIFE_DAYS)
+        return NewUserSettings.from_manifest(fitted)
 
     @property
     def max_query_history(self) -> int:

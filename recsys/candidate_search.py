@@ -9,6 +9,8 @@ from torch import Tensor
 
 from recsys.index import Exclusion
 from recsys.list_rules import ListRules, RankedItems
+from recsys.models.new_users import NewUserBlend
+from recsys.popularity import Popularity
 from recsys.ranking import order, top_k
 from recsys.request import Request
 from recsys.retriever import Retriever
@@ -16,16 +18,30 @@ from recsys.retriever import Retriever
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
+# Of each kind, so that what is good by both is among them.
+_MIN_DEPTH = 200
+
 
 class CandidateSearch:
     """Searches one state of the catalogue.
 
     Args:
         retriever: with the index. rules: of the same items. text: float32 [N + 1, T]. hashes:
-            int64 [N + 1], ``tie_hash`` of the items.
+            int64 [N + 1], ``tie_hash`` of the items. popularity: of the items. blend: of it with
+            the scores; None where it has no share in any.
     """
 
-    def __init__(self, retriever: Retriever, rules: ListRules, text: Tensor, hashes: Items) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        rules: ListRules,
+        text: Tensor,
+        hashes: Items,
+        popularity: Popularity,
+        blend: NewUserBlend | None,
+    ) -> None:
+        self.popularity = popularity
+        self.blend = blend
         self.retriever = retriever
         self.rules = rules
         self.text = text
@@ -37,6 +53,7 @@ class CandidateSearch:
         queries: Scores,
         excluded: Sequence[Exclusion],
         limits: NDArray[np.int64],
+        popular_shares: Sequence[float],
     ) -> tuple[Scores, Items]:
         """Scores and items [B, K] of each request's best candidates; -inf and 0 where none.
 
@@ -45,6 +62,7 @@ class CandidateSearch:
             limits: int64 [B], how many candidates each gets. A row's candidates must not depend on
                 how many a neighbour in the batch asked for, since signals are standardised within a
                 list.
+            popular_shares: [B], of popularity in the scores.
         """
         wanted = int(limits.max())
         scores, item_idx = self.retriever.index.search(queries, wanted, excluded)
@@ -52,6 +70,10 @@ class CandidateSearch:
             if request.text_vector is not None:
                 scores[row], item_idx[row] = self._by_text(
                     queries[row], request.text_vector, excluded[row], wanted
+                )
+            elif popular_shares[row]:
+                scores[row], item_idx[row] = self._blended(
+                    queries[row], excluded[row], wanted, popular_shares[row]
                 )
         beyond = np.arange(wanted) >= limits[:, None]
         scores[beyond], item_idx[beyond] = -np.inf, 0
@@ -90,6 +112,25 @@ class CandidateSearch:
         missing = (0, k - best.shape[1])
         best = torch.nn.functional.pad(best, missing, value=-torch.inf)
         return best[0].numpy(), torch.nn.functional.pad(items, missing)[0].numpy()
+
+    def _blended(
+        self, query: Scores, excluded: Exclusion, k: int, share: float
+    ) -> tuple[Scores, Items]:
+        """Scores and items [k], of the best by stage 1 and of the most popular."""
+        assert self.blend is not None
+        depth = max(k, _MIN_DEPTH)
+        _, by_score = self.retriever.index.search(query[None], depth, [excluded])
+        popular, _ = self.popularity.ranked(len(self.retriever.index))
+        popular = popular[: depth + len(excluded.items)]
+        popular = popular[~np.isin(popular, excluded.items)][:depth]
+        items = np.union1d(by_score[by_score > 0], popular)
+        own = torch.from_numpy(query)
+        by_tower = self.retriever.tower_scores(own[None], torch.from_numpy(items)[None])
+        popularity = torch.from_numpy(self.popularity.standardized(items))
+        scores = self.blend.scores(own, by_tower[0].sum(dim=1), popularity, share).numpy()
+        best = order(scores, self.hashes[items])[:k]
+        missing = (0, k - len(best))
+        return np.pad(scores[best], missing, constant_values=-np.inf), np.pad(items[best], missing)
 
     def _put_in(
         self, named: Items, query: Scores, excluded: Exclusion, item_idx: Items, scores: Scores

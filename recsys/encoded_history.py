@@ -42,7 +42,7 @@ class EncodedHistory(NamedTuple):
     stage 2 attends to, left-aligned, the rest 0. recent_age: float32 [L]; see ``RankingBatch``.
     memory: of ``attention_memory``, for an exported stage 2; else empty. features: of the
     candidates that were re-ranked last; None where there were none. version: of the user's events,
-    see ``UserEvents``.
+    see ``UserEvents``. popular_share: of popularity in the scores, see ``NewUserBlend``.
     """
 
     events: HistoryBatch
@@ -53,6 +53,7 @@ class EncodedHistory(NamedTuple):
     memory: Sequence[NDArray[np.float32]]
     features: ListFeatures | None = None
     version: int = 0
+    popular_share: float = 0.0
 
     @property
     def num_bytes(self) -> int:

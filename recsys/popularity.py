@@ -22,7 +22,13 @@ class Popularity:
 
     def __init__(self, features: OnlineFeatures) -> None:
         self.features = features
-        self._ranked = self._computed()
+        self._ranked, self._standardized = self._computed()
+
+    def standardized(self, item_idx: Items) -> Scores:
+        """How popular items are, in deviations from the average item: float32, as the items."""
+        known = self._standardized
+        found: Scores = known[np.where(item_idx < len(known), item_idx, 0)]
+        return found
 
     def ranked(self, num_items: int) -> tuple[Items, Scores]:
         """Items int64 [num_items] of a catalogue of so many, and their scores float32."""
@@ -37,10 +43,21 @@ class Popularity:
 
     def refresh(self) -> None:
         """Take in what the features know now."""
-        self._ranked = self._computed()
+        self._ranked, self._standardized = self._computed()
 
-    def _computed(self) -> tuple[Items, Scores]:
+    def _computed(self) -> tuple[tuple[Items, Scores], Scores]:
         events = self.features.decayed_popularity()
         hashes = tie_hash(torch.arange(len(events))).numpy()
         items = order(events[1:], hashes[1:]).astype(np.int64) + 1
-        return items, events[items].astype(np.float32)
+        return (items, events[items].astype(np.float32)), standardized(events)
+
+
+def standardized(counts: NDArray[np.float64]) -> Scores:
+    """Counts of items 1..N in deviations from their mean: float32 [N + 1].
+
+    Entry 0, for items without events, is what a count of 0 gives.
+    """
+    mean, deviation = counts[1:].mean(), max(float(counts[1:].std()), 1e-12)
+    found: Scores = ((counts - mean) / deviation).astype(np.float32)
+    found[0] = -mean / deviation
+    return found

@@ -23,6 +23,7 @@ from recsys.list_builder import ListBuilder
 from recsys.list_rules import ListRules
 from recsys.live_items import ItemProjector
 from recsys.models.cross_encoder import CrossEncoder
+from recsys.models.new_users import NewUserBlend, opening_lift
 from recsys.onnx_reranker import OnnxReranker
 from recsys.popularity import Popularity
 from recsys.ranking import order, tie_hash
@@ -80,8 +81,15 @@ class Recommender:
         self.reranker: Reranker | None = None
         if stage2 is not None:
             self.encoder, self.reranker = _reranking(stage2, self.retriever, device)
-        self.features = OnlineFeatures(artifact.histories, len(artifact.items))
+        new_users = artifact.new_users
+        self.features = OnlineFeatures(
+            artifact.histories, len(artifact.items), new_users.half_life_days
+        )
         self.popularity = Popularity(self.features)
+        self._blend = None
+        if new_users.gate is not None:
+            lift = opening_lift(artifact.histories, len(artifact.items))
+            self._blend = NewUserBlend(new_users.gate, lift, self.retriever.embeddings)
         self._titles: list[str] = artifact.item_frame[TITLE].tolist()
         self._hashes = _hashes(0, len(artifact.items) + 1)
         self._text = GrowingRows(artifact.text)
@@ -100,8 +108,17 @@ class Recommender:
 
     def _connect(self) -> None:
         """Make what consists of the parts that there are now."""
-        self._requests = RequestEncoder(self.histories, self.encoder, self._projected, self.cache)
-        self._search = CandidateSearch(self.retriever, self.rules, self._text.rows, self._hashes)
+        self._requests = RequestEncoder(
+            self.histories, self.encoder, self._projected, self.cache, self._blend
+        )
+        self._search = CandidateSearch(
+            self.retriever,
+            self.rules,
+            self._text.rows,
+            self._hashes,
+            self.popularity,
+            self._blend,
+        )
         self._builder = ListBuilder(self.items, self.rules, self._search, self.popularity)
 
     @cached_property
@@ -204,7 +221,8 @@ class Recommender:
                 self._excluded(request, one.seen)
                 for request, one in zip(requests, histories, strict=True)
             ]
-            scores, item_idx = self._search.search(requests, queries, excluded, limits)
+            shares = [one.popular_share for one in histories]
+            scores, item_idx = self._search.search(requests, queries, excluded, limits, shares)
         return Retrieved(requests, keys, histories, excluded, item_idx, scores)
 
     def rerank(self, retrieved: Retrieved, *, watch: Watch = unwatched) -> list[RankedList]:
@@ -220,9 +238,12 @@ class Recommender:
         with watch("rerank"):
             features = self._requests.features(self.reranker, retrieved)
             scores = self.reranker.scores(retrieved.histories, features)
-            by_text = [request.text_vector is not None for request in retrieved.requests]
-            # Stage 2 has learned nothing of wishes: their lists stay as they are.
-            scores[by_text] = retrieved.scores[by_text, : scores.shape[1]]
+            # Stage 2 has learned nothing of wishes, nor of newcomers: their lists stay as they are.
+            as_found = [
+                request.text_vector is not None or history.popular_share > 0
+                for request, history in zip(retrieved.requests, retrieved.histories, strict=True)
+            ]
+            scores[as_found] = retrieved.scores[as_found, : scores.shape[1]]
         with watch("rules"):
             item_idx = item_idx[:, : scores.shape[1]]
             wanted = max(
@@ -232,7 +253,7 @@ class Recommender:
             best = order(scores, self._hashes[item_idx])[:, :wanted]
             item_idx = np.take_along_axis(item_idx, best, axis=1)
             scores = np.take_along_axis(scores, best, axis=1)
-            sources: list[Source] = ["retrieved" if own else "reranked" for own in by_text]
+            sources: list[Source] = ["retrieved" if own else "reranked" for own in as_found]
             return self._builder.lists(retrieved, item_idx, scores, sources)
 
     def as_retrieved(self, retrieved: Retrieved) -> list[RankedList]:

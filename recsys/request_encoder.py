@@ -7,11 +7,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.encoded_history import EncodedHistory, HistoryCache, HistoryEncoder, ListFeatures
+from recsys.models.new_users import NewUserBlend
 from recsys.request import Request
 from recsys.reranker import Reranker
 from recsys.retrieved import Retrieved
 from recsys.schema import ExternalId
 from recsys.user_histories import UserHistories
+
+MIN_SHARE = 0.02
+"""Of popularity: with less of it a list is hardly another one, and is left to the stages."""
 
 
 class RequestEncoder:
@@ -20,7 +24,7 @@ class RequestEncoder:
     Args:
         histories: of the users. encoder: of histories. project: from a text vector float32 [T] to
             what the towers make of it, float [1, D'], see ``ItemProjector``. cache: what is kept of
-            stored users.
+            stored users. blend: for users whom training has not seen; None leaves them to stage 1.
     """
 
     def __init__(
@@ -29,11 +33,13 @@ class RequestEncoder:
         encoder: HistoryEncoder,
         project: Callable[[NDArray[np.float32]], Tensor],
         cache: HistoryCache,
+        blend: NewUserBlend | None,
     ) -> None:
         self.histories = histories
         self.encoder = encoder
         self.project = project
         self.cache = cache
+        self.blend = blend
 
     def encoded(
         self, requests: Sequence[Request]
@@ -49,7 +55,9 @@ class RequestEncoder:
         rows = [row for row, one in enumerate(found) if one is None]
         if rows:
             for row, one in zip(rows, self._encoded([requests[r] for r in rows]), strict=True):
-                encoded = found[row] = one._replace(version=versions[row])
+                share = self._popular_share(requests[row], known[row], one)
+                encoded = one._replace(version=versions[row], popular_share=share)
+                found[row] = encoded
                 if (key := keys[row]) is not None:
                     self.cache.put(key, encoded)
         return keys, [one for one in found if one is not None]
@@ -61,6 +69,14 @@ class RequestEncoder:
                 batch = self.histories.batch([request])
                 (encoded[row],) = self.encoder.encode(batch, self.project(request.text_vector))
         return encoded
+
+    def _popular_share(self, request: Request, user: int, history: EncodedHistory) -> float:
+        """Of popularity in the scores: of histories that training has seen, none."""
+        is_new = user == 0 or request.history is not None
+        if self.blend is None or not is_new or request.text_vector is not None:
+            return 0.0
+        share = self.blend.share(history.events.item_idx[history.events.mask])
+        return share if share >= MIN_SHARE else 0.0
 
     def features(self, reranker: Reranker, retrieved: Retrieved) -> list[ListFeatures]:
         """What stage 2 reads of each list; of stored users, kept for their next lists.

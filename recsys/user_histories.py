@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.histories import Histories
+from recsys.data.histories import Histories, end_of_log
 from recsys.data.user_attributes import encode_attributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.request import Request, UserEvents
@@ -16,6 +17,8 @@ from recsys.schema import ExternalId, HistoryBatch
 
 Items = NDArray[np.int64]
 
+# More than there are items: a pair is one number.
+_STRIDE = 1 << 32
 _NO_ITEMS: Items = np.zeros(0, np.int64)
 
 
@@ -33,7 +36,7 @@ class UserHistories:
         self.users = users
         self.items = items
         self.attribute_names = attribute_names
-        self._latest_event = int(log.timestamps.max(initial=0))
+        self.end_of_log = end_of_log(log)
 
     def with_items(self, items: Vocabulary) -> "UserHistories":
         """For more items; this object stays as it is."""
@@ -48,6 +51,23 @@ class UserHistories:
         return [
             0 if r.user_id is None or r.events.forgets_log else known[r.user_id] for r in requests
         ]
+
+    def are_since(self, user_idx: Items, item_idx: Items, times: Items) -> NDArray[np.bool_]:
+        """Which events [n] the log does not have: bool [n].
+
+        Those after its end, and those that came late: from before it, of a user and an item that it
+        does not have together.
+        """
+        keys = self._logged_pairs
+        pairs = user_idx * _STRIDE + item_idx
+        places = np.minimum(np.searchsorted(keys, pairs), max(len(keys) - 1, 0))
+        is_logged = (user_idx > 0) & (keys[places] == pairs if len(keys) else False)
+        found: NDArray[np.bool_] = (times > self.end_of_log) | ~is_logged
+        return found
+
+    @cached_property
+    def _logged_pairs(self) -> Items:
+        return np.sort(self.log.user_idx * _STRIDE + self.log.item_idx)
 
     def batch(self, requests: Sequence[Request]) -> HistoryBatch:
         """Padded histories [B, L], in time order."""
@@ -96,7 +116,7 @@ class UserHistories:
             items = self.known_items(request.history)
             # Without times of their own, the events count as a sitting that ends now, where "now"
             # is the end of the training data.
-            return items, self._latest_event - np.arange(len(items) - 1, -1, -1)
+            return items, self.end_of_log - np.arange(len(items) - 1, -1, -1)
         return self._with_later(user, request.events)
 
     def _with_later(self, user: int, events: UserEvents) -> tuple[Items, Items]:
@@ -104,7 +124,7 @@ class UserHistories:
         later = self.items.encode(events.item_ids)
         # What the models know of time ends with the training data: what has come in since counts
         # as a sitting at its end.
-        later_times = np.minimum(np.array(events.timestamps, np.int64), self._latest_event)
+        later_times = np.minimum(np.array(events.timestamps, np.int64), self.end_of_log)
         own = slice(self.log.offsets[user], self.log.offsets[user + 1])
         items = np.concatenate([self.log.item_idx[own], later[later > 0]])
         times = np.concatenate([self.log.timestamps[own], later_times[later > 0]])

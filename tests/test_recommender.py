@@ -1,5 +1,7 @@
 """The one inference path, on bundles with random weights: what may never happen, never happens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
+from recsys.models.new_users import NewUserGate, NewUserSettings
 from recsys.recommender import BATCH_SIZE, Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
@@ -184,3 +187,74 @@ def test_string_ids(string_id_recommender: Recommender) -> None:
 def test_top_k_below_one_is_refused(untrained_recommender: Recommender, top_k: int) -> None:
     with pytest.raises(InputError, match=f"top_k.* found {top_k}"):
         untrained_recommender.recommend([Request(top_k=top_k, user_id=107)])
+
+
+def with_gate(recommender: Recommender, bias: float) -> Recommender:
+    """The same bundle with a gate whose share of popularity is sigmoid(bias) for all new users."""
+    settings = NewUserSettings(NewUserGate(bias, 0.0, 0.0), half_life_days=None)
+    manifest = {**recommender.manifest, "new_users": settings.to_manifest()}
+    return Recommender(replace(recommender.artifact, manifest=manifest))
+
+
+def test_lists_of_new_users_are_blended_with_popularity(
+    untrained_recommender: Recommender,
+) -> None:
+    recommender = with_gate(untrained_recommender, bias=0.5)
+    request = Request(top_k=12, user_id=999, history=[1001, 1004, 1010])
+    (answer,) = recommender.recommend([request])
+    assert answer.source == "retrieved"
+
+    (without,) = untrained_recommender.recommend(
+        [Request(top_k=1000, history=request.history)], rerank=False
+    )
+    items = recommender.items.encode(without.item_ids)
+    history = recommender.histories.batch([request])
+    everything = recommender.retriever.encode(history) @ recommender.retriever.embeddings[1:].T
+    counts = recommender.histories.log.item_counts(len(recommender.items))[1:]
+    popularity = (counts - counts.mean()) / max(counts.std(), 1e-12)
+    share = 1 / (1 + np.exp(-0.5))
+    scale = float(everything.std()) * popularity[items - 1]
+    expected = (1 - share) * without.scores + share * (float(everything.mean()) + scale)
+    by_item = dict(zip(without.item_ids, expected.tolist(), strict=True))
+    np.testing.assert_allclose(answer.scores, [by_item[i] for i in answer.item_ids], rtol=1e-4)
+    np.testing.assert_allclose(answer.scores, np.sort(expected)[::-1][:12], rtol=1e-4)
+
+
+def test_users_of_the_training_log_and_wishes_are_not_blended(
+    untrained_recommender: Recommender,
+) -> None:
+    recommender = with_gate(untrained_recommender, bias=9.0)
+    known = Request(top_k=10, user_id=107)
+    attributes = Request(top_k=10, context={})
+    before = untrained_recommender.recommend([known, attributes])
+    after = recommender.recommend([known, attributes])
+    assert [one.item_ids for one in before] == [one.item_ids for one in after]
+    assert after[0].source == "reranked"
+
+
+def test_with_nothing_but_popularity_the_list_is_the_popular_one(
+    untrained_recommender: Recommender,
+) -> None:
+    recommender = with_gate(untrained_recommender, bias=40.0)
+    history = [1001, 1004]
+    (answer,) = recommender.recommend([Request(top_k=20, history=history)])
+    (popular,) = recommender.recommend([Request(top_k=20, user_id=999, exclude=history)])
+    assert popular.source == "popular"
+    assert answer.item_ids == popular.item_ids
+
+
+def test_an_event_in_the_future_does_not_make_popularity_fade(
+    untrained_recommender: Recommender,
+) -> None:
+    """One row of the log is from 2096: order and counts of all other items stay."""
+    artifact = untrained_recommender.artifact
+    times = artifact.histories.timestamps.copy()
+    late = int(times.argmax())
+    times[late] = 4_000_000_000
+    histories = replace(artifact.histories, timestamps=times)
+    told = Recommender(replace(artifact, histories=histories))
+    request = Request(top_k=1000, user_id=999)
+    other = untrained_recommender.items.decode(artifact.histories.item_idx[[late]])[0]
+    (before,), (after,) = untrained_recommender.recommend([request]), told.recommend([request])
+    assert [i for i in before.item_ids if i != other] == [i for i in after.item_ids if i != other]
+    assert told.histories.end_of_log < 2_000_000_000

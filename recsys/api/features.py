@@ -44,8 +44,8 @@ async def _add_user(service: Service, found: Features, user_id: ExternalId) -> N
     (user,) = [0] if events.forgets_log else recommender.users.encode([user_id]).tolist()
     times = np.array(events.timestamps, np.int64)
     ratings = np.array(events.ratings, np.float64)
-    # Those from before the end of the training log are taken for part of it, as items' are.
-    later = times > recommender.features.end_of_log
+    items = recommender.items.encode(events.item_ids)
+    later = recommender.histories.are_since(np.full(len(times), user), items, times)
     known = recommender.features.user(user, times[later], ratings[later], found.as_of)
     found.user = _plain(known) | _row(recommender.artifact.user_frame, user, USER_ID)
     if not is_known:

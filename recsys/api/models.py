@@ -181,13 +181,15 @@ class ModelStore:
 
 
 def _count(recommender: Recommender, events: Collection[Event]) -> None:
-    """Those from before the end of the training log are taken for part of it."""
+    """Those that the training log has are counted already."""
     features = recommender.features
     item_idx = recommender.items.encode(event.item_id for event in events)
+    user_idx = recommender.users.encode(event.user_id for event in events)
     times = np.array([event.timestamp for event in events], np.int64)
     ratings = [rating_of(event.type, event.value) for event in events]
     values = np.array(ratings, np.float64)  # None becomes NaN
-    kept = (item_idx > 0) & (times > features.end_of_log)
+    is_new = recommender.histories.are_since(user_idx, item_idx, times)
+    kept = (item_idx > 0) & is_new
     features.add(item_idx[kept], times[kept], values[kept])
 
 

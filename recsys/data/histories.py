@@ -1,5 +1,6 @@
 """Time-ordered histories as flat arrays with offsets (CSR), and their padding."""
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,6 +142,16 @@ class Histories:
             timestamps = np.where(mask, self.timestamps[source], 0)
         arrays = (item_idx, timestamps, mask, self.context[user_idx])
         return HistoryBatch(*(torch.from_numpy(array) for array in arrays))
+
+
+def end_of_log(histories: Histories) -> int:
+    """The time of the latest event, in unix seconds; 0 without events.
+
+    Events in the future, which a wrong clock has written, do not end it unless all are such.
+    """
+    times = histories.timestamps
+    past = times[times <= time.time()]
+    return int((past if len(past) else times).max(initial=0))
 
 
 def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:

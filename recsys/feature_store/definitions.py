@@ -6,6 +6,7 @@ An event at the very time does not count: a training row never sees itself, nor 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +80,17 @@ def decayed_events(
     """Events, each counted by 0.5 ** (age / half-life)."""
     start, end = events.offsets[entity], events.position(entity, as_of)
     rows, positions = _ranges(start, end)
-    age = (as_of[rows] - events.times[positions]) / SECONDS_PER_DAY
-    weights = 0.5 ** (age / half_life_days)
+    weights = decay(as_of[rows] - events.times[positions], half_life_days)
     return np.bincount(rows, weights, minlength=len(entity)).astype(np.float64)
+
+
+def decay(seconds: Any, half_life_days: float | None) -> Any:
+    """What events of this age, a number or an array, still count: halved every half-life.
+
+    None halves nothing.
+    """
+    ages = np.asarray(seconds) / SECONDS_PER_DAY
+    return np.ones_like(ages) if half_life_days is None else 0.5 ** (ages / half_life_days)
 
 
 def _sums(events: GroupedEvents, values: Floats, entity: Ints, as_of: Ints) -> Floats:

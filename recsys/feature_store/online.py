@@ -4,18 +4,17 @@ import threading
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.histories import Histories
+from recsys.data.histories import Histories, end_of_log
 from recsys.feature_store.definitions import (
     HALF_LIFE_DAYS,
     ITEM_FEATURES,
-    SECONDS_PER_DAY,
     USER_FEATURES,
     computed,
+    decay,
 )
 from recsys.feature_store.grouped import GroupedEvents
 
@@ -27,21 +26,27 @@ class OnlineFeatures:
     """Features of items, kept up to date, and of users, whose events come with the question.
 
     Args:
-        log: the training events, of items 1..num_items.
+        log: the training events, of items 1..num_items. half_life_days: of an event in
+            ``decayed_popularity``; None counts all alike.
 
     Methods are safe to call from several threads.
     """
 
-    def __init__(self, log: Histories, num_items: int) -> None:
+    def __init__(
+        self, log: Histories, num_items: int, half_life_days: float | None = HALF_LIFE_DAYS
+    ) -> None:
         self._log = log
+        self._half_life = half_life_days
         self._items = GroupedEvents.from_arrays(
             log.item_idx, log.timestamps, log.ratings, num_items + 1
         )
-        self.end_of_log = int(log.timestamps.max(initial=0))
-        # ``decayed_events`` of all items as of the latest event, kept up to date.
+        self.end_of_log = end_of_log(log)
+        # Decayed events of all items as of the latest one, kept up to date. A clock that is years
+        # ahead must not have all else fade at once.
         self._latest = self.end_of_log
+        ages = np.maximum(self._latest - log.timestamps, 0)
         self._decayed: Floats = np.bincount(
-            log.item_idx, _decay(self._latest - log.timestamps), minlength=num_items + 1
+            log.item_idx, decay(ages, half_life_days), minlength=num_items + 1
         ).astype(np.float64)
         # By item, in 16 bytes an event.
         self._later: dict[int, tuple[array[int], array[float]]] = {}
@@ -57,12 +62,11 @@ class OnlineFeatures:
                 own_times.append(at)
                 own_values.append(value)
             self._grow(int(item_idx.max(initial=0)))
-            # A sender's clock that is years ahead must not have all else fade at once.
             times = np.minimum(times, int(time.time()))
             latest = max(self._latest, int(times.max(initial=0)))
-            self._decayed *= _decay(latest - self._latest)
+            self._decayed *= decay(latest - self._latest, self._half_life)
             self._latest = latest
-            np.add.at(self._decayed, item_idx, _decay(latest - times))
+            np.add.at(self._decayed, item_idx, decay(latest - times, self._half_life))
 
     def user(self, user: int, times: Ints, values: Floats, as_of: int) -> dict[str, float]:
         """A user's features, by name.
@@ -117,13 +121,9 @@ class OnlineFeatures:
             self._decayed = np.pad(self._decayed, (0, missing))
 
     def decayed_popularity(self) -> Floats:
-        """``decayed_events`` of all items as of the latest event: float64 [num_items + 1].
+        """Events of all items, decayed as of the latest one: float64 [num_items + 1].
 
         In the time of what has come in since training, not of the log.
         """
         with self._lock:
             return self._decayed.copy()
-
-
-def _decay(seconds: Any) -> Any:
-    return 0.5 ** (seconds / SECONDS_PER_DAY / HALF_LIFE_DAYS)

@@ -24,6 +24,7 @@ from recsys.retriever import Retriever
 from recsys.schema import ExternalId
 from recsys.training.callbacks import Curves
 from recsys.training.folds import CandidateLists, out_of_fold_lists
+from recsys.training.new_users import fit_new_users
 from recsys.training.stage1 import (
     BuildIndex,
     RetrievalRecipe,
@@ -69,6 +70,14 @@ def train_stage1(
     refit = replace(run, folder=run.folder / "refit")
     two_tower = fit_two_tower(recipe, epochs, data.train, text, attributes, refit)
     retriever = build_retriever(two_tower, build_index, recipe.max_history)
+    without_newcomers = replace(run, folder=run.folder / "new_users")
+    new_users = fit_new_users(
+        data.train,
+        len(data.items),
+        lambda rest: fit_two_tower(recipe, epochs, rest, text, attributes, without_newcomers),
+        recipe.max_history,
+        recipe.seed,
+    )
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -82,6 +91,7 @@ def train_stage1(
             "user_attributes": data.user_attributes,
             "item_attributes": data.catalog.attribute_names,
             "stage1": dict(stage1_config),
+            "new_users": new_users.to_manifest(),
             "cross_encoder": None,
         },
         users=data.users,
@@ -156,14 +166,14 @@ def train_stage2(
     stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
     kept = (
         *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
-        *("user_attributes", "stage1", "text"),
+        *("user_attributes", "stage1", "text", "new_users"),
     )
     bundle = save_artifact(
         destination.root,
         destination.name,
         manifest={
             **destination.manifest,
-            **{key: stage1.manifest[key] for key in kept},
+            **{key: stage1.manifest[key] for key in kept if key in stage1.manifest},
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,
