@@ -8,7 +8,6 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 
-from recsys.bundle import files as bundle_module
 from recsys.bundle import (
     add_file,
     list_bundles,
@@ -17,6 +16,7 @@ from recsys.bundle import (
     write_bundle,
     write_metrics,
 )
+from recsys.bundle import files as bundle_module
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.index_builders import FlatIndexBuilder

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -10,12 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.core.locks import Lock
 from recsys.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LATEST = "latest"
 
@@ -30,17 +27,19 @@ def unfinished(root: Path, name: str) -> Iterator[Path]:
 
     What killed writers of the same name have left behind goes, too.
     """
-    for left in root.glob(f"{_escaped(f'.{name}.')}*partial"):
-        with _locked(left) as locked:
-            if locked:
-                _remove(left)
+    for left in root.glob(f"{glob.escape(f'.{name}.')}*partial"):
+        lock = Lock(left)
+        if lock.held:
+            _remove(left)
+        lock.release()
     partial = root / f".{name}.{secrets.token_hex(4)}.partial"
     partial.mkdir()
+    lock = Lock(partial)
     try:
-        with _locked(partial):
-            yield partial
+        yield partial
     finally:
         _remove(partial)
+        lock.release()
 
 
 def put_in_place(partial: Path, bundle: Path) -> None:
@@ -104,30 +103,8 @@ def _exchange(one: Path, other: Path) -> bool:
     return done == 0
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock, which ends with the process; False when another one holds it."""
-    descriptor, held = None, True
-    try:
-        if fcntl is not None:
-            descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked, or gone
-        held = False
-    try:
-        yield held
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _escaped(name: str) -> str:
-    """For ``glob``."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
