@@ -58,11 +58,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         stage1_bundle, stage1 = pipeline.find_stage1(Path(cfg.bundle))
         # The folds must be trained exactly as the stage 1 that is served was.
         recipe, build_index = stored_recipe(stage1)
-        read["the stage 1"] = stage1["version"]
+        read["stage 1"] = stage1["version"]
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = load_data(cfg)
     use_threads(chosen_threads(cfg.threads, len(data.items)))
-    read["the rows"] = data.content_hash()
+    read["rows"] = data.content_hash()
     if 1 not in stages:
         pipeline.check_same_data(stage1_bundle, stage1, data)
     name = f"{cfg.data.name}-stage{cfg.stage}" if cfg.name is None else str(cfg.name)

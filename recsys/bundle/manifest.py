@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.core.bounded import parse_json, read_bounded
-from recsys.core.names import is_plain_name
+from recsys.core.names import is_plain_name, plain_name
 from recsys.core.settings import shown
 from recsys.errors import InputError
 
@@ -47,7 +47,8 @@ def full_manifest(name: str, given: Mapping[str, Any], folder: Path) -> Manifest
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the bundle in ``path``, itself checked, the other files not.
 
-    Names in it are plain names: of files within the folder, and of the data set.
+    Names in it are plain names: of files within the folder, and of the data set, which gets another
+    one where its own is none.
 
     Raises:
         InputError: when it is missing, damaged, of another format, or names what it must not.
@@ -84,17 +85,17 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(expected, changed, again)
     for what, found in _misnamed(manifest):
         raise InputError(f"{expected} with {what}", found, again)
+    if "dataset" in manifest:  # the event store's file is called after it
+        manifest["dataset"] = plain_name(manifest["dataset"])
     return manifest
 
 
 def _misnamed(manifest: Manifest) -> list[tuple[str, str]]:
     """What is wrong with the names and the files of a manifest: expected and found, in words."""
     wrong = []
-    version, data_set = manifest.get("version"), manifest.get("dataset", "data")
+    version = manifest.get("version")
     if not isinstance(version, str) or not version.isprintable() or len(version) > 300:
         wrong.append(("a version of one line", shown(version)))
-    if not is_plain_name(data_set):
-        wrong.append(("a plain name of its data set", shown(data_set)))
     files = manifest.get("files")
     if not isinstance(files, dict) or not 0 < len(files) <= _MAX_FILES:
         return [*wrong, (f"1 to {_MAX_FILES} files by name", shown(files))]

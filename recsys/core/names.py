@@ -3,6 +3,7 @@
 The one place that decides which will do, wherever a name comes from: a manifest or a command line.
 """
 
+import hashlib
 from typing import TypeGuard
 
 from recsys.errors import InputError
@@ -39,3 +40,10 @@ def check_plain_name(name: object, of: str, remedy: str) -> str:
             remedy,
         )
     return name
+
+
+def plain_name(name: object) -> str:
+    """The name itself if it will do, else one that is made of it: the same for the same name."""
+    if is_plain_name(name):
+        return name
+    return f"data-{hashlib.sha256(repr(name).encode('utf-8', 'backslashreplace')).hexdigest()[:12]}"

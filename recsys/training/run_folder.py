@@ -114,7 +114,7 @@ def _interrupted(logs: Path, digest: str, inputs: Mapping[str, str]) -> RunFolde
         others = [what for what, digest in inputs.items() if read.get(what) != digest]
         if others:
             raise InputError(
-                f"{' and '.join(others)} as the interrupted run {folder.name} had",
+                f"the {' and '.join(others)} that the interrupted run {folder.name} has read",
                 f"other {' and '.join(others)}",
                 "restore what has changed since, or leave out resume=true to start anew",
             )
