@@ -3,6 +3,7 @@
 Hydra ends here: everything that ``train`` calls takes plain objects.
 """
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise InputError("stage to be 1, 2 or all", repr(cfg.stage), "e.g. python train.py stage=1")
     if not 0 <= cfg.seed < 2**32:
         raise InputError("seed between 0 and 2**32 - 1", str(cfg.seed), "e.g. seed=0")
+    check_names(cfg)
     # Imported here, so that --help and mistyped overrides answer without loading torch.
     from functools import partial
     from pathlib import Path
@@ -34,23 +36,37 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from recsys.baselines import fit_all
-    from recsys.bundle import read_manifest
+    from recsys.bundle import make_latest
+    from recsys.core.threads import chosen_threads, use_threads
     from recsys.text.cache import EmbeddingCache
     from recsys.training import pipeline
     from recsys.training.finish import write_results, write_tensorboard
     from recsys.training.run_folder import open_run
     from recsys.training.stage1 import Run
+    from recsys.training.stored_recipe import stored_recipe
 
     started = time.perf_counter()
+    use_threads(chosen_threads(cfg.threads, 0))
     pl.seed_everything(cfg.seed, verbose=False)
     root, stages = Path(cfg.output_dir), STAGES[str(cfg.stage)]
-    stage1_bundle = Path(cfg.bundle)
-    if 1 not in stages:
-        pipeline.find_stage1(stage1_bundle)
+    check_sizes(cfg)
+    read: dict[str, str] = {}
+    if 1 in stages:
+        recipe = retrieval_recipe(cfg.retrieval, cfg.seed)
+        build_index = instantiate(cfg.index).build
+    else:
+        stage1_bundle, stage1 = pipeline.find_stage1(Path(cfg.bundle))
+        # The folds must be trained exactly as the stage 1 that is served was.
+        recipe, build_index = stored_recipe(stage1)
+        read["stage 1"] = stage1["version"]
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = load_data(cfg)
-    run_folder = open_run(root, config, cfg.name or f"{cfg.data.name}-stage{cfg.stage}", cfg.resume)
-    bundle = root / run_folder.name
+    use_threads(chosen_threads(cfg.threads, len(data.items)))
+    read["rows"] = data.content_hash()
+    if 1 not in stages:
+        pipeline.check_same_data(stage1_bundle, stage1, data)
+    name = f"{cfg.data.name}-stage{cfg.stage}" if cfg.name is None else str(cfg.name)
+    run_folder = open_run(root, config, name, cfg.resume, read)
 
     logger = instantiate(cfg.logger) if cfg.logger else None
     run = Run(
@@ -68,32 +84,33 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "config": config,
     }
     curves = {}
-    if 1 in stages and not (run_folder.resumed and bundle.exists()):
+    if 1 in stages:
+        # A bundle of stage 1 alone is of no use to others where stage 2 is to follow.
+        folder = run_folder.checkpoints if 2 in stages else root
+        stage1_bundle = folder / run_folder.name
+    if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
         encoder = instantiate(cfg.text.encoder)
         vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
         stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
             data,
             torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0)),
-            retrieval_recipe(cfg.retrieval, cfg.seed),
-            instantiate(cfg.index).build,
+            recipe,
+            build_index,
             cfg.retrieval.num_candidates,
             {"retrieval": config["retrieval"], "index": config["index"], "seed": cfg.seed},
             run,
             pipeline.Destination(
-                root,
+                folder,
                 run_folder.name,
                 manifest | {"text": {"name": cfg.text.name, "fingerprint": encoder.fingerprint}},
             ),
         )
     if 2 in stages:
-        stage1_bundle = bundle if 1 in stages else stage1_bundle
-        # The folds must be trained exactly as the stage 1 that is served was.
-        stage1 = OmegaConf.create(read_manifest(stage1_bundle)["stage1"])
         lists = pipeline.stage2_lists(
             data,
             stage1_bundle,
-            retrieval_recipe(stage1.retrieval, stage1.seed),
-            instantiate(stage1.index).build,
+            recipe,
+            build_index,
             cfg.reranking.num_folds,
             cfg.reranking.lists_per_user,
             cfg.seed,
@@ -108,6 +125,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             pipeline.Destination(root, run_folder.name, manifest),
         )
 
+    bundle = root / run_folder.name
     fit_baselines = partial(fit_all, instantiate(cfg.baselines))
     metrics, recommender = pipeline.evaluate_bundle(bundle, data, fit_baselines, cfg.seed)
     minutes = (time.perf_counter() - started) / 60
@@ -124,6 +142,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "Trained in": f"{minutes:.1f} min",
         },
     )
+    make_latest(bundle)
     if logger is not None:
         write_tensorboard(
             run_folder.tensorboard / "results",
@@ -135,6 +154,31 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     run_folder.close()
     print_summary(metrics, str(bundle), str(report), str(root))
     return metrics
+
+
+def check_names(cfg: DictConfig) -> None:
+    """Raise InputError on a name that no bundle or data set can have, before anything is done."""
+    from recsys.core.names import check_plain_name
+
+    remedy = "use letters, digits and dashes"
+    check_plain_name(str(cfg.data.name), "data.name", remedy)
+    if cfg.name is not None:
+        check_plain_name(str(cfg.name), "name", remedy)
+
+
+def check_sizes(cfg: DictConfig) -> None:
+    """Raise InputError where a bundle of these models would be refused once it is read."""
+    from recsys.bundle.settings import check_models
+
+    to_write = {
+        "towers": [dict(tower.model) for tower in cfg.retrieval.towers.values()],
+        "num_candidates": cfg.retrieval.num_candidates,
+        "max_query_history": cfg.retrieval.max_history,
+        "epochs": cfg.retrieval.epochs,
+        "cross_encoder": dict(cfg.reranking.cross_encoder),
+        "max_history": cfg.reranking.max_history,
+    }
+    check_models(to_write, "the configuration", "see configs/retrieval and configs/reranking")
 
 
 def load_data(cfg: DictConfig) -> "TrainingData":
@@ -201,15 +245,15 @@ def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) 
 
     from recsys.evaluation import results_table
 
-    console = Console()
-    console.print(results_table(metrics))
+    Console().print(results_table(metrics))
+    # As they are: what is in brackets may be a part of a path.
     for label, value in (
         ("bundle", bundle),
         ("report", report),
-        ("watch", f"tensorboard --logdir {root}"),
-        ("serve", f"python serve.py bundle={bundle}"),
+        ("watch", f"tensorboard --logdir {shlex.quote(root)}"),
+        ("serve", f"python serve.py {cli.as_override('bundle', bundle)}"),
     ):
-        console.print(f"{label:>8}  {value}", soft_wrap=True, highlight=False)
+        print(f"{label:>8}  {value}")
 
 
 if __name__ == "__main__":

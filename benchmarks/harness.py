@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.runs import machine, machine_line
 from benchmarks.training import Recipe
 from recsys.cli import CONFIG_DIR
+from recsys.core.threads import chosen_threads, use_threads
 from recsys.data.prepare import TrainingData
 from recsys.errors import InputError
 from recsys.evaluation import Targets
@@ -76,6 +77,7 @@ def load_setting(overrides: Sequence[str]) -> Setting:
     with initialize_config_dir(str(CONFIG_DIR), version_base=HYDRA_VERSION):
         cfg = compose("train", list(overrides))
     data = load_data(cfg)
+    use_threads(chosen_threads(cfg.threads, len(data.items)))
     encoder = instantiate(cfg.text.encoder)
     vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
     text = torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0))

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.bundle import Bundle, read_bundle, write_bundle
+from recsys.bundle.settings import check_models
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
@@ -26,11 +27,12 @@ from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.new_users import NewUserSettings
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.pair_signals import PAIR_NAMES
-from recsys.schema import ITEM_ID, USER_ID
+from recsys.schema import DESCRIPTION, GENRES, ITEM_ID, RELEASE_DATE, TITLE, USER_ID, YEAR
 from recsys.signals import SignalExtractor, signal_names
 
 ModelConfig = Mapping[str, Any]
 """Keyword arguments of a model's constructor, plain JSON values."""
+_REMEDY = "use the code that wrote it, or run: python train.py stage=all"
 
 
 @dataclass(frozen=True)
@@ -110,18 +112,14 @@ def build_two_tower(
     return TwoTowerEnsemble(members, content.values)
 
 
-def _restored_two_tower(
-    towers: Sequence[ModelConfig], values: Tensor, num_context: int, state: Mapping[str, Tensor]
+def _untrained_two_tower(
+    towers: Sequence[ModelConfig], values: Tensor, num_context: int, num_landmarks: int
 ) -> TwoTowerEnsemble:
-    """A trained ensemble from its ``state_dict`` and the items' content, float [N + 1, F]."""
+    """An ensemble in the form that it has once trained, for the items' content float [N + 1, F]."""
     blank = torch.zeros(values.shape[1])
     ensemble = build_two_tower(towers, ContentFeatures(values, blank, blank), num_context)
     vectors = ensemble.item_vectors().detach()
-    num_landmarks = len(state["content_map.landmarks"])
-    content_map = ContentMap(num_landmarks, values.shape[1], vectors.shape[1])
-    # The vectors come with the state; this gives the ensemble the form that it has once trained.
-    ensemble.fix_items(vectors, content_map)
-    ensemble.load_state_dict(state)
+    ensemble.fix_items(vectors, ContentMap(num_landmarks, values.shape[1], vectors.shape[1]))
     return ensemble
 
 
@@ -145,8 +143,12 @@ def save_artifact(
     two_tower: TwoTowerEnsemble,
     index: CandidateIndex,
     stage2: Stage2 | None = None,
+    latest: bool = True,
 ) -> Path:
-    """Write a bundle that ``load_artifact`` reads; see ``Artifact`` for the arguments."""
+    """Write a bundle that ``load_artifact`` reads.
+
+    See ``Artifact`` for the arguments, and ``write_bundle`` for ``latest``.
+    """
     tensors: dict[str, dict[str, Tensor]] = {
         "two_tower": dict(two_tower.state_dict()),
         "content": {"text": text, "attributes": attributes},
@@ -190,36 +192,33 @@ def save_artifact(
         },
         index=index,
         graphs=graphs,
+        latest=latest,
     )
 
 
 def load_artifact(path: Path) -> Artifact:
     """Read and check a bundle.
 
+    No model is built before its settings and the sizes of all parts are known to fit each other,
+    so a bundle takes no more memory than its files account for.
+
     Raises:
         InputError: when it is missing, damaged or does not fit this code.
     """
     bundle = read_bundle(path)
     _check_parts(bundle)
-    content = bundle.tensors["content"]
+    users = bundle.vocabulary("users", USER_ID)
+    items = bundle.vocabulary("vocabulary", ITEM_ID)
+    histories = _checked_histories(bundle, len(users), len(items))
+    _check_sizes(bundle, len(users), len(items))
+    content, towers = bundle.tensors["content"], bundle.manifest["towers"]
     text, attributes = content["text"], content["attributes"]
-    events = {name: tensor.numpy() for name, tensor in bundle.tensors["histories"].items()}
-    with _fitting(path, "table of histories"):
-        histories = Histories(**events)
-    num_users = len(histories.context) - 1
-    if histories.num_users != num_users:
-        raise _misfit(path, f"users with histories: {num_users}", str(histories.num_users))
-
-    values = torch.cat([text, attributes], dim=1)
-    towers = bundle.manifest["towers"]
-    num_context = histories.context.shape[1]
-    with _fitting(path, "two_tower"):
-        two_tower = _restored_two_tower(towers, values, num_context, bundle.tensors["two_tower"])
+    two_tower = _restored_two_tower(bundle, torch.cat([text, attributes], dim=1), histories)
     artifact = Artifact(
         version=bundle.version,
         manifest=bundle.manifest,
-        users=bundle.vocabulary("users", USER_ID),
-        items=bundle.vocabulary("vocabulary", ITEM_ID),
+        users=users,
+        items=items,
         user_frame=bundle.frames["users"],
         item_frame=bundle.frames["items"],
         histories=histories,
@@ -229,8 +228,28 @@ def load_artifact(path: Path) -> Artifact:
         index=bundle.index,
         stage2=_load_stage2(bundle, histories, text, len(towers)),
     )
-    _check_sizes(artifact, path)
+    with _fitting(path, "part for new users"):
+        _ = artifact.new_users
+    width, num_attributes = sum(two_tower.embedding_dims), attributes.shape[1]
+    if bundle.index.dim != width:
+        raise _misfit(path, f"index width: {width}", str(bundle.index.dim))
+    if len(artifact.attribute_names) != num_attributes:
+        found = str(len(artifact.attribute_names))
+        raise _misfit(path, f"item attributes: {num_attributes}", found)
     return artifact
+
+
+def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) -> TwoTowerEnsemble:
+    """The trained ensemble; values: the items' content, float [N + 1, F]."""
+    state, towers = bundle.tensors["two_tower"], bundle.manifest["towers"]
+    with _fitting(bundle.path, "two_tower"):
+        shape = histories.context.shape[1], len(state["content_map.landmarks"])
+        with torch.device("meta"):
+            _check_shapes(_untrained_two_tower(towers, values.to("meta"), *shape), state)
+        # The vectors come with the state.
+        two_tower = _untrained_two_tower(towers, values, *shape)
+        two_tower.load_state_dict(state)
+    return two_tower
 
 
 def _load_stage2(
@@ -239,18 +258,26 @@ def _load_stage2(
     config = bundle.manifest.get("cross_encoder")
     if config is None:
         return None
-    num_items = len(text) - 1
-    stored = bundle.tensors["graphs"]
+    num_items, state = len(text) - 1, bundle.tensors["cross_encoder"]
     session, co_occurrence = (
-        ItemGraph(num_items, stored[f"{name}.keys"], stored[f"{name}.weights"])
-        for name in ("session", "co_occurrence")
+        _checked_graph(bundle, name, num_items) for name in ("session", "co_occurrence")
     )
     with _fitting(bundle.path, "cross_encoder"):
+        with torch.device("meta"):
+            _check_shapes(build_cross_encoder(config, text.to("meta"), num_towers), state)
         model = build_cross_encoder(config, text, num_towers)
-        model.load_state_dict(bundle.tensors["cross_encoder"])
+        model.load_state_dict(state)
     extractor = SignalExtractor(histories, num_items, session, co_occurrence, text)
     max_history = int(bundle.manifest["max_history"])
     return Stage2(model.eval(), extractor, max_history, bundle.graphs.get("cross_encoder"))
+
+
+def _check_shapes(blank: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError unless each tensor has the shape that it has in ``blank``."""
+    for name, expected in blank.state_dict().items():
+        if name in state and state[name].shape != expected.shape:
+            shapes = f"{list(expected.shape)}, stored {list(state[name].shape)}"
+            raise RuntimeError(f"size mismatch for {name}: by its settings {shapes}")
 
 
 def _check_parts(bundle: Bundle) -> None:
@@ -271,24 +298,50 @@ def _check_parts(bundle: Bundle) -> None:
         for name in names
         if name not in there[kind]
     ]
+    columns = (ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE)
+    items, content = bundle.frames.get("items", ()), bundle.tensors.get("content", ())
+    missing += [f"{name} (items)" for name in columns if name not in items]
+    missing += [f"{name} (content)" for name in ("text", "attributes") if name not in content]
     if missing:
         raise _misfit(bundle.path, ", ".join(missing), "none, as written by other code")
+    check_models(manifest, f"{bundle.path}/manifest.json", _REMEDY)
 
 
-def _check_sizes(artifact: Artifact, path: Path) -> None:
+def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histories:
+    """The training events, if they are of these users and items."""
+    stored = bundle.tensors["histories"]
+    with _fitting(bundle.path, "table of histories"):
+        histories = Histories(**{name: tensor.numpy() for name, tensor in stored.items()})
+        if histories.num_users != num_users:
+            expected = f"users with histories: {num_users}"
+            raise _misfit(bundle.path, expected, str(histories.num_users))
+        histories.check(num_items)
+    return histories
+
+
+def _checked_graph(bundle: Bundle, name: str, num_items: int) -> ItemGraph:
+    with _fitting(bundle.path, f"graph {name}"):
+        keys, weights = (bundle.tensors["graphs"][f"{name}.{part}"] for part in ("keys", "weights"))
+        graph = ItemGraph(num_items, keys, weights)
+        graph.check()
+    return graph
+
+
+def _check_sizes(bundle: Bundle, num_users: int, num_items: int) -> None:
     """Raise InputError when the parts are not about the same users, items and width."""
-    num_items = len(artifact.items)
+    content = bundle.tensors["content"]
     sizes = {
-        "items in the index": (num_items, len(artifact.index)),
-        "text vectors": (num_items + 1, len(artifact.text)),
-        "rows of the items table": (num_items, len(artifact.item_frame)),
-        "users with histories": (len(artifact.users), artifact.histories.num_users),
-        "item attributes": (artifact.attributes.shape[1], len(artifact.attribute_names)),
-        "index width": (sum(artifact.two_tower.embedding_dims), artifact.index.dim),
+        "items in the index": (num_items, len(bundle.index)),
+        "dimensions of text vectors": (2, content["text"].ndim),
+        "dimensions of item attributes": (2, content["attributes"].ndim),
+        "text vectors": (num_items + 1, len(content["text"])),
+        "rows of item attributes": (num_items + 1, len(content["attributes"])),
+        "rows of the items table": (num_items, len(bundle.frames["items"])),
+        "rows of the users table": (num_users, len(bundle.frames["users"])),
     }
     for name, (expected, found) in sizes.items():
         if expected != found:
-            raise _misfit(path, f"{name}: {expected}", str(found))
+            raise _misfit(bundle.path, f"{name}: {expected}", str(found))
 
 
 @contextmanager
@@ -296,12 +349,13 @@ def _fitting(path: Path, model: str) -> Iterator[None]:
     """Turn what a model says of a config or of weights that do not fit it into an InputError."""
     try:
         yield
-    except (TypeError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (TypeError, KeyError, RuntimeError, ValueError, IndexError) as error:
         # PyTorch names every tensor that does not fit, one a line.
         reason = " ".join(str(error).split())[:300]
         raise _misfit(path, f"a {model} that fits its manifest and this code", reason) from error
 
 
 def _misfit(path: Path, expected: str, found: str) -> InputError:
-    remedy = "use the code that wrote it, or run: python train.py stage=all"
-    return InputError(f"in the bundle {path} {expected}", found, remedy)
+    return InputError(f"in the bundle {path} {expected}", found, _REMEDY)

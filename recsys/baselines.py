@@ -114,6 +114,7 @@ def fit_als(
             alpha=alpha,
             iterations=iterations,
             random_state=seed,
+            num_threads=torch.get_num_threads(),
         )
         model.fit(train.matrix(num_items), show_progress=False)
     return MatrixFactors(model.user_factors, model.item_factors)

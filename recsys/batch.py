@@ -33,10 +33,13 @@ def main(config: DictConfig) -> None:
     Raises:
         InputError: on a bundle, device, users or sizes that will not do.
     """
+    from recsys.core.threads import chosen_threads, use_threads
     from recsys.device import resolve_device
     from recsys.recommender import Recommender
 
+    use_threads(chosen_threads(config.threads, 0))
     recommender = Recommender.load(Path(str(config.bundle)), resolve_device(config.device))
+    use_threads(chosen_threads(config.threads, len(recommender.items)))
     write_recommendations(
         recommender,
         select_users(str(config.users), recommender.users),

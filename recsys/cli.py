@@ -6,6 +6,8 @@ Only light modules are imported here, so that errors and ``--help`` answer at on
 import argparse
 import functools
 import logging
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from recsys.core.threads import sleep_while_waiting
 from recsys.errors import InputError
 from recsys.overrides import HYDRA_VERSION, check_overrides
 
@@ -40,6 +43,7 @@ def run(
         comma_lists: keys whose value ``a,b,c`` is one string outside a multirun; Hydra would take
             it for a sweep.
     """
+    sleep_while_waiting()
     parser = get_args_parser()
     parser.error = _fail  # type: ignore[method-assign]
     args = parser.parse_args()
@@ -82,6 +86,14 @@ def _quote_commas(text: str, keys: Sequence[str]) -> str:
     if key not in keys or "," not in value or value[0] in "['\"":
         return text
     return f"{key}='{value}'"
+
+
+def as_override(key: str, value: str) -> str:
+    """``key=value``, quoted as far as Hydra and a shell need it."""
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("$", "\\$")
+    return shlex.quote(f"{key}='{escaped}'")
 
 
 def _composes(args: argparse.Namespace) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -31,11 +32,12 @@ def main() -> int:
         return done.returncode
     with running_server() as url:
         show_recommendations(console, url)
+    report = f"{BUNDLE.resolve().relative_to(Path.cwd())}/report.html"
     console.print(
         "Serve it:           [bold]python serve.py[/bold]   "
         "then open http://127.0.0.1:8000/docs\n"
         "Watch the training: [bold]tensorboard --logdir checkpoints[/bold]\n"
-        f"Read the report:    [bold]{BUNDLE.resolve().relative_to(Path.cwd())}/report.html[/bold]\n"
+        f"Read the report:    [bold]{escape(report)}[/bold]\n"
         "(activate the environment first: source .venv/bin/activate)",
         highlight=False,
     )
@@ -53,7 +55,7 @@ def choose_data(console: Console) -> str:
             Panel(
                 "[bold]MovieLens-100K could not be had; going on with the bundled sample.[/bold]\n"
                 "Its films are invented: the figures below say that the system works, not how well "
-                f"it does on real data.\n\nReason: {error}",
+                f"it does on real data.\n\nReason: {escape(str(error))}",
                 border_style="yellow",
             )
         )
@@ -111,7 +113,7 @@ def show_recommendations(console: Console, url: str) -> None:
     for rank, (item, title) in enumerate(
         zip(answer["top_items"], answer["titles"], strict=True), start=1
     ):
-        table.add_row(str(rank), str(item), title)
+        table.add_row(str(rank), *map(escape, (str(item), title)))
     console.print(table)
 
 

@@ -4,6 +4,7 @@ FAISS counts vectors from 0 and the rest of the package counts items from 1 (0 i
 vector at FAISS position ``p`` is the item with index ``p + 1``; padding is never stored.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ Indices = NDArray[np.int64]
 # other path scores each (query, item) pair alone: a list then never depends on who else is in the
 # batch, and equal embeddings have equal scores. For the widths in use it is no slower.
 faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
+
+_reading = threading.Lock()
+"""Held while an index is read: FAISS has one limit for all that do."""
 
 _MAX_MARKED = 4_000_000
 """Up to so many (row, item) places, marking what is excluded is faster than sorting it."""
@@ -286,7 +290,10 @@ class CandidateIndex:
         if not path.is_file():
             raise InputError(expected, "no such file", remedy)
         try:
-            index = faiss.read_index(str(path))
+            with _reading:
+                # FAISS would reserve whatever sizes the file claims.
+                faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1))
+                index = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
             # FAISS puts the reason last, after its own source location.
             reason = str(error).rsplit("failed: ", 1)[-1].splitlines()[0]

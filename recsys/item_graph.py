@@ -24,6 +24,20 @@ class ItemGraph:
     keys: Tensor
     weights: Tensor
 
+    def check(self) -> None:
+        """For tensors from outside, before anything is looked up by them.
+
+        Raises:
+            ValueError: when they are not as described above.
+        """
+        keys, weights = self.keys, self.weights
+        if (keys.dtype, weights.dtype) != (torch.int64, torch.float32) or keys.ndim != 1:
+            raise ValueError("a graph of other types or dimensions")
+        if keys.shape != weights.shape or (keys[1:] <= keys[:-1]).any():
+            raise ValueError("a graph whose keys do not rise, or lack weights")
+        if len(keys) and not 0 <= keys[0] <= keys[-1] < (self.num_items + 1) ** 2:
+            raise ValueError(f"pairs of items beyond 1..{self.num_items}")
+
     def lookup(self) -> "PairLookup":
         """The fastest look-up that fits in memory."""
         if (self.num_items + 1) ** 2 > MAX_DENSE_ENTRIES:

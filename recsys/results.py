@@ -4,6 +4,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 TABLE_METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@100", "ndcg@100")
 STAGES = ("stage1", "stage2")
@@ -71,7 +72,8 @@ def interval_text(metrics: dict[str, Any], metric: str = "ndcg@10") -> str | Non
 def results_table(metrics: dict[str, Any]) -> Table:
     """The table for a terminal, from the content of metrics.json; best per column in bold."""
     table = Table(
-        title=f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users",
+        # Text, and not a string: a name may hold what Rich takes for markup.
+        title=Text(f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users"),
         caption=interval_text(metrics),
         caption_justify="left",
         # Plain rules leave room for six columns on a terminal of 80.
@@ -85,7 +87,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
     for number, (system, row) in enumerate(rows.items(), start=1):
         cells = [f"[bold]{text}[/bold]" if best else text for text, best in row]
         last_baseline = number == len(metrics["baselines"])
-        table.add_row(label(system), *cells, end_section=last_baseline and number < len(rows))
+        table.add_row(Text(label(system)), *cells, end_section=last_baseline and number < len(rows))
     return table
 
 

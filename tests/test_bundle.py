@@ -8,7 +8,6 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 
-from recsys import bundle as bundle_module
 from recsys.bundle import (
     add_file,
     list_bundles,
@@ -17,6 +16,7 @@ from recsys.bundle import (
     write_bundle,
     write_metrics,
 )
+from recsys.bundle import files as bundle_module
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.index_builders import FlatIndexBuilder
@@ -140,7 +140,7 @@ def test_latest_is_the_newest_complete_bundle(tmp_path: Path):
     assert [path.name for path in list_bundles(tmp_path)] == ["second", "first"]
 
 
-@pytest.mark.parametrize("step", ["save_file", "_full_manifest", "_json_bytes", "_fsync"])
+@pytest.mark.parametrize("step", ["save_file", "full_manifest", "json_bytes", "fsync"])
 @pytest.mark.parametrize("name", ["old", "new"])
 def test_a_write_that_stops_halfway_changes_nothing(step, name, tmp_path, monkeypatch):
     version = read_bundle(write(tmp_path, "old")).version

@@ -70,6 +70,24 @@ class Histories:
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
         return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
 
+    def check(self, num_items: int) -> None:
+        """For arrays from outside, before anything is looked up by them.
+
+        Raises:
+            ValueError: when they are not as described above, of items 1..num_items.
+        """
+        kinds = ("int64", 1), ("int64", 1), ("int64", 1), ("float32", 2), ("float64", 1)
+        arrays = (self.offsets, self.item_idx, self.timestamps, self.context, self.ratings)
+        if tuple((one.dtype.name, one.ndim) for one in arrays) != kinds:
+            raise ValueError("histories of other types or dimensions")
+        if len(self.offsets) < 2 or self.offsets[0] or self.offsets[1] or (self.lengths < 0).any():
+            raise ValueError("offsets that do not rise from 0")
+        sizes = {int(self.offsets[-1]), *map(len, (self.item_idx, self.timestamps, self.ratings))}
+        if len(sizes) > 1 or len(self.context) != self.num_users + 1:
+            raise ValueError("histories of several lengths")
+        if len(self) and not 1 <= self.item_idx.min() <= self.item_idx.max() <= num_items:
+            raise ValueError(f"events of items beyond 1..{num_items}")
+
     @property
     def num_users(self) -> int:
         return len(self.offsets) - 2

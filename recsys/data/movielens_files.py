@@ -19,6 +19,9 @@ SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
 
 TIMEOUT_SECONDS = 20.0
 MAX_BYTES = 50_000_000
+MAX_FILE_BYTES = 20_000_000
+"""Of an archive, and of each file in it: ten times what the data set has."""
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 REQUIRED = ("u.data", "u.item", "u.user", "u.genre")
 
 logger = logging.getLogger(__name__)
@@ -40,10 +43,12 @@ class MovielensFiles:
             root = inner if (inner / "u.data").exists() else origin
             self._members = {p.name: str(p) for p in root.glob("u*") if p.is_file()}
         else:
+            if not origin.is_file() or origin.stat().st_size > MAX_BYTES:
+                raise self._unreadable(f"no file, or one of more than {MAX_BYTES:,} bytes")
             try:
                 with zipfile.ZipFile(origin) as archive:
                     names = [PurePosixPath(name) for name in archive.namelist()]
-            except (zipfile.BadZipFile, OSError) as error:
+            except _ZIP_ERRORS as error:
                 raise self._unreadable(str(error)) from error
             roots = [name.parent for name in names if name.name == "u.data"]
             if roots:
@@ -81,15 +86,28 @@ class MovielensFiles:
         member = self._members[name]
         try:
             if self.origin.is_dir():
-                return Path(member).read_bytes()
-            with zipfile.ZipFile(self.origin) as archive:
-                return archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
+                with Path(member).open("rb") as file:
+                    content = file.read(MAX_FILE_BYTES + 1)
+            else:
+                with zipfile.ZipFile(self.origin) as archive:
+                    info = archive.getinfo(member)
+                    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        # Others may ask for gigabytes before they unpack a byte.
+                        raise zipfile.BadZipFile("packed by another method than deflate")
+                    # Unpacked no further than that, whatever size the archive claims.
+                    with archive.open(info) as file:
+                        content = file.read(MAX_FILE_BYTES + 1)
+        except _ZIP_ERRORS as error:
             raise self._unreadable(f"{name}: {error}") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise self._unreadable(f"{name} of more than {MAX_FILE_BYTES:,} bytes")
+        return content
 
     def _unreadable(self, reason: str) -> InputError:
         return InputError(
-            f"a readable zip at {self.origin}", reason, "get ml-100k.zip again, or use data=sample"
+            f"MovieLens-100K, as a zip or a folder, at {self.origin}",
+            reason,
+            "get ml-100k.zip again, or use data=sample",
         )
 
 

@@ -34,6 +34,17 @@ class TrainingData:
     user_attributes: list[str]
     user_frame: pd.DataFrame | None
 
+    def content_hash(self) -> str:
+        """Changes with anything that training or evaluation reads; ``fingerprint`` does not."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        digest.update(self.train.ratings.tobytes())
+        digest.update(self.catalog.attributes.tobytes())
+        for text in self.catalog.texts():
+            digest.update(f"{len(text)} {text}".encode())
+        test = self.split.test[[USER_ID, ITEM_ID]]
+        digest.update(pd.util.hash_pandas_object(test, index=False).to_numpy().tobytes())
+        return digest.hexdigest()
+
 
 def prepare(dataset: Dataset, split: Split) -> TrainingData:
     """Encode the training rows of a split.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.artifact import load_artifact, save_artifact
 from recsys.baselines import Baseline, rank
-from recsys.bundle import read_manifest
+from recsys.bundle import MANIFEST_FILE, read_manifest
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
 from recsys.data.user_attributes import align_users
@@ -38,6 +38,11 @@ from recsys.training.stage2 import RerankingRecipe, fit_stage2
 log = logging.getLogger(__name__)
 
 EVALUATION_K = 100
+_KEPT = (
+    *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
+    *("user_attributes", "stage1", "text", "new_users"),
+)
+"""What the manifest of both stages takes over from that of stage 1."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ def train_stage1(
     destination: Destination,
 ) -> tuple[Path, Curves]:
     """Train the two-tower ensemble and write a bundle that serves stage 1 alone.
+
+    ``latest`` stays where it is, since nothing has been evaluated yet.
 
     Args:
         text: float32 [N + 1, T]. num_candidates: how many candidates stage 2 will be given.
@@ -103,6 +110,7 @@ def train_stage1(
         attributes=attributes,
         two_tower=two_tower,
         index=retriever.index,
+        latest=False,
     )
     return bundle, curves
 
@@ -158,22 +166,18 @@ def train_stage2(
 ) -> tuple[Path, Curves]:
     """Train the cross-encoder on the lists of ``stage2_lists``, and write a bundle of both stages.
 
-    The served stage 1 is taken over as it is.
+    The served stage 1 is taken over as it is, and ``latest`` stays where it is.
     """
     stage1 = load_artifact(stage1_bundle)
     text, attributes = stage1.text, stage1.attributes
     num_towers = len(stage1.manifest["towers"])
     stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
-    kept = (
-        *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
-        *("user_attributes", "stage1", "text", "new_users"),
-    )
     bundle = save_artifact(
         destination.root,
         destination.name,
         manifest={
             **destination.manifest,
-            **{key: stage1.manifest[key] for key in kept if key in stage1.manifest},
+            **{key: stage1.manifest[key] for key in _KEPT},
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,
@@ -189,6 +193,7 @@ def train_stage2(
         two_tower=stage1.two_tower,
         index=stage1.index,
         stage2=stage2,
+        latest=False,
     )
     return bundle, curves
 
@@ -196,29 +201,37 @@ def train_stage2(
 def check_same_data(bundle: Path, manifest: Mapping[str, Any], data: TrainingData) -> None:
     """Raise InputError unless the bundle's stage 1 was trained on exactly these rows."""
     if manifest["data_fingerprint"] != data.fingerprint:
+        trained = f"data={manifest.get('dataset')}, split {manifest.get('split')}"
         raise InputError(
-            f"the rows that stage 1 in {bundle} was trained on "
-            f"(data={manifest['dataset']}, split {manifest['split']})",
+            f"the rows that stage 1 in {bundle} was trained on ({trained})",
             f"other rows (data={data.name}, split {data.split.name})",
             "give stage=2 the data options that stage=1 had, or train again: "
             "python train.py stage=all",
         )
 
 
-def find_stage1(bundle: Path) -> Path:
-    """The bundle itself, if there is one.
+def find_stage1(bundle: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The folder of a bundle, links followed once, and its manifest.
 
     Raises:
         InputError: naming the command that makes one.
     """
-    if not (bundle / "manifest.json").is_file():
+    if not (bundle / MANIFEST_FILE).is_file():
         raise InputError(
             f"a stage-1 bundle in {bundle}",
             "none",
             "run first: python train.py stage=1 (or do both: stage=all)",
         )
-    read_manifest(bundle)
-    return bundle
+    folder = bundle.resolve()
+    manifest = read_manifest(folder)
+    missing = [key for key in _KEPT if key not in manifest]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)} in the manifest of {bundle}, as train.py writes them",
+            "none",
+            "run first: python train.py stage=1 (or do both: stage=all)",
+        )
+    return folder, manifest
 
 
 def evaluate_bundle(

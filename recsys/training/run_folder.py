@@ -1,31 +1,43 @@
 """A folder per training run, under ``<output_dir>/logs``: TensorBoard events and checkpoints.
 
-``run.json`` says which configuration it belongs to, so that an interrupted run is found again.
+``run.json`` says which configuration it belongs to and what it reads, so that an interrupted run is
+found again and goes on with the same rows or not at all.
 """
 
 import hashlib
+import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from recsys.bundle import check_latest
+from recsys.core.bounded import parse_json, read_bounded
+from recsys.core.locks import Lock
 from recsys.errors import InputError
 
 RUN_FILE = "run.json"
+_LOCK_FILE = "lock"
+_MAX_BYTES = 1_000_000
 # Keys that do not change what is trained.
-_IGNORED_KEYS = ("resume", "name")
+_IGNORED_KEYS = ("resume", "name", "threads")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """name: of the run and of its bundle. resumed: whether it goes on from an interruption."""
+    """name: of the run and of its bundle. resumed: whether it goes on from an interruption.
+
+    lock: held while the run goes on, so that no other one resumes it.
+    """
 
     path: Path
     name: str
     resumed: bool
+    lock: Lock
 
     @property
     def checkpoints(self) -> Path:
@@ -37,37 +49,103 @@ class RunFolder:
 
     def close(self) -> None:
         """Mark the run as complete; its checkpoints are no longer needed."""
+        _write_state(self.path, {**_read_state(self.path), "complete": True})
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        state = json.loads((self.path / RUN_FILE).read_text())
-        (self.path / RUN_FILE).write_text(json.dumps(state | {"complete": True}))
+        self.lock.release()
 
 
-def open_run(root: Path, config: Mapping[str, Any], prefix: str, resume: bool) -> RunFolder:
+def open_run(
+    root: Path,
+    config: Mapping[str, Any],
+    prefix: str,
+    resume: bool,
+    inputs: Mapping[str, str] | None = None,
+) -> RunFolder:
     """Start a run named ``<prefix>-<time>``, or go on with the newest interrupted one.
 
+    Args:
+        inputs: a digest of each thing that the run reads, by what it is called in an error.
+
     Raises:
-        InputError: when ``resume`` is set and no interrupted run has this configuration.
+        InputError: when ``resume`` is set and no interrupted run has this configuration, or the
+            newest that has read something else; or when ``root`` cannot be written to.
     """
-    logs = root / "logs"
+    logs, inputs = root / "logs", dict(inputs or {})
     kept = {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     if resume:
-        runs = sorted(logs.glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime_ns)
-        for run in reversed(runs):
-            state = json.loads(run.read_text())
-            if state["config"] == digest and not state["complete"]:
-                return RunFolder(run.parent, run.parent.name, resumed=True)
-        raise InputError(
-            f"an interrupted run of this configuration in {logs}",
-            "none" if runs else "no runs at all",
-            "give the options of the interrupted run, or leave out resume=true",
-        )
-    name = _unused_name(root, logs, f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}")
-    (logs / name).mkdir(parents=True)
-    (logs / name / RUN_FILE).write_text(json.dumps({"config": digest, "complete": False}))
-    return RunFolder(logs / name, name, resumed=False)
+        return _interrupted(logs, digest, inputs)
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        check_latest(root)
+        folder = _claimed(root, logs, f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}")
+        lock = Lock(folder / _LOCK_FILE)
+        _write_state(folder, {"config": digest, "inputs": inputs, "complete": False})
+    except OSError as error:
+        found = f"{root} ({error.strerror})"
+        raise InputError("a folder to write to in output_dir", found, "set output_dir=…") from error
+    return RunFolder(folder, folder.name, resumed=False, lock=lock)
 
 
-def _unused_name(root: Path, logs: Path, name: str) -> str:
-    taken = [path.name for path in (*root.glob(f"{name}*"), *logs.glob(f"{name}*"))]
-    return name if name not in taken else f"{name}-{len(taken) + 1}"
+def _claimed(root: Path, logs: Path, name: str) -> Path:
+    """A folder that no other run has: making it decides, also between runs of one second."""
+    for number in itertools.count(1):
+        folder = logs / (name if number == 1 else f"{name}-{number}")
+        if not (root / folder.name).exists():
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    raise AssertionError
+
+
+def _interrupted(logs: Path, digest: str, inputs: Mapping[str, str]) -> RunFolder:
+    """The newest run of this configuration that has not ended and that nobody goes on with."""
+    found = "no runs at all"
+    for folder, state in _runs(logs):
+        found = "none" if found == "no runs at all" else found
+        if state.get("config") != digest or state.get("complete"):
+            continue
+        lock = Lock(folder / _LOCK_FILE)
+        if not lock.held:
+            found = f"{folder.name}, which is still going on"
+            continue
+        read = state.get("inputs")
+        read = read if isinstance(read, dict) else {}
+        others = [what for what, digest in inputs.items() if read.get(what) != digest]
+        if others:
+            raise InputError(
+                f"the {' and '.join(others)} that the interrupted run {folder.name} has read",
+                f"other {' and '.join(others)}",
+                "restore what has changed since, or leave out resume=true to start anew",
+            )
+        return RunFolder(folder, folder.name, resumed=True, lock=lock)
+    raise InputError(
+        f"an interrupted run of this configuration in {logs}",
+        found,
+        "give the options of the interrupted run, or leave out resume=true",
+    )
+
+
+def _runs(logs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and state of each run, newest first."""
+    found = []
+    for file in logs.glob(f"*/{RUN_FILE}"):
+        with suppress(OSError):  # removed since it was listed
+            found.append((file.stat().st_mtime_ns, file.parent))
+    for _, folder in sorted(found, reverse=True):
+        yield folder, _read_state(folder)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    """Empty where there is none that can be read."""
+    try:
+        state = parse_json(read_bounded(folder / RUN_FILE, _MAX_BYTES, "remove it"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    partial = folder / f".{RUN_FILE}.partial"
+    partial.write_text(json.dumps(state))
+    partial.replace(folder / RUN_FILE)

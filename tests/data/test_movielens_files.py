@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_a_missing_file_is_named(write_tiny: WriteTiny, name: str) -> None:
 def test_a_broken_zip_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "ml-100k.zip"
     broken.write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(InputError, match="readable zip"):
+    with pytest.raises(InputError, match="as a zip or a folder"):
         MovielensFiles(broken)
 
 
@@ -71,6 +72,64 @@ def test_a_flipped_byte_in_a_member_is_refused(write_tiny: WriteTiny, tmp_path: 
     packed.write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"u\.item"):
         MovielensFiles(packed).lines("u.item")
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_does(
+    as_folder: bool, write_tiny: WriteTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny()
+    (folder / "u.data").write_bytes(b"1\t1\t5\t874965758\n" * 2_000_000)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as out:
+        for path in folder.iterdir():
+            out.write(path, path.name)
+    monkeypatch.setattr(movielens_files, "MAX_FILE_BYTES", 1_000_000)
+    origin = folder if as_folder else bomb
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"u\.data of more than 1,000,000 bytes"):
+            MovielensFiles(origin).lines("u.data")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_that_claims_less_than_it_unpacks_to_is_refused(
+    write_tiny: WriteTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = tmp_path / "bomb.zip"
+    folder = write_tiny()
+    size = 3_000_000
+    (folder / "u.data").write_bytes(b"0" * size)
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as out:
+        for path in folder.iterdir():
+            out.write(path, path.name)
+    bomb.write_bytes(
+        bomb.read_bytes().replace(size.to_bytes(4, "little"), (99).to_bytes(4, "little"))
+    )
+    with pytest.raises(InputError, match=r"u\.data"):
+        MovielensFiles(bomb).lines("u.data")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_packing_methods_are_refused(
+    method: int, write_tiny: WriteTiny, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed.zip"
+    with zipfile.ZipFile(packed, "w", method) as out:
+        for path in write_tiny().iterdir():
+            out.write(path, path.name)
+    with pytest.raises(InputError, match="another method"):
+        MovielensFiles(packed).lines("u.data")
+
+
+def test_an_archive_larger_than_any_is_not_opened(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.zip"
+    with huge.open("wb") as file:
+        file.truncate(movielens_files.MAX_BYTES + 1)  # a hole
+    with pytest.raises(InputError, match="more than"):
+        MovielensFiles(huge)
 
 
 def test_a_download_appears_whole_and_checked(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What every other part may use: names, plain settings, bounded reading, processors."""
