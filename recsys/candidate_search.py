@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.index import Exclusion
-from recsys.list_rules import ListRules, RankedItems
+from recsys.list_rules import MOST_ARRANGED, ListRules, RankedItems
 from recsys.ranking import order, top_k
 from recsys.request import Request
 from recsys.retriever import Retriever
@@ -64,9 +64,12 @@ class CandidateSearch:
         return scores, item_idx
 
     def everything(self, query: Scores, excluded: Exclusion) -> RankedItems:
-        """All items that one list may hold, in stage 1's order, for a query [D]."""
+        """Items that one list may hold, in stage 1's order, for a query [D].
+
+        All of them, unless they are more than may be arranged.
+        """
         index = self.retriever.index
-        scores, item_idx = index.search(query[None], len(index), [excluded])
+        scores, item_idx = index.search(query[None], min(len(index), MOST_ARRANGED), [excluded])
         real = item_idx[0] > 0
         return RankedItems(item_idx[0][real], scores[0][real])
 

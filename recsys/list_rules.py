@@ -16,6 +16,8 @@ from recsys.rules.arranging import encoded_boost, with_room
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
+MOST_ARRANGED = 10_000
+"""Rules look at so many items at most for one list, which bounds the time that it takes."""
 _MAX_MASKS = 256
 _FURTHER = 1e-3
 """By how much the score falls from one item to the next, for items that have none of their own."""
@@ -80,27 +82,35 @@ class ListRules:
         return with_room(listed, pool, places, rules, self.table)
 
     def arranged(
-        self, request: Request, candidates: RankedItems, everything: Callable[[], RankedItems]
+        self,
+        request: Request,
+        candidates: RankedItems,
+        everything: Callable[[], RankedItems] | None,
+        *,
+        diversify: bool = True,
     ) -> Arranged:
         """The list of a request whose rules arrange lists.
 
         Args:
             everything: all items that may be returned; asked for where caps leave too few of
-                the candidates.
+                the candidates. None where there are no others. diversify: False leaves diversity
+                out, which takes longest.
         """
-        found = self._arranged(request, candidates)
-        if found.is_capped:
-            found = self._arranged(request, _continued(candidates, everything()))
+        found = self._arranged(request, candidates, diversify=diversify)
+        if found.is_capped and everything is not None:
+            continued = _continued(candidates, everything())
+            found = self._arranged(request, continued, diversify=diversify)
         return found
 
-    def _arranged(self, request: Request, candidates: RankedItems) -> Arranged:
+    def _arranged(self, request: Request, candidates: RankedItems, *, diversify: bool) -> Arranged:
+        is_diverse = diversify and bool(request.rules.diversity)
         return arrange(
             candidates.item_idx,
             candidates.scores,
             request.top_k,
             request.rules,
             self.table,
-            self.text[candidates.item_idx].numpy(),
+            self.text[candidates.item_idx].numpy() if is_diverse else None,
             self.items.encode,
         )
 

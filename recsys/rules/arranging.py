@@ -46,7 +46,7 @@ def arrange(
     top_k: int,
     rules: Rules,
     table: ItemTable,
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float32] | None,
     encode: Encode,
 ) -> Arranged:
     """The best ``top_k`` of candidates under rules.
@@ -57,14 +57,14 @@ def arrange(
 
     Args:
         item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
-        vectors: float32 [K, T], text vectors of the candidates.
+        vectors: float32 [K, T], text vectors of the candidates; None leaves diversity out.
     """
     touched: dict[int, str] = {}
     if rules.boost:
-        item_idx, scores, vectors = _boosted(
-            item_idx, scores, vectors, rules, table, encode, touched
-        )
-    if rules.diversity:
+        best, scores = _boosted(item_idx, scores, rules, table, encode, touched)
+        item_idx = item_idx[best]
+        vectors = None if vectors is None else vectors[best]
+    if rules.diversity and vectors is not None:
         chosen = _diverse(scores, vectors, top_k, rules)
         for place, position in enumerate(chosen[:top_k].tolist()):
             if place != position:
@@ -90,12 +90,12 @@ def arrange(
 def _boosted(
     item_idx: Items,
     scores: Scores,
-    vectors: NDArray[np.float32],
     rules: Rules,
     table: ItemTable,
     encode: Encode,
     touched: dict[int, str],
-) -> tuple[Items, Scores, NDArray[np.float32]]:
+) -> tuple[Items, Scores]:
+    """Positions [K] in the order that boosts make, and their scores."""
     added = np.zeros(len(item_idx), np.float32)
     for key, factor in rules.boost:
         kind, _, value = key.partition(":")
@@ -106,7 +106,7 @@ def _boosted(
             touched.setdefault(item, f"boost {key}")
     boosted = scores + added
     best = np.argsort(-boosted, kind="stable")
-    return item_idx[best], boosted[best], vectors[best]
+    return best, boosted[best]
 
 
 def encoded_boost(key: str, encode: Encode) -> Items:
@@ -118,6 +118,11 @@ def encoded_boost(key: str, encode: Encode) -> Items:
     return found[found > 0]
 
 
+def num_to_choose_from(top_k: int) -> int:
+    """How many candidates diversity chooses a list from."""
+    return max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM)
+
+
 def _diverse(
     scores: Scores, vectors: NDArray[np.float32], top_k: int, rules: Rules
 ) -> NDArray[np.int64]:
@@ -125,7 +130,7 @@ def _diverse(
     # Imported here, since most lists never need it.
     from recsys.rules.diversity import diversified
 
-    number = min(len(scores), max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM))
+    number = min(len(scores), num_to_choose_from(top_k))
     if not number:
         return np.zeros(0, np.int64)
     wanted = number if rules.caps or rules.pin else min(number, top_k)
@@ -172,14 +177,19 @@ def _capped(caps: Iterable[str], item: int, table: ItemTable) -> list[tuple[str,
 
 def _within_caps(item_idx: Items, top_k: int, rules: Rules, table: ItemTable) -> NDArray[np.int64]:
     """Positions of the first ``top_k`` items that leave no value with more than its cap."""
-    counts: Counter[tuple[str, str | int]] = Counter()
-    caps = dict(rules.caps)
+    # Room that is left, by attribute and value. Plain dictionaries, since many items are looked at
+    # where caps are low.
+    room: list[tuple[str, int, dict[str | int, int]]] = [
+        (name, cap, {}) for name, cap in rules.caps
+    ]
     kept: list[int] = []
     for position, item in enumerate(item_idx.tolist()):
-        values = _capped(caps, item, table)
-        if any(counts[value] >= caps[value[0]] for value in values):
+        values = [(left, cap, table.values(name, item)) for name, cap, left in room]
+        if any(left.get(value, cap) == 0 for left, cap, own in values for value in own):
             continue
-        counts.update(values)
+        for left, cap, own in values:
+            for value in own:
+                left[value] = left.get(value, cap) - 1
         kept.append(position)
         if len(kept) == top_k:
             break
