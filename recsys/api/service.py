@@ -132,14 +132,9 @@ class Service:
 
     async def _vector_of(self, query: str, seconds: float) -> NDArray[np.float32] | None:
         """A text's vector; None when that takes more than half of the time that there is."""
-        encoding = self.models.texts.encode(self.models.current.manifest, query)
-        # Not given up: the next query finds the model loaded.
-        task = asyncio.ensure_future(encoding)
-        done, _ = await asyncio.wait({task}, timeout=seconds / 2)
-        if not done:
-            task.add_done_callback(_look_at)
-            return None
-        return task.result()
+        return await self.models.texts.encode_query(
+            self.models.current.manifest, query, seconds / 2
+        )
 
     async def events_of(self, user_id: ExternalId, seconds: float) -> tuple[UserEvents, bool]:
         """A user's events, and whether the store can be relied on for them.
@@ -238,7 +233,7 @@ class Service:
             await self.live.start()
         if self.options.preload_text_model:
             try:
-                await self.models.texts.encode(self.models.current.manifest, "")
+                await self.models.texts.load(self.models.current.manifest)
             except TextUnavailableError as error:
                 log.error("queries and new items will be refused: %s", error)
 
@@ -265,11 +260,6 @@ def _exploration(options: ServingOptions, models: ModelStore) -> ListExploration
         return None
     policy = Exploration(options.exploration_epsilon, options.exploration_slots)
     return ListExploration(policy, models, options.exploration_days)
-
-
-def _look_at(task: "asyncio.Future[NDArray[np.float32]]") -> None:
-    if not task.cancelled():
-        task.exception()  # nobody waits for it any more
 
 
 def _live_state(options: ServingOptions, models: ModelStore) -> LiveState | None:
