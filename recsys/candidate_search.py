@@ -57,7 +57,7 @@ class CandidateSearch:
         scores[beyond], item_idx[beyond] = -np.inf, 0
         for row, request in enumerate(requests):
             if request.rules.pin or request.rules.boost:
-                named, own = self.rules.named(request.rules), slice(0, limits[row])
+                named, own = self.rules.named(request.rules).wanted, slice(0, limits[row])
                 self._put_in(
                     named, queries[row], excluded[row], item_idx[row, own], scores[row, own]
                 )

@@ -254,14 +254,17 @@ class Recommender:
         _check_top_k(requests)
         batch = self.histories.batch(requests)
         item_idx, mask = batch.item_idx.numpy(), batch.mask.numpy()
-        return [
-            self._builder.popular(
-                request,
-                self._excluded(request, Exclusion(item_idx[row, mask[row]])),
-                is_late=True,
-            )
-            for row, request in enumerate(requests)
-        ]
+        # Requests that came together share what they leave out.
+        more: dict[tuple[int, int], NDArray[np.int64]] = {}
+        excluded = []
+        for row, request in enumerate(requests):
+            given = request.exclude, request.events.dismissed
+            key = id(given[0]), id(given[1])
+            if key not in more:
+                more[key] = self.histories.known_items([*given[0], *given[1]])
+            seen = item_idx[row, mask[row]] if request.rules.exclude_seen else item_idx[row, :0]
+            excluded.append(np.concatenate([seen, more[key]]))
+        return self._builder.last_resorts(requests, excluded)
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
         """The titles of items of the catalogue, in the same order."""

@@ -1,6 +1,5 @@
 """The order of a list under rules: boosts, diversity, caps, pins, in this order."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.rules.filtering import Encode
 from recsys.rules.item_table import ItemTable
+from recsys.rules.named_items import NamedItems
 from recsys.rules.rules import Rules
 
 Items = NDArray[np.int64]
@@ -21,8 +20,6 @@ TIMES_TO_CHOOSE_FROM = 5
 
 PIN = "pin"
 """What has moved an item that is pinned to its place."""
-
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def arrange(
     rules: Rules,
     table: ItemTable,
     vectors: NDArray[np.float32] | None,
-    encode: Encode,
+    named: NamedItems,
 ) -> Arranged:
     """The best ``top_k`` of candidates under rules.
 
@@ -58,10 +55,11 @@ def arrange(
     Args:
         item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
         vectors: float32 [K, T], text vectors of the candidates; None leaves diversity out.
+        named: by the rules.
     """
     touched: dict[int, str] = {}
     if rules.boost:
-        best, scores = _boosted(item_idx, scores, rules, table, encode, touched)
+        best, scores = _boosted(item_idx, scores, named, touched)
         item_idx = item_idx[best]
         vectors = None if vectors is None else vectors[best]
     if rules.diversity and vectors is not None:
@@ -71,7 +69,7 @@ def arrange(
                 touched.setdefault(int(item_idx[position]), "diversity")
         item_idx, scores = item_idx[chosen], scores[chosen]
     if rules.pin:
-        item_idx, scores = _pinned(item_idx, scores, encode(rules.pin), touched)
+        item_idx, scores = _pinned(item_idx, scores, named.pins, touched)
     kept = np.arange(len(item_idx))[:top_k]
     if rules.caps:
         kept = _within_caps(item_idx, top_k, rules, table)
@@ -88,34 +86,18 @@ def arrange(
 
 
 def _boosted(
-    item_idx: Items,
-    scores: Scores,
-    rules: Rules,
-    table: ItemTable,
-    encode: Encode,
-    touched: dict[int, str],
+    item_idx: Items, scores: Scores, named: NamedItems, touched: dict[int, str]
 ) -> tuple[Items, Scores]:
     """Positions [K] in the order that boosts make, and their scores."""
-    added = np.zeros(len(item_idx), np.float32)
-    for key, factor in rules.boost:
-        kind, _, value = key.partition(":")
-        wanted = table.of_genre(value) if kind == "genre" else encoded_boost(key, encode)
-        hit = np.isin(item_idx, wanted)
-        added[hit] += np.float32(np.log(factor))
-        for item in item_idx[hit].tolist():
-            touched.setdefault(item, f"boost {key}")
-    boosted = scores + added
+    if not len(named.boosted):
+        return np.arange(len(item_idx)), scores
+    place = np.searchsorted(named.boosted, item_idx).clip(max=len(named.boosted) - 1)
+    hit = named.boosted[place] == item_idx
+    for item, number in zip(item_idx[hit].tolist(), place[hit].tolist(), strict=True):
+        touched.setdefault(item, named.reasons[number])
+    boosted = scores + np.where(hit, named.added[place], np.float32(0))
     best = np.argsort(-boosted, kind="stable")
     return best, boosted[best]
-
-
-def encoded_boost(key: str, encode: Encode) -> Items:
-    """The item of a boost ``item:ID``, whose id may be an integer; none for other boosts."""
-    kind, _, text = key.partition(":")
-    if kind != "item":
-        return np.zeros(0, np.int64)
-    found = encode([int(text), text] if _INTEGER.fullmatch(text) else [text])
-    return found[found > 0]
 
 
 def num_to_choose_from(top_k: int) -> int:
