@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.index import Exclusion
-from recsys.list_rules import ListRules, RankedItems
+from recsys.list_rules import MOST_ARRANGED, ListRules, RankedItems
 from recsys.models.new_users import NewUserBlend
 from recsys.popularity import Popularity
 from recsys.ranking import order, top_k
@@ -72,23 +72,27 @@ class CandidateSearch:
                     queries[row], request.text_vector, excluded[row], wanted
                 )
             elif popular_shares[row]:
-                scores[row], item_idx[row] = self._blended(
-                    queries[row], excluded[row], wanted, popular_shares[row]
+                own = slice(0, limits[row])
+                scores[row, own], item_idx[row, own] = self._blended(
+                    queries[row], excluded[row], int(limits[row]), popular_shares[row]
                 )
         beyond = np.arange(wanted) >= limits[:, None]
         scores[beyond], item_idx[beyond] = -np.inf, 0
         for row, request in enumerate(requests):
             if request.rules.pin or request.rules.boost:
-                named, own = self.rules.named(request.rules), slice(0, limits[row])
+                named, own = self.rules.named(request.rules).wanted, slice(0, limits[row])
                 self._put_in(
                     named, queries[row], excluded[row], item_idx[row, own], scores[row, own]
                 )
         return scores, item_idx
 
     def everything(self, query: Scores, excluded: Exclusion) -> RankedItems:
-        """All items that one list may hold, in stage 1's order, for a query [D]."""
+        """Items that one list may hold, in stage 1's order, for a query [D].
+
+        All of them, unless they are more than may be arranged.
+        """
         index = self.retriever.index
-        scores, item_idx = index.search(query[None], len(index), [excluded])
+        scores, item_idx = index.search(query[None], min(len(index), MOST_ARRANGED), [excluded])
         real = item_idx[0] > 0
         return RankedItems(item_idx[0][real], scores[0][real])
 

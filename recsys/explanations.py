@@ -4,6 +4,8 @@ Measured on the model, by leaving out one event at a time (occlusion; Zeiler and
 recommenders Yang et al. 2018) while the candidates stay the same.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,9 +48,21 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(
-    recommender: Recommender, request: Request, ranked: RankedList, num_reasons: int = _NUM_REASONS
+    recommender: Recommender,
+    request: Request,
+    ranked: RankedList,
+    num_reasons: int = _NUM_REASONS,
+    until: float = math.inf,
 ) -> list[Explanation]:
-    """Explanations of a list that the recommender has made for the request, in its order."""
+    """Explanations of a list that the recommender has made for the request, in its order.
+
+    Args:
+        until: as of ``time.monotonic``; it takes little longer than that.
+
+    Raises:
+        TimeoutError: when it is not done by then.
+    """
+    _check_time(until)
     retrieved = recommender.retrieve([request])
     candidates = retrieved.item_idx[0][retrieved.item_idx[0] > 0]
     places = {item: rank for rank, item in enumerate(candidates.tolist(), 1)}
@@ -59,7 +73,12 @@ def explain(
     if ranked.source != "popular" and explained and int(history.mask.sum()):
         columns = np.array([places[item] - 1 for item in explained])
         contributions, events = _contributions(
-            recommender, history, candidates, columns, reranked=ranked.source == "reranked"
+            recommender,
+            history,
+            candidates,
+            columns,
+            reranked=ranked.source == "reranked",
+            until=until,
         )
     column_of = {item: column for column, item in enumerate(explained)}
     return [
@@ -72,6 +91,11 @@ def explain(
         )
         for item_id, item in zip(ranked.item_ids, wanted, strict=True)
     ]
+
+
+def _check_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise TimeoutError
 
 
 def _reasons(
@@ -97,6 +121,7 @@ def _contributions(
     columns: NDArray[np.int64],
     *,
     reranked: bool,
+    until: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Score with all events minus score without one: float32 [E, C], and the events' items [E].
 
@@ -107,10 +132,11 @@ def _contributions(
     first = max(0, length - MAX_EVENTS)
     left_out = torch.arange(first, length)
     variants = _without_each(history, length, left_out)
-    parts = [
-        _scores(recommender, _rows(variants, start), candidates, reranked=reranked)[:, columns]
-        for start in range(0, len(left_out), _ROWS_AT_A_TIME)
-    ]
+    parts = []
+    for start in range(0, len(left_out), _ROWS_AT_A_TIME):
+        _check_time(until)
+        rows = _rows(variants, start)
+        parts.append(_scores(recommender, rows, candidates, reranked=reranked)[:, columns])
     complete = _scores(recommender, history, candidates, reranked=reranked)[:, columns]
     contributions: NDArray[np.float32] = (complete - torch.cat(parts)).numpy()
     events: NDArray[np.int64] = history.item_idx[0, first:length].numpy()

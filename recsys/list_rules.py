@@ -10,13 +10,16 @@ from torch import Tensor
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.request import Request
-from recsys.rules import Arranged, ItemTable, Rules, arrange, passing
-from recsys.rules.arranging import encoded_boost, with_room
+from recsys.rules import Arranged, ItemTable, NamedItems, Rules, arrange, passing
+from recsys.rules.arranging import with_room
 
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
+MOST_ARRANGED = 10_000
+"""Rules look at so many items at most for one list, which bounds the time that it takes."""
 _MAX_MASKS = 256
+_MAX_NAMED = 64
 _FURTHER = 1e-3
 """By how much the score falls from one item to the next, for items that have none of their own."""
 
@@ -41,6 +44,7 @@ class ListRules:
         self.items = items
         self.text = text
         self._masks: dict[Rules, NDArray[np.bool_]] = {}
+        self._named: dict[Rules, NamedItems] = {}
 
     def with_items(
         self, items: Vocabulary, item_idx: Items, frame: pd.DataFrame, text: Tensor
@@ -63,15 +67,14 @@ class ListRules:
             found = self._masks[rules] = passing(rules, self.table, self.items.encode)
         return found
 
-    def named(self, rules: Rules) -> Items:
-        """Items that are to be among the candidates: pinned ones, and those that are boosted."""
-        if not rules.pin and not rules.boost:
-            return np.zeros(0, np.int64)
-        boosted = [
-            encoded_boost(key, self.items.encode) for key, factor in rules.boost if factor > 1
-        ]
-        pins = self.items.encode(rules.pin)
-        return np.unique(np.concatenate([pins[pins > 0], *boosted]).astype(np.int64))
+    def named(self, rules: Rules) -> NamedItems:
+        """The items that rules name."""
+        found = self._named.get(rules)
+        if found is None:
+            if len(self._named) >= _MAX_NAMED:
+                self._named.clear()
+            found = self._named[rules] = NamedItems.of(rules, self.table, self.items.encode)
+        return found
 
     def with_room(
         self, rules: Rules, listed: Sequence[int], pool: Sequence[int], places: int
@@ -80,28 +83,36 @@ class ListRules:
         return with_room(listed, pool, places, rules, self.table)
 
     def arranged(
-        self, request: Request, candidates: RankedItems, everything: Callable[[], RankedItems]
+        self,
+        request: Request,
+        candidates: RankedItems,
+        everything: Callable[[], RankedItems] | None,
+        *,
+        diversify: bool = True,
     ) -> Arranged:
         """The list of a request whose rules arrange lists.
 
         Args:
             everything: all items that may be returned; asked for where caps leave too few of
-                the candidates.
+                the candidates. None where there are no others. diversify: False leaves diversity
+                out, which takes longest.
         """
-        found = self._arranged(request, candidates)
-        if found.is_capped:
-            found = self._arranged(request, _continued(candidates, everything()))
+        found = self._arranged(request, candidates, diversify=diversify)
+        if found.is_capped and everything is not None:
+            continued = _continued(candidates, everything())
+            found = self._arranged(request, continued, diversify=diversify)
         return found
 
-    def _arranged(self, request: Request, candidates: RankedItems) -> Arranged:
+    def _arranged(self, request: Request, candidates: RankedItems, *, diversify: bool) -> Arranged:
+        is_diverse = diversify and bool(request.rules.diversity)
         return arrange(
             candidates.item_idx,
             candidates.scores,
             request.top_k,
             request.rules,
             self.table,
-            self.text[candidates.item_idx].numpy(),
-            self.items.encode,
+            self.text[candidates.item_idx].numpy() if is_diverse else None,
+            self.named(request.rules),
         )
 
     def notes(self, request: Request, number: int, *, is_capped: bool) -> list[str]:

@@ -30,7 +30,7 @@ from recsys.ranking import order, tie_hash
 from recsys.request import Request
 from recsys.request_encoder import RequestEncoder
 from recsys.reranker import BatchReranker, Reranker
-from recsys.retrieved import Retrieved, Watch, unwatched
+from recsys.retrieved import IsLate, Retrieved, Watch, never_late, unwatched
 from recsys.retriever import Retriever
 from recsys.rules import ItemTable
 from recsys.schema import ITEM_ID, TITLE, ExternalId, RankedList, Source
@@ -225,15 +225,17 @@ class Recommender:
             scores, item_idx = self._search.search(requests, queries, excluded, limits, shares)
         return Retrieved(requests, keys, histories, excluded, item_idx, scores)
 
-    def rerank(self, retrieved: Retrieved, *, watch: Watch = unwatched) -> list[RankedList]:
+    def rerank(
+        self, retrieved: Retrieved, *, watch: Watch = unwatched, is_late: IsLate = never_late
+    ) -> list[RankedList]:
         """The second half of ``recommend``; stage 1's order when the bundle has no stage 2.
 
         Args:
-            watch: told of ``rerank`` and ``rules``.
+            watch: told of ``rerank`` and ``rules``. is_late: see ``ListBuilder.lists``.
         """
         if self.reranker is None:
             with watch("rules"):
-                return self.as_retrieved(retrieved)
+                return self.as_retrieved(retrieved, is_late)
         item_idx = retrieved.item_idx
         with watch("rerank"):
             features = self._requests.features(self.reranker, retrieved)
@@ -254,22 +256,36 @@ class Recommender:
             item_idx = np.take_along_axis(item_idx, best, axis=1)
             scores = np.take_along_axis(scores, best, axis=1)
             sources: list[Source] = ["retrieved" if own else "reranked" for own in as_found]
-            return self._builder.lists(retrieved, item_idx, scores, sources)
+            return self._builder.lists(retrieved, item_idx, scores, sources, is_late)
 
-    def as_retrieved(self, retrieved: Retrieved) -> list[RankedList]:
-        """The answers in stage 1's order."""
+    def as_retrieved(self, retrieved: Retrieved, is_late: IsLate = never_late) -> list[RankedList]:
+        """The answers in stage 1's order; ``is_late`` as of ``rerank``."""
         sources: list[Source] = ["retrieved"] * len(retrieved.requests)
-        return self._builder.lists(retrieved, retrieved.item_idx, retrieved.scores, sources)
+        item_idx, scores = retrieved.item_idx, retrieved.scores
+        return self._builder.lists(retrieved, item_idx, scores, sources, is_late)
 
-    def popular(self, request: Request) -> RankedList:
-        """The most popular items, without those of the request's history: needs no model.
+    def popular(self, requests: Sequence[Request]) -> list[RankedList]:
+        """The most popular items, without those of a request's history: needs no model.
+
+        For whoever has waited too long already: what takes long is left out, such as diversity.
 
         Raises:
-            InputError: when ``top_k`` is below 1.
+            InputError: when a ``top_k`` is below 1.
         """
-        _check_top_k([request])
-        seen = Exclusion(self.histories.seen(request))
-        return self._builder.popular(request, self._excluded(request, seen))
+        _check_top_k(requests)
+        batch = self.histories.batch(requests)
+        item_idx, mask = batch.item_idx.numpy(), batch.mask.numpy()
+        # Requests that came together share what they leave out.
+        more: dict[tuple[int, int], NDArray[np.int64]] = {}
+        excluded = []
+        for row, request in enumerate(requests):
+            given = request.exclude, request.events.dismissed
+            key = id(given[0]), id(given[1])
+            if key not in more:
+                more[key] = self.histories.known_items([*given[0], *given[1]])
+            seen = item_idx[row, mask[row]] if request.rules.exclude_seen else item_idx[row, :0]
+            excluded.append(np.concatenate([seen, more[key]]))
+        return self._builder.last_resorts(requests, excluded)
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
         """The titles of items of the catalogue, in the same order."""

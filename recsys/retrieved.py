@@ -19,6 +19,20 @@ Watch = Callable[[Step], AbstractContextManager[object]]
 """Called as a step begins, and left as it ends."""
 
 
+IsLate = Callable[[int], bool]
+"""Asked of a list, by its row, before rules make it that take long: whether to leave that out."""
+
+
+def never_late(row: int) -> bool:  # noqa: ARG001
+    """There is all the time in the world."""
+    return False
+
+
+def always_late(row: int) -> bool:  # noqa: ARG001
+    """Somebody waits for it right now."""
+    return True
+
+
 def unwatched(step: Step) -> AbstractContextManager[object]:  # noqa: ARG001
     """Nobody looks."""
     return nullcontext()
@@ -38,3 +52,14 @@ class Retrieved(NamedTuple):
     excluded: Sequence[Exclusion]
     item_idx: NDArray[np.int64]
     scores: NDArray[np.float32]
+
+    def of(self, rows: Sequence[int]) -> "Retrieved":
+        """Some of the requests."""
+        return Retrieved(
+            [self.requests[row] for row in rows],
+            [self.keys[row] for row in rows],
+            [self.histories[row] for row in rows],
+            [self.excluded[row] for row in rows],
+            self.item_idx[rows],
+            self.scores[rows],
+        )

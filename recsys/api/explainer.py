@@ -1,6 +1,7 @@
 """Explanations beside the lists that others wait for."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -24,9 +25,9 @@ class Explainer:
         self._waiting = 0
 
     async def explain(
-        self, recommender: Recommender, request: Request, ranked: RankedList
-    ) -> list[ItemExplanation]:
-        """Of each item of the list.
+        self, recommender: Recommender, request: Request, ranked: RankedList, seconds: float
+    ) -> list[ItemExplanation] | None:
+        """Of each item of the list; None when ``seconds`` are not enough.
 
         Raises:
             OverloadedError: when too many lists wait.
@@ -34,10 +35,15 @@ class Explainer:
         if self._waiting >= _MAX_WAITING:
             raise OverloadedError(_SECONDS_TO_RETRY)
         self._waiting += 1
+        until = time.monotonic() + seconds
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, _explained, recommender, request, ranked
-            )
+            # One that nobody waits for any more is not begun, or given up on its way.
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, _explained, recommender, request, ranked, until
+                )
+        except TimeoutError:
+            return None
         finally:
             self._waiting -= 1
 
@@ -47,10 +53,10 @@ class Explainer:
 
 
 def _explained(
-    recommender: Recommender, request: Request, ranked: RankedList
+    recommender: Recommender, request: Request, ranked: RankedList, until: float
 ) -> list[ItemExplanation]:
     torch.set_num_threads(1)  # of this thread; the others have lists to make
-    explanations = explain(recommender, request, ranked)
+    explanations = explain(recommender, request, ranked, until=until)
     touched = ranked.touched or [None] * len(ranked.item_ids)
     return [
         ItemExplanation(

@@ -12,11 +12,12 @@ from recsys.exploration import Exploration
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.rules.arranging import PIN
-from recsys.schema import RankedList
+from recsys.schema import ExternalId, RankedList
 
 log = logging.getLogger(__name__)
 
 _SECONDS_PER_DAY = 86_400
+_SECONDS_KEPT = 1.0
 
 
 class ListExploration:
@@ -31,11 +32,20 @@ class ListExploration:
         self.models = models
         self.max_days = max_days
         self.nothing = np.zeros(policy.slots, bool)
+        self._found: tuple[Recommender, float, list[ExternalId]] | None = None
         self._rng = np.random.default_rng()
 
     def draw(self) -> NDArray[np.bool_]:
         """Which places are given away."""
         return self.policy.draw(self._rng)
+
+    def _new(self, recommender: Recommender) -> list[ExternalId]:
+        """All new items; looked for once a second, and whenever there are others."""
+        now, found = time.time(), self._found
+        if found is None or found[0] is not recommender or now - found[1] > _SECONDS_KEPT:
+            new = self.models.added_since(now - self.max_days * _SECONDS_PER_DAY)
+            found = self._found = (recommender, now, new)
+        return found[2]
 
     def explored(
         self,
@@ -45,8 +55,7 @@ class ListExploration:
         drawn: NDArray[np.bool_],
     ) -> tuple[RankedList, list[float]]:
         """The list with new items at the drawn places, and the propensities of all of its items."""
-        since = time.time() - self.max_days * _SECONDS_PER_DAY
-        new = recommender.returnable(request, self.models.added_since(since))
+        new = recommender.returnable(request, self._new(recommender))
         listed = recommender.items.encode(ranked.item_ids).tolist()
         pool = recommender.items.encode(new).tolist()
         pool = recommender.rules.with_room(request.rules, listed, pool, self.policy.slots)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi import Request as HttpRequest
 
+from recsys.api.batcher import Answer
 from recsys.api.ids import check_ids, user_query
 from recsys.api.schemas import (
     DEFAULT_TOP_K,
@@ -21,7 +22,7 @@ from recsys.api.schemas import (
     RecommendResults,
     RulesBody,
 )
-from recsys.api.service import Service, as_json
+from recsys.api.service import Service
 from recsys.request import Request
 from recsys.schema import ExternalId
 
@@ -97,14 +98,16 @@ def recommend_routes(service: Service) -> APIRouter:
         }
         given = {name: value for name, value in changes.items() if value not in (None, [])}
         request = Request(top_k, user_id, rules=service.rules.with_changes(given))
-        if query is None and not explain:
+        is_plain = query is None and not explain
+        if is_plain:
             body = service.body_of(request, with_titles=with_titles, seconds=seconds)
         else:
             answer = service.list_of(
                 request, seconds=seconds, with_titles=with_titles, query=query, explained=explain
             )
-            body = _as_json(answer)
-        answered = await (_while_wanted(http, body) if service.is_busy else body)
+            body = _body(answer)
+        waits = service.is_busy or not is_plain
+        answered = await (_while_wanted(http, body) if waits else body)
         if answered is None:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
         return Response(answered, media_type="application/json")
@@ -112,7 +115,7 @@ def recommend_routes(service: Service) -> APIRouter:
     @router.post("/recommend", response_model=RecommendResults, response_model_exclude_none=True)
     async def recommend_many(
         http: HttpRequest, body: RecommendBody, seconds: Annotated[float, Depends(seconds_of)]
-    ) -> RecommendResults | Response:
+    ) -> Response:
         """Lists for several users, or for a history that is not stored."""
         changed = body.rules or RulesBody()
         items = [*(body.history or []), *body.exclude, *changed.items()]
@@ -142,13 +145,15 @@ def recommend_routes(service: Service) -> APIRouter:
         results = await _while_wanted(http, _together(answers))
         if results is None:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
-        return RecommendResults.model_construct(results=results)
+        # Put together of what the lists' threads have made: a large answer would hold up the loop.
+        together = b'{"results":[%s]}' % b",".join(answer.body for answer in results)
+        return Response(together, media_type="application/json")
 
     return router
 
 
-async def _as_json(answer: Awaitable[Recommendations]) -> bytes:
-    return as_json(await answer)
+async def _body(answer: Awaitable[Answer]) -> bytes:
+    return (await answer).body
 
 
 async def _together(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

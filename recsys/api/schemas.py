@@ -26,7 +26,7 @@ MAX_GENRES = 100
 
 Genre = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
-EXPLAIN = "Add why each item is in the list, which takes longer, whatever the deadline."
+EXPLAIN = "Add why each item is in the list, as far as the deadline leaves time for it."
 
 _EXAMPLE: dict[str, Any] = {
     "user_id": 123,
@@ -76,14 +76,14 @@ class Recommendations(BaseModel):
     )
     fallback: Fallback | None = Field(
         default=None,
-        description="Why the list is of a lesser stage than it could be: the deadline would not "
-        "have been kept, or a stage failed.",
+        description="Why the list is of a lesser stage than it could be, less diverse than asked "
+        "for, or not explained: the deadline would not have been kept, or a stage failed.",
     )
     degraded: list[Degraded] | None = Field(
         default=None,
         description="What the list was made without: store, the event store, which cannot be read "
         "now, so that it knows what was known before; query, since the text model was not ready in "
-        "time.",
+        "time; explanations, for which there was no time.",
     )
     notes: list[str] | None = Field(default=None, description="Why the list is shorter than top_k.")
     propensities: list[float] | None = Field(

@@ -11,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from recsys.api.app import create_app
+from recsys.api.connections import SECONDS_KEPT, BoundedProtocol
+from recsys.api.http_server import HttpServer
 from recsys.api.keys import read_keys
 from recsys.api.listener import BACKLOG, SECONDS_TO_FINISH, announce, listen
 from recsys.api.live_state import check_store
@@ -46,7 +48,7 @@ def serve(
     with listen(host, port) as listener:
         announce(models.current.model_version, models.device, listener)
         app = create_app(models, options, digests)
-        uvicorn.Server(configured(app, log_level)).run(sockets=[listener])
+        HttpServer(configured(app, log_level)).run(sockets=[listener])
 
 
 def load(
@@ -80,6 +82,9 @@ def configured(app: FastAPI, log_level: str, **more: Any) -> uvicorn.Config:
         app,
         log_config=log_config(log_level),
         access_log=False,  # recsys.api.middleware.Envelope says more
+        http=BoundedProtocol,
+        ws="none",  # nothing here speaks it, and it would not be bounded
+        timeout_keep_alive=SECONDS_KEPT,
         backlog=BACKLOG,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
         **more,

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.api.batcher import Batcher
+from recsys.api.answer_body import AnswerBody
+from recsys.api.batcher import Answer, Batcher
 from recsys.api.cache import CacheKey, ResponseCache
 from recsys.api.explainer import Explainer
 from recsys.api.ids import check_ids
@@ -17,7 +19,6 @@ from recsys.api.list_exploration import ListExploration
 from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
-from recsys.api.schemas import Recommendations
 from recsys.api.telemetry import Telemetry
 from recsys.api.texts import TextUnavailableError
 from recsys.exploration import Exploration
@@ -86,8 +87,8 @@ class Service:
         query: str | None = None,
         explained: bool = False,
         drawn: NDArray[np.bool_] | None = None,
-    ) -> Recommendations:
-        """The answer to one request, within ``seconds``; explanations take as long as they do.
+    ) -> Answer:
+        """The answer to one request, and its body as JSON, within ``seconds``.
 
         Args:
             query: what is wanted, as text. drawn: of exploration, where that has been done.
@@ -108,42 +109,32 @@ class Service:
                 request = replace(request, events=events)
             degraded += [] if is_known else ["store"]
         recommender = self.models.current
+        if self.exploration is not None and drawn is None:
+            drawn = self.exploration.draw()
+        sent = AnswerBody(self.exploration, recommender, request, degraded, drawn, with_titles)
         left = seconds - (time.monotonic() - started)
-        answering = self.batcher.submit(recommender, request, left)
+        # In the context of the request, for what is logged in the thread that makes the list.
+        context = copy_context()
+
+        def finish(answer: Answer) -> Answer:
+            return context.run(sent.finish, answer)
+
+        answering = self.batcher.submit(recommender, request, left, finish)
         if self.tracing is not None:
             answering = self.tracing.traced(answering, recommender.model_version)
         answer = await answering
-        ranked, propensities = answer.ranked, None
-        if self.exploration is not None:
-            drawn = self.exploration.draw() if drawn is None else drawn
-            ranked, propensities = self.exploration.explored(recommender, request, ranked, drawn)
-        self.telemetry.answered(ranked.source, answer.fallback)
-        explanations = None
-        if explained:
-            explanations = await self.explainer.explain(recommender, request, ranked)
-        return Recommendations.model_construct(
-            user_id=request.user_id,
-            top_items=ranked.item_ids,
-            model_version=recommender.model_version,
-            source=ranked.source,
-            fallback=answer.fallback,
-            degraded=degraded or None,
-            notes=list(ranked.notes) or None,
-            propensities=propensities,
-            explanations=explanations,
-            titles=recommender.titles(ranked.item_ids) if with_titles else None,
-        )
+        self.telemetry.answered(answer.ranked.source, answer.fallback)
+        if not explained:
+            return answer
+        left = seconds - (time.monotonic() - started)
+        explanations = await self.explainer.explain(recommender, request, answer.ranked, left)
+        return sent.explained(answer, explanations)
 
     async def _vector_of(self, query: str, seconds: float) -> NDArray[np.float32] | None:
         """A text's vector; None when that takes more than half of the time that there is."""
-        encoding = self.models.texts.encode(self.models.current.manifest, query)
-        # Not given up: the next query finds the model loaded.
-        task = asyncio.ensure_future(encoding)
-        done, _ = await asyncio.wait({task}, timeout=seconds / 2)
-        if not done:
-            task.add_done_callback(_look_at)
-            return None
-        return task.result()
+        return await self.models.texts.encode_query(
+            self.models.current.manifest, query, seconds / 2
+        )
 
     async def events_of(self, user_id: ExternalId, seconds: float) -> tuple[UserEvents, bool]:
         """A user's events, and whether the store can be relied on for them.
@@ -172,7 +163,7 @@ class Service:
             answer = await self.list_of(
                 request, with_titles=with_titles, seconds=seconds, drawn=drawn
             )
-            return as_json(answer)
+            return answer.body
         kept = self.cached_body(request, with_titles=with_titles)
         if kept is not None:
             return kept
@@ -219,12 +210,11 @@ class Service:
         before = self._key(request, with_titles=with_titles)
         drawn = self.exploration.nothing if self.exploration is not None else None
         answer = await self.list_of(request, with_titles=with_titles, seconds=seconds, drawn=drawn)
-        body = as_json(answer)
         key = self._key(request, with_titles=with_titles)
         # Where something changed meanwhile, nobody knows whether the list knew it.
         if answer.fallback is None and key is not None and key == before:
-            self.cache.put(key, body)
-        return body
+            self.cache.put(key, answer.body)
+        return answer.body
 
     def _store_up(self) -> int:
         return int(self.live is not None and self.live.is_available)
@@ -243,7 +233,7 @@ class Service:
             await self.live.start()
         if self.options.preload_text_model:
             try:
-                await self.models.texts.encode(self.models.current.manifest, "")
+                await self.models.texts.load(self.models.current.manifest)
             except TextUnavailableError as error:
                 log.error("queries and new items will be refused: %s", error)
 
@@ -258,11 +248,6 @@ class Service:
             self.tracing.close()
 
 
-def as_json(answer: Recommendations) -> bytes:
-    """The body of a response."""
-    return answer.model_dump_json(exclude_none=True).encode()
-
-
 def _rules(options: ServingOptions, models: ModelStore) -> Rules:
     rules = Rules.from_config(options.rules)
     named = [*rules.block, *(rules.allow or ()), *rules.pin]
@@ -275,11 +260,6 @@ def _exploration(options: ServingOptions, models: ModelStore) -> ListExploration
         return None
     policy = Exploration(options.exploration_epsilon, options.exploration_slots)
     return ListExploration(policy, models, options.exploration_days)
-
-
-def _look_at(task: "asyncio.Future[NDArray[np.float32]]") -> None:
-    if not task.cancelled():
-        task.exception()  # nobody waits for it any more
 
 
 def _live_state(options: ServingOptions, models: ModelStore) -> LiveState | None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,11 +13,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.api.batcher import OverloadedError
 from recsys.errors import InputError
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_from_config
 
 log = logging.getLogger(__name__)
+
+MAX_WAITING = 64
+"""Queries that may wait, and as many items; more are refused."""
+SECONDS_FOR_ITEM = 30.0
+"""The text model may have to be loaded first."""
+
+_MOST_AT_ONCE = 16
+_FEWEST_CHARACTERS, _MOST_CHARACTERS = 50, 1500
+_SECONDS_AT_ONCE = 0.2
+_SECONDS_TO_RETRY = 1
+_SMOOTHING = 0.5
 
 
 class TextUnavailableError(Exception):
@@ -26,59 +40,153 @@ class TextUnavailableError(Exception):
 class _Job:
     manifest: Mapping[str, Any]
     text: str
+    until: float  # as of ``time.monotonic``
     future: asyncio.Future[NDArray[np.float32]]
+
+
+_Queue = OrderedDict[_Job, None]
 
 
 class Texts:
     """Encodes texts as a bundle's were, in a thread of its own.
 
     The model is loaded when the first text comes, which takes seconds: most servers never need it.
+    What is asked at the same time is encoded together, as much as takes a short while; items have
+    their turn before queries. What nobody waits for any more is not encoded.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._encoder: TextEncoder | None = None
         self._config: Mapping[str, Any] | None = None
-        self._waiting: list[_Job] = []
+        self._items: _Queue = OrderedDict()
+        self._queries: _Queue = OrderedDict()
         self._encoding: asyncio.Task[None] | None = None
+        self._seconds_per_character: float | None = None  # as long as none has been encoded
 
-    async def encode(self, manifest: Mapping[str, Any], text: str) -> NDArray[np.float32]:
-        """The vector float32 [T] of a text; what is asked at the same time is encoded together.
+    async def load(self, manifest: Mapping[str, Any]) -> None:
+        """Have the text model of a bundle loaded.
+
+        Raises:
+            TextUnavailableError: when there is no such encoder here.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load, manifest)
+
+    async def encode(
+        self, manifest: Mapping[str, Any], text: str, seconds: float = SECONDS_FOR_ITEM
+    ) -> NDArray[np.float32]:
+        """The vector float32 [T] of an item's text.
 
         Args:
             manifest: of the bundle whose vectors it is to be compared with.
 
         Raises:
             TextUnavailableError: when there is no such encoder here.
+            OverloadedError: when too many texts wait, or when it takes longer than ``seconds``.
         """
-        job = _Job(manifest, text, asyncio.get_running_loop().create_future())
-        self._waiting.append(job)
+        try:
+            return await self._encoded(self._items, manifest, text, seconds)
+        except TimeoutError as error:
+            raise OverloadedError(_SECONDS_TO_RETRY) from error
+
+    async def encode_query(
+        self, manifest: Mapping[str, Any], text: str, seconds: float
+    ) -> NDArray[np.float32] | None:
+        """The vector float32 [T] of what somebody wants; None when ``seconds`` are not enough.
+
+        Raises:
+            TextUnavailableError: when there is no such encoder here.
+            OverloadedError: when too many texts wait.
+        """
+        try:
+            return await self._encoded(self._queries, manifest, text, seconds)
+        except TimeoutError:
+            return None
+
+    async def _encoded(
+        self, queue: _Queue, manifest: Mapping[str, Any], text: str, seconds: float
+    ) -> NDArray[np.float32]:
+        if len(queue) >= MAX_WAITING:
+            raise OverloadedError(_SECONDS_TO_RETRY)
+        future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
+        job = _Job(manifest, text, time.monotonic() + seconds, future)
+        queue[job] = None
         if self._encoding is None or self._encoding.done():
             self._encoding = asyncio.create_task(self._encode_all())
-        return await job.future
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        finally:
+            queue.pop(job, None)
 
     async def _encode_all(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
+        while waiting := self._items or self._queries:
             # After a reload, texts for two bundles may wait side by side.
-            manifest = self._waiting[0].manifest
-            jobs = [job for job in self._waiting if job.manifest is manifest]
-            self._waiting = [job for job in self._waiting if job.manifest is not manifest]
+            manifest = next(iter(waiting)).manifest
+            jobs: list[_Job] = []
             try:
-                vectors = await loop.run_in_executor(
-                    self._thread, self.encode_now, manifest, [job.text for job in jobs]
-                )
+                # While a model is loaded, those who can't wait for it leave.
+                await loop.run_in_executor(self._thread, self._load, manifest)
+                jobs = self._taken(manifest)
+                if jobs:
+                    texts = [job.text for job in jobs]
+                    started = time.monotonic()
+                    vectors = await loop.run_in_executor(
+                        self._thread, self.encode_now, manifest, texts
+                    )
+                    self._measured(time.monotonic() - started, jobs)
             except Exception as error:
                 if not isinstance(error, TextUnavailableError):
                     log.exception("texts could not be encoded")
                     error = TextUnavailableError(f"texts could not be encoded: {error!r}")
-                for job in jobs:
+                for job in jobs or self._all_of(manifest):
                     if not job.future.done():
                         job.future.set_exception(error)
             else:
-                for job, vector in zip(jobs, vectors, strict=True):
+                for job, vector in zip(jobs, vectors if jobs else (), strict=True):
                     if not job.future.done():
                         job.future.set_result(vector)
+
+    def _taken(self, manifest: Mapping[str, Any]) -> list[_Job]:
+        """Jobs of one bundle to be encoded next: items where there are any, else queries."""
+        queue = self._items or self._queries
+        rate = self._seconds_per_character
+        # As long as nothing is known, texts are encoded one by one.
+        most = 1 if rate is None else _MOST_AT_ONCE
+        now, seconds = time.monotonic(), 0.0
+        taken: list[_Job] = []
+        for job in [job for job in queue if job.manifest is manifest]:
+            own = 0.0 if rate is None else rate * _length(job.text)
+            if taken and (seconds + own > _SECONDS_AT_ONCE or len(taken) == most):
+                break
+            del queue[job]
+            # Who would wait in vain is left to be told so; the last one shows what it takes now.
+            if job.until > now + own or not (taken or queue):
+                taken.append(job)
+                seconds += own
+        return taken
+
+    def _measured(self, seconds: float, jobs: Sequence[_Job]) -> None:
+        found = seconds / sum(_length(job.text) for job in jobs)
+        known = self._seconds_per_character
+        self._seconds_per_character = (
+            found if known is None else known + _SMOOTHING * (found - known)
+        )
+
+    def _all_of(self, manifest: Mapping[str, Any]) -> list[_Job]:
+        taken = []
+        for queue in (self._items, self._queries):
+            for job in [job for job in queue if job.manifest is manifest]:
+                del queue[job]
+                taken.append(job)
+        return taken
+
+    def _load(self, manifest: Mapping[str, Any]) -> None:
+        try:
+            self._encoder_for(manifest)
+        except InputError as error:
+            raise TextUnavailableError(str(error)) from error
 
     def encode_now(self, manifest: Mapping[str, Any], texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors float32 [n, T], in the calling thread.
@@ -104,12 +212,18 @@ class Texts:
                     f"another one ({found})",
                     "put it where it was in training, or train again with the present one",
                 )
+            encoder.encode([""])  # which loads the model, and gets it going
             self._encoder, self._config = encoder, config
         return self._encoder
 
     def close(self) -> None:
         """End the thread once what it does is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _length(text: str) -> int:
+    """Characters, about as many as count: encoders cut long texts off."""
+    return min(max(len(text), _FEWEST_CHARACTERS), _MOST_CHARACTERS)
 
 
 def fingerprint_of(manifest: Mapping[str, Any]) -> str | None:

@@ -16,10 +16,9 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-import uvicorn
-
 from recsys.api.app import create_app
 from recsys.api.channel import Message, decoded, encoded, packed, unpacked
+from recsys.api.http_server import HttpServer
 from recsys.api.listener import SECONDS_TO_FINISH, listen_beside
 from recsys.api.logs import log_config
 from recsys.api.models import ModelStore
@@ -100,7 +99,7 @@ class Worker:
         self.telemetry = Telemetry(self.shared_folder)
         app = create_app(self.models, options, settings["key_digests"], self.telemetry)
         self.address: tuple[str, int] = settings["host"], settings["port"]
-        self.server = uvicorn.Server(
+        self.server = HttpServer(
             configured(
                 app, settings["log_level"], callback_notify=self._refresh_metrics, timeout_notify=0
             )

@@ -3,6 +3,7 @@
 from recsys.rules.arranging import Arranged, arrange
 from recsys.rules.filtering import passing
 from recsys.rules.item_table import ItemTable
+from recsys.rules.named_items import NamedItems
 from recsys.rules.rules import Rules
 
-__all__ = ["Arranged", "ItemTable", "Rules", "arrange", "passing"]
+__all__ = ["Arranged", "ItemTable", "NamedItems", "Rules", "arrange", "passing"]

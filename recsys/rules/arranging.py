@@ -1,6 +1,5 @@
 """The order of a list under rules: boosts, diversity, caps, pins, in this order."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.rules.filtering import Encode
 from recsys.rules.item_table import ItemTable
+from recsys.rules.named_items import NamedItems
 from recsys.rules.rules import Rules
 
 Items = NDArray[np.int64]
@@ -21,8 +20,6 @@ TIMES_TO_CHOOSE_FROM = 5
 
 PIN = "pin"
 """What has moved an item that is pinned to its place."""
-
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ def arrange(
     top_k: int,
     rules: Rules,
     table: ItemTable,
-    vectors: NDArray[np.float32],
-    encode: Encode,
+    vectors: NDArray[np.float32] | None,
+    named: NamedItems,
 ) -> Arranged:
     """The best ``top_k`` of candidates under rules.
 
@@ -57,21 +54,22 @@ def arrange(
 
     Args:
         item_idx, scores: [K], candidates, best first, without padding; pinned ones among them.
-        vectors: float32 [K, T], text vectors of the candidates.
+        vectors: float32 [K, T], text vectors of the candidates; None leaves diversity out.
+        named: by the rules.
     """
     touched: dict[int, str] = {}
     if rules.boost:
-        item_idx, scores, vectors = _boosted(
-            item_idx, scores, vectors, rules, table, encode, touched
-        )
-    if rules.diversity:
+        best, scores = _boosted(item_idx, scores, named, touched)
+        item_idx = item_idx[best]
+        vectors = None if vectors is None else vectors[best]
+    if rules.diversity and vectors is not None:
         chosen = _diverse(scores, vectors, top_k, rules)
         for place, position in enumerate(chosen[:top_k].tolist()):
             if place != position:
                 touched.setdefault(int(item_idx[position]), "diversity")
         item_idx, scores = item_idx[chosen], scores[chosen]
     if rules.pin:
-        item_idx, scores = _pinned(item_idx, scores, encode(rules.pin), touched)
+        item_idx, scores = _pinned(item_idx, scores, named.pins, touched)
     kept = np.arange(len(item_idx))[:top_k]
     if rules.caps:
         kept = _within_caps(item_idx, top_k, rules, table)
@@ -88,34 +86,23 @@ def arrange(
 
 
 def _boosted(
-    item_idx: Items,
-    scores: Scores,
-    vectors: NDArray[np.float32],
-    rules: Rules,
-    table: ItemTable,
-    encode: Encode,
-    touched: dict[int, str],
-) -> tuple[Items, Scores, NDArray[np.float32]]:
-    added = np.zeros(len(item_idx), np.float32)
-    for key, factor in rules.boost:
-        kind, _, value = key.partition(":")
-        wanted = table.of_genre(value) if kind == "genre" else encoded_boost(key, encode)
-        hit = np.isin(item_idx, wanted)
-        added[hit] += np.float32(np.log(factor))
-        for item in item_idx[hit].tolist():
-            touched.setdefault(item, f"boost {key}")
-    boosted = scores + added
+    item_idx: Items, scores: Scores, named: NamedItems, touched: dict[int, str]
+) -> tuple[Items, Scores]:
+    """Positions [K] in the order that boosts make, and their scores."""
+    if not len(named.boosted):
+        return np.arange(len(item_idx)), scores
+    place = np.searchsorted(named.boosted, item_idx).clip(max=len(named.boosted) - 1)
+    hit = named.boosted[place] == item_idx
+    for item, number in zip(item_idx[hit].tolist(), place[hit].tolist(), strict=True):
+        touched.setdefault(item, named.reasons[number])
+    boosted = scores + np.where(hit, named.added[place], np.float32(0))
     best = np.argsort(-boosted, kind="stable")
-    return item_idx[best], boosted[best], vectors[best]
+    return best, boosted[best]
 
 
-def encoded_boost(key: str, encode: Encode) -> Items:
-    """The item of a boost ``item:ID``, whose id may be an integer; none for other boosts."""
-    kind, _, text = key.partition(":")
-    if kind != "item":
-        return np.zeros(0, np.int64)
-    found = encode([int(text), text] if _INTEGER.fullmatch(text) else [text])
-    return found[found > 0]
+def num_to_choose_from(top_k: int) -> int:
+    """How many candidates diversity chooses a list from."""
+    return max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM)
 
 
 def _diverse(
@@ -125,7 +112,7 @@ def _diverse(
     # Imported here, since most lists never need it.
     from recsys.rules.diversity import diversified
 
-    number = min(len(scores), max(TIMES_TO_CHOOSE_FROM * top_k, FEWEST_TO_CHOOSE_FROM))
+    number = min(len(scores), num_to_choose_from(top_k))
     if not number:
         return np.zeros(0, np.int64)
     wanted = number if rules.caps or rules.pin else min(number, top_k)
@@ -172,14 +159,19 @@ def _capped(caps: Iterable[str], item: int, table: ItemTable) -> list[tuple[str,
 
 def _within_caps(item_idx: Items, top_k: int, rules: Rules, table: ItemTable) -> NDArray[np.int64]:
     """Positions of the first ``top_k`` items that leave no value with more than its cap."""
-    counts: Counter[tuple[str, str | int]] = Counter()
-    caps = dict(rules.caps)
+    # Room that is left, by attribute and value. Plain dictionaries, since many items are looked at
+    # where caps are low.
+    room: list[tuple[str, int, dict[str | int, int]]] = [
+        (name, cap, {}) for name, cap in rules.caps
+    ]
     kept: list[int] = []
     for position, item in enumerate(item_idx.tolist()):
-        values = _capped(caps, item, table)
-        if any(counts[value] >= caps[value[0]] for value in values):
+        values = [(left, cap, table.values(name, item)) for name, cap, left in room]
+        if any(left.get(value, cap) == 0 for left, cap, own in values for value in own):
             continue
-        counts.update(values)
+        for left, cap, own in values:
+            for value in own:
+                left[value] = left.get(value, cap) - 1
         kept.append(position)
         if len(kept) == top_k:
             break

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from recsys.errors import InputError
 from recsys.rules import checks
@@ -44,6 +44,7 @@ class Rules:
     boost: tuple[tuple[str, float], ...] = ()
     diversity: float = 0.0
     diversify: Method = "mmr"
+    _hash: ClassVar[int]
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
@@ -66,6 +67,13 @@ class Rules:
             raise InputError("year_min not above year_max", f"{first} and {last}", "swap them")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        # Kept, since caches look rules up for each list, and they may name thousands of items.
+        values = tuple(getattr(self, field.name) for field in fields(self))
+        object.__setattr__(self, "_hash", hash(values))
+
+    def __hash__(self) -> int:
+        """Equal rules have equal ones."""
+        return self._hash
 
     @property
     def filters(self) -> bool:
@@ -78,6 +86,11 @@ class Rules:
     def arranges(self) -> bool:
         """Whether lists may have another order than that of the scores."""
         return bool(self.caps or self.pin or self.boost or self.diversity)
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether making a list takes much longer than for others: beyond a few items it may."""
+        return bool(self.caps or self.diversity)
 
     def with_changes(self, changes: Mapping[str, Any]) -> "Rules":
         """The same with some rules replaced, such as a request's.

@@ -187,7 +187,7 @@ def test_a_batch_that_fails_altogether_does_not_end_the_thread(
         def retrieve(self, requests, *, rerank=True):
             raise RuntimeError("stage 1 is out of order")
 
-        def popular(self, request):
+        def popular(self, requests):
             raise RuntimeError("so is popularity")
 
     async def ask(recommender: Recommender) -> Answer:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.rules import ItemTable, Rules, arrange, passing
+from recsys.rules import ItemTable, NamedItems, Rules, arrange, passing
 from recsys.rules.arranging import with_room
 
 GENRES = ["Drama", "Comedy", "War", "Sci-Fi"]
@@ -80,7 +80,19 @@ def arranged(rules: Rules, number: int, top_k: int, seed: int = 0):
     items = rng.permutation(np.arange(1, 41))[:number]
     scores = np.sort(rng.normal(size=number))[::-1].astype(np.float32)
     vectors = np.random.default_rng(1).normal(size=(41, 8)).astype(np.float32)
-    return items, scores, arrange(items, scores, top_k, rules, TABLE, vectors[items], ITEMS.encode)
+    return (
+        items,
+        scores,
+        arrange(
+            items,
+            scores,
+            top_k,
+            rules,
+            TABLE,
+            vectors[items],
+            NamedItems.of(rules, TABLE, ITEMS.encode),
+        ),
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -167,7 +179,9 @@ def test_the_dial_turns_a_list_from_its_scores_to_diversity() -> None:
     for diversity, expected in ((0.0, [1, 2]), (0.9, [1, 4])):
         for diversify in ("mmr", "dpp"):
             rules = Rules(diversity=diversity, diversify=diversify)
-            found = arrange(items, scores, 2, rules, TABLE, vectors, ITEMS.encode)
+            found = arrange(
+                items, scores, 2, rules, TABLE, vectors, NamedItems.of(rules, TABLE, ITEMS.encode)
+            )
             assert found.item_idx.tolist() == expected
     assert found.touched == [None, "diversity"]
 
@@ -183,7 +197,15 @@ def test_where_no_candidate_differs_the_scores_decide() -> None:
     items, scores = np.arange(1, 21), np.linspace(2, 0, 20).astype(np.float32)
     for diversify in ("mmr", "dpp"):
         rules = Rules(diversity=0.7, diversify=diversify)
-        found = arrange(items, scores, 10, rules, TABLE, vectors.astype(np.float32), ITEMS.encode)
+        found = arrange(
+            items,
+            scores,
+            10,
+            rules,
+            TABLE,
+            vectors.astype(np.float32),
+            NamedItems.of(rules, TABLE, ITEMS.encode),
+        )
         assert found.item_idx.tolist() == list(range(1, 11))
 
 
@@ -194,7 +216,15 @@ def test_a_cap_lets_the_next_item_move_up() -> None:
 
     def found(top_k: int, **caps: int):
         rules = Rules(caps=tuple(caps.items()))
-        return arrange(items, scores, top_k, rules, table, vectors, lambda ids: np.array(ids))
+        return arrange(
+            items,
+            scores,
+            top_k,
+            rules,
+            table,
+            vectors,
+            NamedItems.of(rules, table, lambda ids: np.array(ids, np.int64)),
+        )
 
     assert found(2, genre=1).item_idx.tolist() == [1, 4]
     assert found(2, genre=1).touched == [None, "cap"]
