@@ -11,6 +11,9 @@ from scipy.sparse import csr_matrix
 from recsys.data.vocabulary import Vocabulary
 from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, HistoryBatch
 
+UNTIMED = 31_536_000
+"""The time of all events where none have any: 1971-01-01, the earliest that files may hold."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -65,7 +68,10 @@ class Histories:
         item_idx = items.encode(interactions[ITEM_ID])
         if (user_idx == 0).any() or (item_idx == 0).any():
             raise ValueError("interactions hold ids that the vocabulary lacks; filter them first")
-        timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
+        if TIMESTAMP in interactions:
+            timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
+        else:
+            timestamps = np.full(len(interactions), UNTIMED)
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
         return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
 
