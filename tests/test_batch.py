@@ -168,9 +168,9 @@ def test_users_from_a_file(suffix: str, tmp_path: Path):
         ("a.csv", "id\n1\n", r"expected a column user_id in .*a\.csv; found id"),
         ("a.csv", "user_id\n1\nx\n1.5\n", "expected integer user ids in .*; found 'x', '1.5'"),
         ("a.csv", "user_id,b\n1,2\n,3\n", "found ''"),
-        ("a.csv", "", "unreadable"),
+        ("a.csv", "", "an empty file"),
         ("a.txt", "", "found none"),
-        ("a.parquet", "no parquet", "unreadable"),
+        ("a.parquet", "no parquet", "to be Parquet"),
         (None, None, "found no such file"),
     ],
 )

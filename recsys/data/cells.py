@@ -13,6 +13,7 @@ MISSING_NUMBER = (*MISSING, "NA", "na", "None", "none", "Null", "-")
 
 _INTEGER = r"0|-?[1-9][0-9]{0,17}"
 _FRACTION_OF_ZERO = r"-?[0-9]+\.0+"
+_WHOLE = f"{_INTEGER}|{_FRACTION_OF_ZERO}"
 _EXPONENT = r"-?[0-9](\.[0-9]+)?[eE][+-]?[0-9]+"
 _EXACT = 2**53
 
@@ -24,6 +25,14 @@ def are_numbers(text: "pd.Series[str]") -> "pd.Series[bool]":
 def are_integers(text: "pd.Series[str]") -> bool:
     """Whether each value is written as an integer would be ("7", not "007" or "7.0")."""
     return bool(text.str.fullmatch(_INTEGER).all())
+
+
+def are_ids(text: "pd.Series[str]") -> "pd.Series[bool]":
+    """Which values are an id, and not how a program writes that there is none."""
+    missing = text.isin(MISSING_NUMBER)
+    if missing.any() and not text[~missing].str.fullmatch(_WHOLE).all():
+        missing = text.isin(MISSING)  # and, say, NA is somebody's id
+    return ~missing
 
 
 def ids_of_floats(text: "pd.Series[str]", where: str) -> "pd.Series[str]":

@@ -60,7 +60,7 @@ def read_text(path: Path) -> bytes:
         if data.startswith(mark):
             data = data[len(mark) :]
             if encoding != "utf-8":
-                data = _decoded(path, data, encoding).encode()
+                data = decoded(path, data, encoding).encode()
             break
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
@@ -74,7 +74,8 @@ def read_text(path: Path) -> bytes:
     return data if data.endswith(b"\n") or not data else data + b"\n"
 
 
-def _decoded(path: Path, data: bytes, encoding: str) -> str:
+def decoded(path: Path, data: bytes, encoding: str) -> str:
+    """The text; raises InputError naming the first line that is none."""
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -91,6 +92,7 @@ class Delimited:
     data: as from ``read_text``. start: offset of the first row. names: of the columns, without
     blanks around them. separator: one ASCII character. quoted: whether quotes enclose fields, or
     are text. spans: start and end offsets [S, 2] of quoted fields that hold line breaks.
+    option: by which users name the separator.
     """
 
     path: Path
@@ -100,14 +102,17 @@ class Delimited:
     separator: str
     quoted: bool
     spans: NDArray[np.int64]
+    option: str | None
 
     @classmethod
-    def open(cls, path: Path, preferred: str, separator: str | None = None) -> "Delimited":
+    def open(
+        cls, path: Path, preferred: str, separator: str | None = None, option: str | None = None
+    ) -> "Delimited":
         """Read and check a file.
 
         Args:
             preferred: the separator that the kind of file suggests; taken unless another one is
-                certain. separator: the one that the user has named.
+                certain. separator: the one that the user has named. option: by which that is done.
 
         Raises:
             InputError: naming the line of what is wrong.
@@ -122,12 +127,12 @@ class Delimited:
             raise InputError(
                 f"a header line in {path}", "an empty file", "check how it was written"
             )
-        sample = _decoded(path, data[start : data.index(b"\n", start)], "utf-8")
-        separator = separator or _separator(path, sample, data[start:][:_SAMPLE], preferred)
+        sample = decoded(path, data[start : data.index(b"\n", start)], "utf-8")
+        separator = separator or _separator(path, sample, data[start:][:_SAMPLE], preferred, option)
         spans, fault = _quoted_fields(data, start, separator)
         header_end = _end_of_record(data, start, spans)
-        names = _header(path, _decoded(path, data[start:header_end], "utf-8"), separator)
-        table = cls(path, data, header_end + 1, names, separator, True, spans)
+        names = _header(path, decoded(path, data[start:header_end], "utf-8"), separator)
+        table = cls(path, data, header_end + 1, names, separator, True, spans, option)
         if fault is None:
             fault = table._swallowing()
         if fault is None:
@@ -138,7 +143,7 @@ class Delimited:
                 "%s: quotes do not enclose fields (first line %s); they are read as text",
                 *(path, fault[0]),
             )
-            return cls(path, data, header_end + 1, names, separator, False, spans[:0])
+            return cls(path, data, header_end + 1, names, separator, False, spans[:0], option)
         raise InputError(f"quotes that enclose fields in {path}", fault[1], _QUOTE_REMEDY)
 
     def frame(self, wanted: Collection[str] | None) -> pd.DataFrame:
@@ -181,7 +186,7 @@ class Delimited:
                 ),
             )
         except pa.ArrowInvalid as error:
-            _decoded(self.path, self.data, "utf-8")
+            decoded(self.path, self.data, "utf-8")
             raise InputError(
                 f"rows of at most {_BLOCK >> 20} MiB in {self.path}",
                 " ".join(str(error).split())[:200],
@@ -203,8 +208,8 @@ class Delimited:
             f"{first.expected_columns} fields in each row of {self.path}",
             f"{len(rows):,} other rows, first line {line:,} with {first.actual_columns}: "
             f"{first.text[:80]!r}",
-            "mend these rows (a field that holds the separator needs quotes), or set "
-            "data.separator where fields are told apart by another character",
+            "mend these rows (a field that holds the separator needs quotes)"
+            + (f", or set {self.option} if it is not {self.separator!r}" if self.option else ""),
         )
 
     def _line(self, row: int, counts: Callable[[bytes], bool]) -> int:
@@ -257,7 +262,7 @@ class Delimited:
 _QUOTE_REMEDY = 'write a quote that is text twice (""), or give Parquet'
 
 
-def _separator(path: Path, header: str, sample: bytes, preferred: str) -> str:
+def _separator(path: Path, header: str, sample: bytes, preferred: str, option: str | None) -> str:
     """The one that the header has; ``preferred`` where it has none, and so a single column."""
     bare = re.sub(r'"[^"]*"', "", header)
     found = [one for one in _GUESSED if one in bare]
@@ -272,7 +277,7 @@ def _separator(path: Path, header: str, sample: bytes, preferred: str) -> str:
         raise InputError(
             f"one separator in the header of {path}",
             f"several: {' '.join(map(repr, found))}",
-            "set data.separator to one of " + ", ".join(SEPARATORS),
+            f"set {option} to one of {', '.join(SEPARATORS)}" if option else "write it with commas",
         )
     return found[0] if found else preferred
 

@@ -23,6 +23,7 @@ from recsys.data.cells import (
     MISSING,
     MISSING_NUMBER,
     NUMBER,
+    are_ids,
     are_integers,
     are_numbers,
     ids_of_floats,
@@ -65,14 +66,7 @@ def _are_dates(text: "pd.Series[str]") -> "pd.Series[bool]":
     return (text == "") | pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").notna()
 
 
-def _are_ids(text: "pd.Series[str]") -> "pd.Series[bool]":
-    missing = text.isin(MISSING_NUMBER)
-    if missing.any() and not are_numbers(text[~missing]).all():
-        missing = text.isin(MISSING)  # and, say, NA is somebody's id
-    return ~missing
-
-
-_ID = pa.Column("str", pa.Check(_are_ids, error="an id in each row"))
+_ID = pa.Column("str", pa.Check(are_ids, error="an id in each row"))
 _TEXT = pa.Column("str", required=False)
 
 INTERACTIONS = pa.DataFrameSchema(
@@ -222,7 +216,7 @@ def _read(
         # Numbers of rows, as pandas writes them, tell nothing of a user.
         others = [
             name
-            for name in table.frame
+            for name in map(str, table.frame)
             if name not in {*chosen, *chosen.values()} and not name.startswith("Unnamed: ")
         ]
         frame = frame.join(table.frame[others])

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from recsys.data.delimited import SEPARATORS, Delimited
 from recsys.errors import InputError
 
-_PREFERRED = {".csv": ",", ".txt": ",", ".tsv": "\t", ".tab": "\t"}
+_PREFERRED = {".csv": ",", ".txt": ",", ".lst": ",", ".tsv": "\t", ".tab": "\t"}
 _PARQUET = (".parquet", ".pq", ".parq")
 _OTHERS = {
     b"PK\x03\x04": "an Excel workbook or a zip",
@@ -27,7 +27,7 @@ _OTHERS = {
     b"ORC": "an ORC file",
 }
 FILE_SUFFIXES = (
-    *(*_PREFERRED, *_PARQUET, ".gz", ".lst", ".dat", ".json", ".jsonl", ".ndjson", ".xml"),
+    *(*_PREFERRED, *_PARQUET, ".gz", ".dat", ".json", ".jsonl", ".ndjson", ".xml"),
     *(".xls", ".xlsx", ".ods", ".zip", ".bz2", ".xz", ".zst", ".feather", ".arrow", ".orc"),
     *(".pkl", ".pickle", ".avro", ".db", ".sqlite"),
 )
@@ -85,7 +85,8 @@ def read_table(
     if start.startswith(b"PAR1") or suffix in _PARQUET:
         table = _read_parquet(path, wanted)
     elif suffix in _PREFERRED or separator is not None:
-        text = Delimited.open(path, _PREFERRED.get(suffix, ","), separator)
+        option = "data.separator" if what.startswith("data.") else None
+        text = Delimited.open(path, _PREFERRED.get(suffix, ","), separator, option)
         table = TextTable(
             path,
             text.frame(wanted),
@@ -183,7 +184,8 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]"
         whole = values.notna() & (values % 1 == 0) & (values.abs() < 2**53)
         text = values.astype("str")
         text = text.mask(whole, values.where(whole, 0).astype("int64").astype("str"))
-        return text.mask(values.isna(), "")
+        known: pd.Series[str] = text.mask(values.isna(), "")
+        return known
     elif _is_binary(kind) or not (pa.types.is_nested(kind) or isinstance(kind, pa.ExtensionType)):
         try:
             # Spark, Hive and others write text as bytes.
@@ -197,7 +199,8 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]"
     else:
         values = ["" if one is None else _joined(one) for one in column.to_pylist()]
         return pd.Series(values, dtype="str")
-    return column.cast(pa.large_string()).to_pandas().astype("str").fillna("")
+    read: pd.Series[str] = column.cast(pa.large_string()).to_pandas().astype("str").fillna("")
+    return read
 
 
 def _joined(value: object) -> str:
