@@ -168,7 +168,7 @@ def _read_ids(path: Path, vocabulary: "Vocabulary") -> list[str]:
     import pandas as pd
 
     from recsys.data.cells import are_ids, ids_of_floats
-    from recsys.data.delimited import decoded, read_text
+    from recsys.data.encodings import decoded, read_text
     from recsys.data.tables import read_table
     from recsys.schema import USER_ID
 

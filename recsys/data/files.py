@@ -12,31 +12,22 @@ data always has is mended, and counted in the log:
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
-from recsys.data.cells import (
-    MISSING,
-    MISSING_NUMBER,
-    NUMBER,
-    are_ids,
-    are_integers,
-    are_numbers,
-    ids_of_floats,
-)
-from recsys.data.tables import TextTable, read_table
+from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
+from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
+from recsys.data.tables import TextTable
+from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.errors import InputError
 from recsys.schema import (
-    DESCRIPTION,
     GENRE_SEPARATOR,
     GENRES,
     ITEM_ID,
     RATING,
-    RELEASE_DATE,
     TIMESTAMP,
     TITLE,
     USER_ID,
@@ -44,57 +35,12 @@ from recsys.schema import (
     Dataset,
 )
 
-EARLIEST, LATEST = 31_536_000, 4_102_444_800
-"""Times are taken for real from 1971 to 2100: a date such as 19990131, a counter or milliseconds
-read as seconds fall outside."""
-
-Columns = Mapping[str, Mapping[str, str | None]]
-
 _FEW_USERS = 0.5
 _SECONDS_PER_DAY = 86_400
-_FRACTIONS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-_TIME_RULE = "unix seconds or ISO 8601, from 1971 to 2100"
 
 logger = logging.getLogger(__name__)
 
-
-def _matches(pattern: str, rule: str) -> pa.Check:
-    return pa.Check(lambda text: text.str.fullmatch(pattern), error=rule)
-
-
-def _are_dates(text: "pd.Series[str]") -> "pd.Series[bool]":
-    return (text == "") | pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").notna()
-
-
-_ID = pa.Column("str", pa.Check(are_ids, error="an id in each row"))
-_TEXT = pa.Column("str", required=False)
-
-INTERACTIONS = pa.DataFrameSchema(
-    {
-        USER_ID: _ID,
-        ITEM_ID: _ID,
-        TIMESTAMP: pa.Column(
-            "Int64",
-            pa.Check.in_range(EARLIEST, LATEST, error=_TIME_RULE),
-            nullable=False,
-            required=False,
-        ),
-        RATING: pa.Column("str", _matches(f"({NUMBER})?", "a number or empty"), required=False),
-    }
-)
-ITEMS = pa.DataFrameSchema(
-    {
-        ITEM_ID: _ID,
-        TITLE: pa.Column("str"),
-        DESCRIPTION: _TEXT,
-        GENRES: _TEXT,
-        YEAR: pa.Column("str", _matches(r"([1-9]\d{0,3})?", "a year or empty"), required=False),
-        RELEASE_DATE: pa.Column(
-            "str", pa.Check(_are_dates, error="YYYY-MM-DD or empty"), required=False
-        ),
-    }
-)
-USERS = pa.DataFrameSchema({USER_ID: _ID})
+__all__ = ["EARLIEST", "LATEST", "load", "parse_timestamps"]
 
 
 def load(
@@ -125,14 +71,14 @@ def load(
         InputError: naming the file, the column, the rule and the first offending rows.
     """
     columns = columns or {}
-    events = _read(interactions, "interactions", INTERACTIONS, columns, separator)
-    catalog = _read(items, "items", ITEMS, columns, separator)
-    people = _read(users, "users", USERS, columns, separator) if users else None
+    events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
+    catalog = read_columns(items, "items", ITEMS, columns, separator)
+    people = read_columns(users, "users", USERS, columns, separator) if users else None
 
     times = _times(events)
-    _validate(catalog, ITEMS)
+    validate(catalog, ITEMS)
     if people is not None:
-        _validate(people, USERS)
+        validate(people, USERS)
 
     tables = [table for table in (events, catalog, people) if table is not None]
     for column in (USER_ID, ITEM_ID):
@@ -151,7 +97,7 @@ def load(
 def _times(events: TextTable) -> "pd.Series[int] | None":
     """Unix seconds of the events, checked as the other columns are; None where there are none."""
     if TIMESTAMP not in events.frame:
-        _validate(events, INTERACTIONS)
+        validate(events, INTERACTIONS)
         logger.warning(
             "%s: no column of times, found %s: what sittings, recency and trends tell is lost, and "
             "data.split must be random or ua",
@@ -160,7 +106,7 @@ def _times(events: TextTable) -> "pd.Series[int] | None":
         return None
     raw = events.frame[TIMESTAMP]
     times = parse_timestamps(raw)
-    _validate(replace(events, frame=events.frame.assign(timestamp=times)), INTERACTIONS, raw)
+    validate(replace(events, frame=events.frame.assign(timestamp=times)), INTERACTIONS, raw)
     future = (times > int(time.time()) + _SECONDS_PER_DAY).to_numpy(bool)
     if future.any():
         first = int(future.argmax())
@@ -170,122 +116,6 @@ def _times(events: TextTable) -> "pd.Series[int] | None":
             *(events.path, future.sum(), len(times), events.place(first), raw.iloc[first]),
         )
     return times
-
-
-def parse_timestamps(text: "pd.Series[str]") -> "pd.Series[int]":
-    """Unix seconds (Int64) of a column in seconds or in ISO 8601, as most of its rows are.
-
-    A value of the other kind, or of neither, is missing in the result.
-    """
-    numeric = are_numbers(text)
-    if numeric.mean() >= 0.5:
-        seconds = pd.to_numeric(text.where(numeric), errors="coerce").astype("Float64")
-        return (seconds.where(seconds.abs() < 2**62) // 1).astype("Int64")
-    text = text.where(~numeric).str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
-    times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    since = times - pd.Timestamp(0, tz="UTC")
-    return (since // pd.Timedelta(seconds=1)).astype("Int64")
-
-
-def _read(
-    path: str | Path,
-    group: str,
-    schema: pa.DataFrameSchema,
-    columns: Columns,
-    separator: str | None,
-) -> TextTable:
-    """The table with the schema's column names; other columns are kept for users only."""
-    theirs = {ours: columns.get(group, {}).get(ours, ours) for ours in schema.columns}
-    wanted = None if schema is USERS else {name for name in theirs.values() if name}
-    table = read_table(path, f"data.{group}", wanted, separator)
-    chosen = {ours: name for ours, name in theirs.items() if name in table.frame}
-    for ours, column in schema.columns.items():
-        if ours not in chosen and (column.required or theirs[ours] not in (None, ours)):
-            alone = ", and data.separator to what stands between fields"
-            raise InputError(
-                f"column {theirs[ours]!r} ({ours}) in {table.path}",
-                f"columns {table.names}"[:500],
-                f"set data.columns.{group}.{ours} to the right name"
-                + alone * (len(table.names) == 1),
-            )
-    frame = pd.DataFrame({ours: table.frame[name].str.strip() for ours, name in chosen.items()})
-    for column in frame.columns.difference([USER_ID, ITEM_ID, TIMESTAMP]):
-        empty = MISSING_NUMBER if column in (RATING, YEAR, RELEASE_DATE) else MISSING
-        frame[column] = _normal(column, frame[column].mask(frame[column].isin(empty), ""))
-    if schema is USERS:
-        # Numbers of rows, as pandas writes them, tell nothing of a user.
-        others = [
-            name
-            for name in map(str, table.frame)
-            if name not in {*chosen, *chosen.values()} and not name.startswith("Unnamed: ")
-        ]
-        frame = frame.join(table.frame[others])
-    typed = frozenset(ours for ours, name in chosen.items() if name in table.typed)
-    return replace(table, frame=frame, typed=typed)
-
-
-def _normal(column: str, text: "pd.Series[str]") -> "pd.Series[str]":
-    """Years and dates in the form that the schema asks for; 0, as MySQL has it, is none."""
-    if column == YEAR:
-        text = text.str.replace(r"\.0*$", "", regex=True)
-        return text.mask(text.str.fullmatch("0+").astype(bool), "")
-    if column == RELEASE_DATE:
-        text = text.str.replace(r"^(\d{4}-\d\d-\d\d)[T ][\d:.]+.*$", r"\1", regex=True)
-        return text.mask(text == "0000-00-00", "")
-    return text
-
-
-def _validate(
-    table: TextTable, schema: pa.DataFrameSchema, raw_times: "pd.Series[str] | None" = None
-) -> None:
-    try:
-        schema.validate(table.frame, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        raise _explain(table, errors.failure_cases, raw_times) from errors
-    for column in {USER_ID, ITEM_ID} & set(table.frame) - table.typed:
-        broken = table.frame[column].str.contains("\n", regex=False).to_numpy(bool)
-        if broken.any():
-            first = int(broken.argmax())
-            raise InputError(
-                f"each id of column {column!r} of {table.path} on one line",
-                f"{int(broken.sum()):,} over several, first {table.place(first)}: "
-                f"{table.frame[column].iloc[first][:80]!r}",
-                "mend the quotes of these rows",
-            )
-
-
-def _explain(
-    table: TextTable, cases: pd.DataFrame, raw_times: "pd.Series[str] | None"
-) -> InputError:
-    """One line about the first broken column: rule, number of rows, the first three."""
-    broken = list(dict.fromkeys(cases["column"]))
-    column = broken[0]
-    cases = cases[cases["column"] == column]
-    rows = sorted({int(row) for row in cases["index"]})
-    rule = _TIME_RULE if column == TIMESTAMP else str(cases["check"].iloc[0])
-    values = raw_times if column == TIMESTAMP and raw_times is not None else table.frame[column]
-    first = ", ".join(f"{table.place(row)}: {values.iloc[row][:80]!r}" for row in rows[:3])
-    remedy = "mend or remove these rows"
-    if column == TIMESTAMP:
-        seconds = table.frame[TIMESTAMP].astype("Float64")
-        for unit, number in _FRACTIONS.items():
-            if (seconds / number).between(EARLIEST, LATEST).sum() > 0.5 * seconds.count():
-                remedy = f"these look like {unit}: divide them by {number}"
-                break
-        else:
-            if len(rows) == len(table.frame):
-                remedy = (
-                    "convert the column, or map another one by "
-                    "data.columns.interactions.timestamp (null: there are no times)"
-                )
-    elif column == RATING and values.iloc[rows].str.contains(",").any():
-        remedy = "write decimals with a point"
-    others = f" (also broken: {', '.join(broken[1:])})" if len(broken) > 1 else ""
-    return InputError(
-        f"column {column!r} of {table.path} to hold {rule}",
-        f"{len(rows):,} of {len(table.frame):,} rows that do not, {first}{others}",
-        remedy,
-    )
 
 
 def _convert_ids(tables: list[TextTable], column: str) -> None:
@@ -317,7 +147,8 @@ def _clean_users(table: TextTable) -> pd.DataFrame:
         known = text[~text.isin(MISSING_NUMBER)]
         # A leading zero tells that these are names, as of postal districts.
         if are_numbers(known).all() and not known.str.match(r"[+-]?0\d").any():
-            users[column] = pd.to_numeric(known.reindex(text.index)).convert_dtypes()
+            numbers = pd.to_numeric(known.reindex(text.index))
+            users[column] = numbers.mask(np.isinf(numbers)).convert_dtypes()
             continue
         users[column] = text.mask(text.isin(MISSING))
         if known.str.fullmatch(r"[+-]?\d+(,\d+)?").all():

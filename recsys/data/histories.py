@@ -8,11 +8,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from recsys.data.times import EARLIEST
 from recsys.data.vocabulary import Vocabulary
 from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, HistoryBatch
-
-UNTIMED = 31_536_000
-"""The time of all events where none have any: 1971-01-01, the earliest that files may hold."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Histories:
         if TIMESTAMP in interactions:
             timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
         else:
-            timestamps = np.full(len(interactions), UNTIMED)
+            timestamps = np.full(len(interactions), EARLIEST)  # none have any: all have one
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
         return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
 

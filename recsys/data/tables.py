@@ -186,7 +186,9 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]"
         text = text.mask(whole, values.where(whole, 0).astype("int64").astype("str"))
         known: pd.Series[str] = text.mask(values.isna(), "")
         return known
-    elif _is_binary(kind) or not (pa.types.is_nested(kind) or isinstance(kind, pa.ExtensionType)):
+    elif _is_binary(kind) or not (
+        pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)
+    ):
         try:
             # Spark, Hive and others write text as bytes.
             column = column.cast(pa.large_string())
