@@ -18,6 +18,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from recsys.data.encodings import decoded, read_text
+from recsys.data.quotes import quoted_fields
 from recsys.errors import InputError
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
@@ -76,7 +77,7 @@ class Delimited:
             )
         sample = decoded(path, data[start : data.index(b"\n", start)], "utf-8")
         separator = separator or _separator(path, sample, data[start:][:_SAMPLE], preferred, option)
-        spans, fault = _quoted_fields(data, start, separator)
+        spans, fault = quoted_fields(data, start, separator)
         header_end = _end_of_record(data, start, spans)
         names = _header(path, decoded(path, data[start:header_end], "utf-8"), separator)
         table = cls(path, data, header_end + 1, names, separator, True, spans, option)
@@ -227,34 +228,6 @@ def _separator(path: Path, header: str, sample: bytes, preferred: str, option: s
             f"set {option} to one of {', '.join(SEPARATORS)}" if option else "write it with commas",
         )
     return found[0] if found else preferred
-
-
-def _quoted_fields(
-    data: bytes, start: int, separator: str
-) -> tuple[NDArray[np.int64], tuple[int, str] | None]:
-    """Spans of quoted fields over several lines, and the line and text of the first that is odd.
-
-    A field is quoted when it begins with a quote (RFC 4180); other quotes are text.
-    """
-    spans: list[tuple[int, int]] = []
-    if b'"' in data:
-        edge = re.escape(separator).encode() + rb"\n"
-        field = re.compile(
-            rb'(?<![^%b])(?:"[^"\n]*(?:""[^"\n]*)*" *(?![^%b])'
-            rb'|("[^"]*(?:""[^"]*)*" *(?![^%b]))|( *"))' % (edge, edge, edge)
-        )
-        for match in field.finditer(data, start):
-            if match.lastindex == 2:
-                line = data.count(b"\n", 0, match.start()) + 1
-                text = data[match.start() : match.start() + 40].split(b"\n")[0]
-                return np.array(spans, np.int64).reshape(-1, 2), (
-                    line,
-                    f"one in line {line:,} that does not begin and end where a field does: "
-                    f"{text.decode(errors='replace')!r}",
-                )
-            if match.lastindex == 1:
-                spans.append(match.span())
-    return np.array(spans, np.int64).reshape(-1, 2), None
 
 
 def _within(spans: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
