@@ -151,7 +151,10 @@ def _clean_users(table: TextTable) -> pd.DataFrame:
             users[column] = numbers.mask(np.isinf(numbers)).convert_dtypes()
             continue
         users[column] = text.mask(text.isin(MISSING))
-        if known.str.fullmatch(r"[+-]?\d+(,\d+)?").all():
+        if (
+            known.str.fullmatch(r"[+-]?\d+(,\d+)?").all()
+            and known.str.contains(",", regex=False).any()
+        ):
             logger.warning(
                 "%s: numbers of column %r have decimal commas, so that they are read as text; "
                 "write points",

@@ -165,6 +165,9 @@ def test_decimal_commas_are_told(load: Load, caplog: pytest.LogCaptureFixture) -
         load(f"user_id;item_id;timestamp;rating\n1;1;{NOON};3,5\n")
     load(f"{HEADER}1,1,{NOON}\n2,1,{NOON}\n", users="user_id;height\n1;1,5\n2;2\n")
     assert "numbers of column 'height' have decimal commas" in caplog.text
+    caplog.clear()
+    load(f"{HEADER}1,1,{NOON}\n2,1,{NOON}\n", users="user_id,zip\n1,0123\n2,1\n")
+    assert caplog.text == ""
 
 
 def test_the_separator_is_an_option(load: Load) -> None:
