@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ROWS_PER_GROUP = 500_000
-_FILE_SUFFIXES = (".txt", ".csv", ".parquet")
+_LISTS = (".txt", ".lst")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 def main(config: DictConfig) -> None:
@@ -55,7 +57,8 @@ def select_users(users: str, vocabulary: "Vocabulary") -> "list[ExternalId]":
 
     Args:
         users: ``all`` (in the order of the vocabulary), a comma list of ids, or the path of a file:
-            ``.csv`` or ``.parquet`` with a column ``user_id``, ``.txt`` with one id per line.
+            a table as for training (CSV, TSV or Parquet) with a column ``user_id``, or ``.txt`` or
+            ``.lst`` with one id per line. What looks like a path is one, unless it is an id.
 
     Raises:
         InputError: when the file is missing or has no such column, or an id is empty or not of the
@@ -63,8 +66,12 @@ def select_users(users: str, vocabulary: "Vocabulary") -> "list[ExternalId]":
     """
     if users == "all":
         return list(vocabulary.ids.tolist())
-    is_file = users.endswith(_FILE_SUFFIXES)
-    ids = _read_ids(Path(users)) if is_file else [part.strip() for part in users.split(",")]
+    is_file = not _are_known(users.split(","), vocabulary) and _looks_like_file(users)
+    ids = (
+        _read_ids(Path(users), vocabulary)
+        if is_file
+        else [part.strip() for part in users.split(",")]
+    )
     origin = users if is_file else f"users={users}"
     wrong = [text for text in ids if not _is_id(text, vocabulary.holds_integers)]
     if wrong or not ids:
@@ -72,7 +79,7 @@ def select_users(users: str, vocabulary: "Vocabulary") -> "list[ExternalId]":
         raise InputError(
             f"{kind} user ids in {origin}",
             ", ".join(map(repr, wrong[:3])) or "none",
-            "give ids as in training: all, a comma list, or a .txt, .csv or .parquet file",
+            "give ids as in training: all, a comma list, or a .txt, .csv, .tsv or .parquet file",
         )
     parsed = [int(text) if vocabulary.holds_integers else text for text in ids]
     return list(dict.fromkeys(parsed))
@@ -140,38 +147,53 @@ def write_recommendations(
         log.info("%d users without history in the bundle got the popular items", num_popular)
 
 
-def _read_ids(path: Path) -> list[str]:
+def _are_known(ids: Sequence[str], vocabulary: "Vocabulary") -> bool:
+    integers = vocabulary.holds_integers
+    given = [text.strip() for text in ids]
+    return all(
+        _is_id(text, integers) and (int(text) if integers else text) in vocabulary for text in given
+    )
+
+
+def _looks_like_file(users: str) -> bool:
+    from recsys.data.tables import FILE_SUFFIXES
+
+    path = Path(users)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a list of ids that is too long for a name
+        exists = False
+    return exists or path.suffix.lower() in FILE_SUFFIXES or "/" in users
+
+
+def _read_ids(path: Path, vocabulary: "Vocabulary") -> list[str]:
     """The ids of a file as text; a missing one as the empty string."""
     import pandas as pd
 
+    from recsys.data.cells import are_ids, ids_of_floats
+    from recsys.data.encodings import decoded, read_text
+    from recsys.data.tables import read_table
     from recsys.schema import USER_ID
 
-    if not path.is_file():
-        raise InputError(f"a file of user ids in {path}", "no such file", "check users=")
-    try:
-        if path.suffix == ".txt":
-            return [line.strip() for line in path.read_text().splitlines()]
-        frame = (
-            pd.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pd.read_csv(path, dtype=str, keep_default_na=False)
-        )
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"user ids in {path}", f"unreadable ({reason})", "check users=") from error
-    if USER_ID not in frame:
-        columns = ", ".join(map(str, frame.columns))
+    if path.suffix.lower() in _LISTS and path.is_file():
+        lines = [line.strip() for line in decoded(path, read_text(path), "utf-8").split("\n")]
+        lines = [line for line in lines if line]
+        if lines[:1] == [USER_ID] or USER_ID not in re.split(r"[,;|\t]", "".join(lines[:1])):
+            return [line for line in lines if line != USER_ID]
+    table = read_table(path, "users", wanted=[USER_ID])
+    if USER_ID not in table.frame:
+        columns = ", ".join(table.names)[:500]
         raise InputError(f"a column {USER_ID} in {path}", columns, f"rename one to {USER_ID}")
-    return ["" if pd.isna(value) else str(value) for value in frame[USER_ID].tolist()]
+    ids: pd.Series[str] = table.frame[USER_ID].str.strip()
+    if vocabulary.holds_integers or not ids.isin(vocabulary.ids).any():
+        ids = ids_of_floats(ids, f"{USER_ID!r} of {path}")
+    return list(ids.mask(~are_ids(ids), ""))
 
 
 def _is_id(text: str, integer: bool) -> bool:
     if not integer:
         return text != ""
-    try:
-        return -(2**63) <= int(text) < 2**63
-    except ValueError:
-        return False
+    return bool(_INTEGER.fullmatch(text)) and -(2**63) <= int(text) < 2**63
 
 
 def _schema(recommender: "Recommender") -> "pa.Schema":

@@ -98,7 +98,12 @@ def co_occurrence_graphs(
 
 
 def co_occurrence_counts(
-    histories: Histories, num_items: int, *, time_scale: float = 100.0, window: int = 1000
+    histories: Histories,
+    num_items: int,
+    *,
+    time_scale: float = 100.0,
+    window: int = 1000,
+    taper: bool = False,
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """How often two items meet in one history: sparse symmetric float32 [N + 1, N + 1], twice.
 
@@ -108,11 +113,17 @@ def co_occurrence_counts(
 
     Args:
         time_scale: seconds. window: pairs further apart than this many events are not counted.
+        taper: whether pairs of a user with more events than that count less in the session matrix
+            the more events lie between them, down to nothing at the window's end. With the count
+            of each item on its diagonal the matrix is then positive semidefinite, as it is without
+            a window: 1 / (1 + |t|) is convex and falls to 0 (Polya 1949), so is the taper, and a
+            product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
     session = sp.csr_matrix((num_items + 1, num_items + 1), dtype=np.float32)
     plain = session.copy()
     user_idx, item_idx, timestamps = histories.user_idx, histories.item_idx, histories.timestamps
     longest = int(histories.lengths.max(initial=0))
+    beyond = histories.lengths > window + 1  # of each user: whether the window cuts
     batch: list[np.ndarray] = []
 
     def flush() -> tuple[sp.csr_matrix, sp.csr_matrix]:
@@ -130,6 +141,8 @@ def co_occurrence_counts(
         same_user = user_idx[shift:] == user_idx[:-shift]
         gap = (timestamps[shift:] - timestamps[:-shift])[same_user]
         kernel = (1.0 / (1.0 + gap / time_scale)).astype(np.float32)
+        if taper:
+            kernel[beyond[user_idx[shift:][same_user]]] *= 1.0 - shift / (window + 1)
         batch.append((item_idx[:-shift][same_user], item_idx[shift:][same_user], kernel))  # type: ignore[arg-type]
         pending += len(kernel)
         if pending > 4_000_000:

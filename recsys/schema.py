@@ -35,8 +35,8 @@ Source = Literal["reranked", "retrieved", "popular"]
 class Dataset:
     """Validated raw frames, in the user's own ids.
 
-    interactions: ``user_id, item_id`` (int64 or str), ``timestamp`` (int64, unix seconds), optional
-        ``rating`` (float64); one row per (user, item); a RangeIndex in file order.
+    interactions: ``user_id, item_id`` (int64 or str), optional ``timestamp`` (int64, unix seconds)
+        and ``rating`` (float64); one row per (user, item); a RangeIndex in file order.
     items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
         joined by ``|``, may be empty), ``year`` (Int64, may be missing) and ``release_date`` (str,
         YYYY-MM-DD, may be empty); one row per item.

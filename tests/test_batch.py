@@ -168,9 +168,9 @@ def test_users_from_a_file(suffix: str, tmp_path: Path):
         ("a.csv", "id\n1\n", r"expected a column user_id in .*a\.csv; found id"),
         ("a.csv", "user_id\n1\nx\n1.5\n", "expected integer user ids in .*; found 'x', '1.5'"),
         ("a.csv", "user_id,b\n1,2\n,3\n", "found ''"),
-        ("a.csv", "", "unreadable"),
+        ("a.csv", "", "an empty file"),
         ("a.txt", "", "found none"),
-        ("a.parquet", "no parquet", "unreadable"),
+        ("a.parquet", "no parquet", "to be Parquet"),
         (None, None, "found no such file"),
     ],
 )
@@ -179,6 +179,81 @@ def test_a_bad_file_of_users_is_refused(name, content, message, tmp_path: Path):
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         select_users(str(tmp_path / (name or "b.csv")), INTEGERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("users.tsv", "age\tuser_id\n1\tu1\n2\tu2\n"),
+        ("USERS.CSV", "user_id\nu1\nu2\n"),
+        ("users.csv", "user_id;age\n u1;1\nu2 ;2\n"),
+        ("users.lst", "u1\nu2\n"),
+        ("users.lst", "user_id\tage\nu1\t7\nu2\t8\n"),
+        ("users.txt", "\ufeffu1\r\n\r\n u2 \r\n"),
+        ("users.txt", "user_id\nu1\nu2\n"),
+        ("users.txt", "user_id,age\nu1,7\nu2,8\n"),
+        ("users", "user_id\nu1\nu2\n"),
+    ],
+)
+def test_users_of_files_as_people_have_them(name: str, content: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    if not path.suffix:
+        with pytest.raises(InputError, match=r"users to end in \.csv"):
+            select_users(str(path), STRINGS)
+        return
+    assert select_users(str(path), STRINGS) == ["u1", "u2"]
+
+
+def test_users_that_pandas_made_floats_are_integers(tmp_path: Path):
+    path = tmp_path / "users.csv"
+    path.write_text("user_id\n10.0\n20.0\n")
+    assert select_users(str(path), INTEGERS) == [10, 20]
+    path.write_text("user_id\n10.0\nNULL\n")
+    with pytest.raises(InputError, match=r"integer user ids in .*; found '10\.0', ''"):
+        select_users(str(path), INTEGERS)
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        "nowhere/users.parq",
+        "users.tsv",
+        "users.parquet",
+        "USERS.CSV.GZ",
+        "users.json",
+        "users.xlsx",
+        "a/b",
+    ],
+)
+def test_what_looks_like_a_file_is_no_user(users: str):
+    with pytest.raises(InputError, match=r"expected a file at .*; found no such file"):
+        select_users(users, STRINGS)
+
+
+def test_a_folder_or_another_kind_of_file_is_no_user(tmp_path: Path):
+    with pytest.raises(InputError, match="found a folder"):
+        select_users(str(tmp_path), STRINGS)
+    path = tmp_path / "users.json"
+    path.write_text('["u1"]')
+    with pytest.raises(InputError, match=r"users to end in \.csv, \.tsv or \.parquet"):
+        select_users(str(path), STRINGS)
+
+
+def test_a_users_own_id_may_look_like_a_file():
+    vocabulary = Vocabulary(["a/b", "c.csv"])
+    assert select_users("a/b", vocabulary) == ["a/b"]
+    assert select_users("c.csv, a/b", vocabulary) == ["c.csv", "a/b"]
+
+
+def test_many_users_on_the_command_line_are_no_name_of_a_file():
+    assert select_users(",".join(map(str, range(2000))), INTEGERS) == list(range(2000))
+
+
+@pytest.mark.parametrize("users", ["1_0", "+10", "٣", "010", "9" * 5000, "9" * 19])
+def test_integers_are_written_as_integers(users: str):
+    with pytest.raises(InputError, match="integer user ids in users="):
+        select_users(users, INTEGERS)
 
 
 def test_wrong_ids_on_the_command_line_are_refused():

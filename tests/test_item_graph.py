@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsys import item_graph
 from recsys.data.histories import Histories
-from recsys.item_graph import ItemGraph, co_occurrence_graphs
+from recsys.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
 
 NUM_ITEMS = 6
 EVENTS = st.lists(
@@ -87,3 +87,31 @@ def test_without_pairs_the_graph_is_empty() -> None:
     _, plain = co_occurrence_graphs(histories([(1, 1, 0), (2, 2, 0)]), NUM_ITEMS)
     assert len(plain.keys) == 0
     assert not dense(plain).any()
+
+
+def session_kernel(times: np.ndarray, *, window: int, taper: bool) -> np.ndarray:
+    """Of one user with an event of each item, the events' own places on the diagonal included."""
+    count = len(times)
+    log = Histories.from_indices(np.ones(count, np.int64), np.arange(1, count + 1), times, 1)
+    session, _ = co_occurrence_counts(log, count, window=window, taper=taper)
+    return session.toarray()[1:, 1:].astype(np.float64) + np.eye(count)
+
+
+@pytest.mark.parametrize("spread", [0, 50, 5000])
+def test_a_tapered_window_is_positive_semidefinite(spread: int) -> None:
+    times = np.sort(np.random.default_rng(0).integers(0, spread + 1, 90)).astype(np.int64)
+    lowest = {
+        taper: np.linalg.eigvalsh(session_kernel(times, window=20, taper=taper))[0]
+        for taper in (False, True)
+    }
+    assert lowest[True] > -1e-5
+    if spread < 5000:
+        assert lowest[False] < -0.5  # what the taper is for
+
+
+def test_a_window_that_cuts_nothing_is_not_tapered() -> None:
+    times = np.arange(21, dtype=np.int64) * 7
+    plain, tapered = (session_kernel(times, window=20, taper=taper) for taper in (False, True))
+    assert (plain == tapered).all()
+    longer = np.append(times, 200)
+    assert (session_kernel(longer, window=20, taper=True)[0, 20]) < plain[0, 20]

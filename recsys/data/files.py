@@ -6,25 +6,28 @@ data always has is mended, and counted in the log:
 - a (user, item) pair that repeats keeps its latest row (the last in the file among equal times);
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
-- an item without a title gets its id as title, so that it has some text.
+- an item without a title gets its id as title, so that it has some text;
+- without a column of times there is no order: only a split that needs none can be made.
 """
 
 import logging
-from collections.abc import Mapping
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
-from recsys.data.tables import TextTable, read_table
+from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
+from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
+from recsys.data.tables import TextTable
+from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.errors import InputError
 from recsys.schema import (
-    DESCRIPTION,
     GENRE_SEPARATOR,
     GENRES,
     ITEM_ID,
     RATING,
-    RELEASE_DATE,
     TIMESTAMP,
     TITLE,
     USER_ID,
@@ -32,52 +35,12 @@ from recsys.schema import (
     Dataset,
 )
 
-EARLIEST, LATEST = 31_536_000, 4_102_444_800
-"""Times are taken for real from 1971 to 2100: a date such as 19990131, a counter or milliseconds
-read as seconds fall outside."""
-
-Columns = Mapping[str, Mapping[str, str | None]]
-
-_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-_TIME_RULE = "unix seconds or ISO 8601, from 1971 to 2100"
+_FEW_USERS = 0.5
+_SECONDS_PER_DAY = 86_400
 
 logger = logging.getLogger(__name__)
 
-
-def _matches(pattern: str, rule: str) -> pa.Check:
-    return pa.Check(lambda text: text.str.fullmatch(pattern), error=rule)
-
-
-def _are_dates(text: "pd.Series[str]") -> "pd.Series[bool]":
-    return (text == "") | pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").notna()
-
-
-_ID = pa.Column("str", pa.Check(lambda text: text != "", error="an id in each row"))
-_TEXT = pa.Column("str", required=False)
-
-INTERACTIONS = pa.DataFrameSchema(
-    {
-        USER_ID: _ID,
-        ITEM_ID: _ID,
-        TIMESTAMP: pa.Column(
-            "Int64", pa.Check.in_range(EARLIEST, LATEST, error=_TIME_RULE), nullable=False
-        ),
-        RATING: pa.Column("str", _matches(f"({_NUMBER})?", "a number or empty"), required=False),
-    }
-)
-ITEMS = pa.DataFrameSchema(
-    {
-        ITEM_ID: _ID,
-        TITLE: pa.Column("str"),
-        DESCRIPTION: _TEXT,
-        GENRES: _TEXT,
-        YEAR: pa.Column("str", _matches(r"([1-9]\d{0,3})?", "a year or empty"), required=False),
-        RELEASE_DATE: pa.Column(
-            "str", pa.Check(_are_dates, error="YYYY-MM-DD or empty"), required=False
-        ),
-    }
-)
-USERS = pa.DataFrameSchema({USER_ID: _ID})
+__all__ = ["EARLIEST", "LATEST", "load", "parse_timestamps"]
 
 
 def load(
@@ -87,121 +50,83 @@ def load(
     columns: Columns | None = None,
     genre_separator: str = GENRE_SEPARATOR,
     name: str = "files",
+    separator: str | None = None,
 ) -> Dataset:
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
-    Ids are integers when each id of that kind, in all files, is written as one ("7", not "007");
-    else all of them are strings. Blanks around a value are no part of it. Times are unix seconds
-    (fractions are cut) or ISO 8601 (UTC where no zone is given).
+    Ids are integers when each id of that kind, in all files, is written as one ("7", not "007"),
+    and no Parquet file holds them as text; else all of them are strings. Where all ids of a file
+    are floats ("7.0"), they are the integers that they were. Blanks around a value are no part of
+    it. Times are unix seconds (fractions are cut) or ISO 8601 (UTC where no zone is given).
 
     Args:
         columns: for ``interactions``, ``items`` and ``users``: our column name -> the file's.
             A name that is left out is its own. Optional columns (rating, description, genres,
-            year, release_date) may be missing, unless they are mapped to another name.
+            timestamp, year, release_date) may be missing, unless they are mapped to another name;
+            one that is mapped to None is not read.
         genre_separator: what separates several genres in one field.
+        separator: as of ``read_table``.
 
     Raises:
         InputError: naming the file, the column, the rule and the first offending rows.
     """
     columns = columns or {}
-    events = _mapped(read_table(interactions, "data.interactions"), INTERACTIONS, columns)
-    catalog = _mapped(read_table(items, "data.items"), ITEMS, columns)
-    people = _mapped(read_table(users, "data.users"), USERS, columns) if users else None
+    events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
+    catalog = read_columns(items, "items", ITEMS, columns, separator)
+    people = read_columns(users, "users", USERS, columns, separator) if users else None
 
-    raw_times = events.frame[TIMESTAMP]
-    times = parse_timestamps(raw_times)
-    _validate(TextTable(events.path, events.frame.assign(timestamp=times)), INTERACTIONS, raw_times)
-    _validate(catalog, ITEMS)
+    times = _times(events)
+    validate(catalog, ITEMS)
     if people is not None:
-        _validate(people, USERS)
+        validate(people, USERS)
 
-    frames = [table.frame for table in (events, catalog, people) if table is not None]
+    tables = [table for table in (events, catalog, people) if table is not None]
     for column in (USER_ID, ITEM_ID):
-        _convert_ids([frame for frame in frames if column in frame], column)
+        _convert_ids([table for table in tables if column in table.frame], column)
     item_frame = _clean_items(catalog, genre_separator)
-    events.frame[TIMESTAMP] = times.astype("int64")
+    if times is not None:
+        events.frame[TIMESTAMP] = times.astype("int64")
     event_frame = _clean_interactions(events, item_frame)
-    user_frame = _clean_users(people) if people is not None else None
+    user_frame = None
+    if people is not None:
+        user_frame = _clean_users(people)
+        _compare_users(people.path, user_frame, event_frame)
     return Dataset(name, event_frame, item_frame, user_frame)
 
 
-def parse_timestamps(text: "pd.Series[str]") -> "pd.Series[int]":
-    """Unix seconds (Int64) of a column in seconds or in ISO 8601, as most of its rows are.
-
-    A value of the other kind, or of neither, is missing in the result.
-    """
-    numeric = text.str.fullmatch(_NUMBER).astype(bool)
-    if numeric.mean() >= 0.5:
-        seconds = pd.to_numeric(text.where(numeric), errors="coerce").astype("Float64")
-        return (seconds.where(seconds.abs() < 2**62) // 1).astype("Int64")
-    times = pd.to_datetime(text.where(~numeric), format="ISO8601", utc=True, errors="coerce")
-    since = times - pd.Timestamp(0, tz="UTC")
-    return (since // pd.Timedelta(seconds=1)).astype("Int64")
-
-
-def _mapped(table: TextTable, schema: pa.DataFrameSchema, columns: Columns) -> TextTable:
-    """The table with the schema's column names; other columns are kept for users only."""
-    group = {id(INTERACTIONS): "interactions", id(ITEMS): "items", id(USERS): "users"}[id(schema)]
-    found = list(table.frame.columns)
-    chosen: dict[str, str] = {}
-    for ours, column in schema.columns.items():
-        theirs = columns.get(group, {}).get(ours, ours)
-        if theirs in table.frame:
-            chosen[ours] = theirs
-        elif column.required or theirs not in (None, ours):
-            raise InputError(
-                f"column {theirs!r} ({ours}) in {table.path}",
-                f"columns {found}",
-                f"set data.columns.{group}.{ours} to the right name",
-            )
-    frame = pd.DataFrame({ours: table.frame[theirs].str.strip() for ours, theirs in chosen.items()})
-    if schema is USERS:
-        others = [column for column in found if column not in {*chosen, *chosen.values()}]
-        frame = frame.join(table.frame[others])
-    return TextTable(table.path, frame)
+def _times(events: TextTable) -> "pd.Series[int] | None":
+    """Unix seconds of the events, checked as the other columns are; None where there are none."""
+    if TIMESTAMP not in events.frame:
+        validate(events, INTERACTIONS)
+        logger.warning(
+            "%s: no column of times, found %s: what sittings, recency and trends tell is lost, and "
+            "data.split must be random or ua",
+            *(events.path, events.names),
+        )
+        return None
+    raw = events.frame[TIMESTAMP]
+    times = parse_timestamps(raw)
+    validate(replace(events, frame=events.frame.assign(timestamp=times)), INTERACTIONS, raw)
+    future = (times > int(time.time()) + _SECONDS_PER_DAY).to_numpy(bool)
+    if future.any():
+        first = int(future.argmax())
+        logger.warning(
+            "%s: %d of %d interactions lie in the future, first %s: %s; a clock that was wrong "
+            "makes them the latest of all",
+            *(events.path, future.sum(), len(times), events.place(first), raw.iloc[first]),
+        )
+    return times
 
 
-def _validate(
-    table: TextTable, schema: pa.DataFrameSchema, raw_times: "pd.Series[str] | None" = None
-) -> None:
-    try:
-        schema.validate(table.frame, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        raise _explain(table, errors.failure_cases, raw_times) from errors
-
-
-def _explain(
-    table: TextTable, cases: pd.DataFrame, raw_times: "pd.Series[str] | None"
-) -> InputError:
-    """One line about the first broken column: rule, number of rows, the first three."""
-    broken = list(dict.fromkeys(cases["column"]))
-    column = broken[0]
-    cases = cases[cases["column"] == column]
-    rows = sorted({int(row) for row in cases["index"]})
-    rule = _TIME_RULE if column == TIMESTAMP else str(cases["check"].iloc[0])
-    values = raw_times if column == TIMESTAMP and raw_times is not None else table.frame[column]
-    first = ", ".join(f"{table.place(row)}: {values.iloc[row]!r}" for row in rows[:3])
-    remedy = "mend or remove these rows"
-    if column == TIMESTAMP:
-        seconds = table.frame[TIMESTAMP].astype("Float64")
-        if (seconds / 1000).between(EARLIEST, LATEST).sum() > 0.5 * seconds.count():
-            remedy = "these look like milliseconds: divide them by 1000"
-        elif len(rows) == len(table.frame):
-            remedy = "convert the column, or map another one by data.columns.interactions.timestamp"
-    others = f" (also broken: {', '.join(broken[1:])})" if len(broken) > 1 else ""
-    return InputError(
-        f"column {column!r} of {table.path} to hold {rule}",
-        f"{len(rows):,} of {len(table.frame):,} rows that do not, {first}{others}",
-        remedy,
-    )
-
-
-def _convert_ids(frames: list[pd.DataFrame], column: str) -> None:
-    """Make the column int64 in all frames if each id is written as an integer would be."""
-    pattern = r"0|-?[1-9][0-9]{0,17}"
-    if all(frame[column].str.fullmatch(pattern).all() for frame in frames):
-        for frame in frames:
-            frame[column] = frame[column].astype("int64")
+def _convert_ids(tables: list[TextTable], column: str) -> None:
+    """Make the column int64 in all tables if each id is written as an integer would be."""
+    for table in tables:
+        table.frame[column] = ids_of_floats(table.frame[column], f"{column!r} of {table.path}")
+    if any(column in table.typed for table in tables):
+        return
+    if all(are_integers(table.frame[column]) for table in tables):
+        for table in tables:
+            table.frame[column] = table.frame[column].astype("int64")
 
 
 def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:
@@ -219,11 +144,40 @@ def _clean_users(table: TextTable) -> pd.DataFrame:
     users = _first_of(table, USER_ID, "users")
     for column in users.columns.drop(USER_ID):
         text = users[column].str.strip()
-        text = text.mask(text == "")
+        known = text[~text.isin(MISSING_NUMBER)]
         # A leading zero tells that these are names, as of postal districts.
-        names = ~text.dropna().str.fullmatch(_NUMBER) | text.dropna().str.match(r"0\d")
-        users[column] = text if names.any() else pd.to_numeric(text).convert_dtypes()
+        if are_numbers(known).all() and not known.str.match(r"[+-]?0\d").any():
+            numbers = pd.to_numeric(known.reindex(text.index))
+            users[column] = numbers.mask(np.isinf(numbers)).convert_dtypes()
+            continue
+        users[column] = text.mask(text.isin(MISSING))
+        if (
+            known.str.fullmatch(r"[+-]?\d+(,\d+)?").all()
+            and known.str.contains(",", regex=False).any()
+        ):
+            logger.warning(
+                "%s: numbers of column %r have decimal commas, so that they are read as text; "
+                "write points",
+                *(table.path, column),
+            )
     return users
+
+
+def _compare_users(path: Path, users: pd.DataFrame, interactions: pd.DataFrame) -> None:
+    found = pd.Series(interactions[USER_ID].unique())
+    known = found.isin(users[USER_ID])
+    if not known.any():
+        raise InputError(
+            f"users with interactions in the users table {path}",
+            f"none of them: first {found.head(3).tolist()}, but the users table has "
+            f"{users[USER_ID].head(3).tolist()}",
+            "check that both files write user ids alike, or leave out data.users",
+        )
+    if known.mean() < _FEW_USERS:
+        logger.warning(
+            "%s: the users table has %d of %d users with interactions, first without a row %s",
+            *(path, known.sum(), len(found), found[~known].head(3).tolist()),
+        )
 
 
 def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
@@ -263,7 +217,7 @@ def _clean_interactions(table: TextTable, items: pd.DataFrame) -> pd.DataFrame:
             *(table.path, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
         )
     events = events[known].reset_index(drop=True)
-    in_time = events.sort_values(TIMESTAMP, kind="stable")
+    in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
     latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
     if len(latest) < len(events):
         logger.warning(

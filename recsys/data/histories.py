@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from recsys.data.times import EARLIEST
 from recsys.data.vocabulary import Vocabulary
 from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, HistoryBatch
 
@@ -66,7 +67,10 @@ class Histories:
         item_idx = items.encode(interactions[ITEM_ID])
         if (user_idx == 0).any() or (item_idx == 0).any():
             raise ValueError("interactions hold ids that the vocabulary lacks; filter them first")
-        timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
+        if TIMESTAMP in interactions:
+            timestamps = interactions[TIMESTAMP].to_numpy(np.int64)
+        else:
+            timestamps = np.full(len(interactions), EARLIEST)  # none have any: all have one
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
         return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
 

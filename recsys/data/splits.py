@@ -36,7 +36,8 @@ def make_split(
     single row is training only. Rows keep their order; both frames have a fresh RangeIndex.
 
     Raises:
-        InputError: on an unknown name, a count or fraction out of range, or an empty side.
+        InputError: on an unknown name, a count or fraction out of range, an empty side, or times
+            that the split needs and the interactions lack.
     """
     if name not in _SPLITS:
         raise InputError(
@@ -47,6 +48,12 @@ def make_split(
     if not 0 < test_fraction < 1:
         raise InputError(
             "data.test_fraction between 0 and 1", str(test_fraction), "correct data.test_fraction"
+        )
+    if name in _TEMPORAL and TIMESTAMP not in interactions:
+        raise InputError(
+            f"times of interactions for data.split={name}",
+            "no column of them",
+            "set data.columns.interactions.timestamp to the column's name, or data.split=random",
         )
     is_test, protocol = _SPLITS[name](interactions, num_test, test_fraction, seed)
     is_train = ~is_test
@@ -146,6 +153,8 @@ _SPLITS: dict[str, Callable[[pd.DataFrame, int, float, int], tuple[NDArray[np.bo
     "leave_last": _last_rows,
     "global_time": _latest_rows,
 }
+
+_TEMPORAL = ("leave_last", "global_time")
 
 
 def _hold_out(

@@ -1,21 +1,37 @@
-"""CSV, TSV and Parquet as columns of text, with the place of each row for error messages."""
+"""CSV, TSV and Parquet as columns of text, with the place of each row for error messages.
 
-import csv
-from collections.abc import Iterator
+The one reader of all files that people give: for training, scoring in bulk, and features.
+"""
+
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 import pyarrow.parquet
 
+from recsys.data.delimited import SEPARATORS, Delimited
 from recsys.errors import InputError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_PARQUET = (".parquet", ".pq")
+_PREFERRED = {".csv": ",", ".txt": ",", ".lst": ",", ".tsv": "\t", ".tab": "\t"}
+_PARQUET = (".parquet", ".pq", ".parq")
+_OTHERS = {
+    b"PK\x03\x04": "an Excel workbook or a zip",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"ARROW1": "an Arrow file",
+    b"ORC": "an ORC file",
+}
+FILE_SUFFIXES = (
+    *(*_PREFERRED, *_PARQUET, ".gz", ".dat", ".json", ".jsonl", ".ndjson", ".xml"),
+    *(".xls", ".xlsx", ".ods", ".zip", ".bz2", ".xz", ".zst", ".feather", ".arrow", ".orc"),
+    *(".pkl", ".pickle", ".avro", ".db", ".sqlite"),
+)
+"""What ends in one of these is meant as a file, of a kind that can be read or not."""
 
 
 @dataclass(frozen=True)
@@ -24,130 +40,172 @@ class TextTable:
 
     Text is what reading decides nothing about: "007" and "7" stay apart until the caller knows
     what the column means.
+
+    names: of all columns that the file has. typed: those of which the file itself says that they
+    hold text, as Parquet does. place: where a row (from 0) stands: a line of a text file, a row
+    (from 1) of a Parquet.
     """
 
     path: Path
     frame: pd.DataFrame
-
-    def place(self, row: int) -> str:
-        """Where row ``row`` (from 0) stands: a line of a text file, a row (from 1) of a Parquet."""
-        if self.path.suffix.lower() in _PARQUET:
-            return f"row {row + 1:,}"
-        return f"line {_line_of(self.path, row + 1):,}"
+    names: list[str]
+    typed: frozenset[str]
+    place: Callable[[int], str]
 
 
-def read_table(path: str | Path, what: str) -> TextTable:
-    """Read a .csv, .tsv (UTF-8, with a header line) or .parquet file.
+def read_table(
+    path: str | Path,
+    what: str,
+    wanted: Collection[str] | None = None,
+    separator: str | None = None,
+) -> TextTable:
+    """Read a .csv or .tsv (UTF-8 or UTF-16, with a header line, perhaps .gz) or .parquet file.
 
     Args:
         what: what the file is to the user, e.g. ``data.interactions``, for error messages.
+        wanted: names of columns; others are left out. None reads all.
+        separator: between the fields of a text: a character or a name of ``SEPARATORS``. None
+            takes the one that its header shows.
 
     Raises:
         InputError: when the file is missing, empty, of another kind, or has a malformed row.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        state = "a folder" if path.is_dir() else "no such file"
-        raise InputError(f"a file at {path}", state, f"correct {what}")
-    if suffix in _DELIMITERS:
-        frame = _read_delimited(path, _DELIMITERS[suffix])
-    elif suffix in _PARQUET:
-        frame = _read_parquet(path)
+    start = _first_bytes(path, what)
+    if separator is not None:
+        separator = SEPARATORS.get(separator, separator).replace("\\t", "\t")
+        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
+            raise InputError(
+                f"data.separator to be one ASCII character or one of {', '.join(SEPARATORS)}",
+                repr(separator),
+                "correct it, or leave it out where the header shows it",
+            )
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if start.startswith(b"PAR1") or suffix in _PARQUET:
+        table = _read_parquet(path, wanted)
+    elif suffix in _PREFERRED or separator is not None:
+        option = "data.separator" if what.startswith("data.") else None
+        text = Delimited.open(path, _PREFERRED.get(suffix, ","), separator, option)
+        table = TextTable(
+            path,
+            text.frame(wanted),
+            [name for name in text.names if name],
+            frozenset(),
+            lambda row: f"line {text.line_of(row):,}",
+        )
     else:
         raise InputError(
             f"{what} to end in .csv, .tsv or .parquet", str(path), "convert or rename the file"
         )
-    if frame.empty:
+    if table.frame.empty and len(table.frame.columns):
         raise InputError(f"rows in {path}", "none", "check how the file was written")
-    return TextTable(path, frame)
+    return table
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number of its end, fields) of each record; blank lines are none."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter)
-        for fields in reader:
-            if any(field.strip() for field in fields) or len(fields) > 1:
-                yield reader.line_num, fields
-
-
-def _line_of(path: Path, record: int) -> int:
-    """Line number of record ``record``, the header being 0. Slow, and needed in errors only."""
-    found = islice(_records(path, _DELIMITERS[path.suffix.lower()]), record, record + 1)
-    return next((line for line, _ in found), record + 1)
-
-
-def _read_delimited(path: Path, delimiter: str) -> pd.DataFrame:
-    _, header = next(_records(path, delimiter), (0, []))
-    if not header:
-        raise InputError(f"a header line in {path}", "an empty file", "check how it was written")
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise InputError(
-            f"each column of {path} to have a name of its own", f"repeated: {repeated}", "rename"
-        )
-    malformed: list[pa.csv.InvalidRow] = []
-
-    def note(row: pa.csv.InvalidRow) -> str:
-        if row.text.strip():
-            malformed.append(row)
-        return "skip"
-
+def _first_bytes(path: Path, what: str) -> bytes:
     try:
-        table = pa.csv.read_csv(
-            path,
-            # Rows are numbered on one thread only.
-            read_options=pa.csv.ReadOptions(use_threads=False),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+    except (OSError, ValueError) as error:
+        state = "a folder" if path.is_dir() else "no such file"
+        if path.exists() and not path.is_dir():
+            state = str(getattr(error, "strerror", error)).lower()
+        raise InputError(f"a file at {path}", state, f"correct {what}") from error
+    for magic, kind in _OTHERS.items():
+        if start.startswith(magic):
+            raise InputError(
+                f"{what} to be CSV, TSV or Parquet",
+                f"{kind} at {path}",
+                "unpack it, or export it as CSV in UTF-8",
+            )
+    return start
+
+
+def _read_parquet(path: Path, wanted: Collection[str] | None) -> TextTable:
+    columns: dict[str, pd.Series[str]] = {}
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            # The numbers of rows that pandas keeps beside a frame are no column of it.
+            stored = [name for name in schema.names if not name.startswith("__index_level_")]
+            names = [name.strip() for name in stored]
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise InputError(
+                    f"each column of {path} to have a name of its own",
+                    f"repeated: {repeated}",
+                    "rename",
+                )
+            chosen = [name for name in stored if wanted is None or name.strip() in wanted]
+            table = file.read(columns=chosen)
+            for name in chosen:
+                columns[name.strip()] = _as_text(path, name, table.column(name))
+    except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} to be UTF-8 text", _one_line(error), "save it as UTF-8"
+            f"{path} to be Parquet", " ".join(str(error).split())[:200], "write it again"
         ) from error
-    if malformed:
-        first = malformed[0]
-        line = _line_of(path, first.number - 1)
-        raise InputError(
-            f"{first.expected_columns} fields in each row of {path}",
-            f"{len(malformed):,} other rows, first line {line:,} with {first.actual_columns}: "
-            f"{first.text[:80]!r}",
-            "mend these rows (a field that holds the separator needs quotes)",
-        )
-    frame: pd.DataFrame = table.to_pandas().astype("str")
-    return frame
+    typed = frozenset(name.strip() for name in chosen if _is_text(schema.field(name).type))
+    return TextTable(path, pd.DataFrame(columns), names, typed, lambda row: f"row {row + 1:,}")
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        frame = pa.parquet.read_table(path).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} to be Parquet", _one_line(error), "write it again") from error
-    return pd.DataFrame({str(name): _as_text(frame[name]) for name in frame})
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or _is_binary(kind)
+    )
 
 
-def _as_text(column: "pd.Series[Any]") -> "pd.Series[str]":
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]":
     """Values as they would stand in a CSV: 12.0 as "12", times as ISO 8601, lists joined by "|"."""
-    missing = column.isna()
-    if pd.api.types.is_datetime64_any_dtype(column):
-        text = pd.to_datetime(column, utc=True).dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    elif pd.api.types.is_float_dtype(column):
-        whole = column.notna() & (column % 1 == 0) & (column.abs() < 2**53)
-        text = column.astype("str")
-        text = text.mask(whole, column.where(whole, 0).astype("int64").astype("str"))
-    elif pd.api.types.is_object_dtype(column):
-        text = column.map(
-            lambda value: "|".join(map(str, value)) if hasattr(value, "__len__") else str(value)
-        )
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        utc = column.cast(pa.timestamp("us", "UTC"), safe=False)
+        column = pc.strftime(utc, format="%Y-%m-%dT%H:%M:%SZ")
+    elif pa.types.is_boolean(kind):
+        column = pc.if_else(column, "True", "False")
+    elif pa.types.is_floating(kind):
+        values = column.to_pandas()
+        whole = values.notna() & (values % 1 == 0) & (values.abs() < 2**53)
+        text = values.astype("str")
+        text = text.mask(whole, values.where(whole, 0).astype("int64").astype("str"))
+        known: pd.Series[str] = text.mask(values.isna(), "")
+        return known
+    elif _is_binary(kind) or not (
+        pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)
+    ):
+        try:
+            # Spark, Hive and others write text as bytes.
+            column = column.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"text or numbers in column {name!r} of {path}",
+                f"{kind} that is no UTF-8",
+                "write it as text",
+            ) from error
     else:
-        text = column.astype("str")
-    return text.astype("str").mask(missing, "").reset_index(drop=True)
+        values = ["" if one is None else _joined(one) for one in column.to_pylist()]
+        return pd.Series(values, dtype="str")
+    read: pd.Series[str] = column.cast(pa.large_string()).to_pandas().astype("str").fillna("")
+    return read
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _joined(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "|".join(one.decode() if isinstance(one, bytes) else str(one) for one in value)
+    return str(value)

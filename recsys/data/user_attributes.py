@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recsys.data.cells import NUMBER
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.schema import USER_ID
@@ -20,6 +21,7 @@ MIN_USERS = 5
 """A category of fewer users (a postcode, a name) says nothing that generalises; it is left out."""
 
 _RANGE = re.compile(r"(-?[\d.e+-]+) to (-?[\d.e+-]+)")
+_BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,30 @@ def encode_attributes(
 
 
 def _matching(labels: Sequence[str], value: str | float, field: str) -> int | None:
-    """The position of the label that a value belongs to."""
-    if str(value) in labels:
-        return labels.index(str(value))
+    """The position of the label that a value belongs to.
+
+    A number is what it says however it is written: 24, 24.0 and "24" are one, in JSON as in tables.
+    """
+    text = str(value).strip()
+    if text in labels:
+        return labels.index(text)
+    number = _number(text)
     ranges = [_RANGE.fullmatch(label) for label in labels]
     bounds = [(float(one[1]), float(one[2])) for one in ranges if one is not None]
     if len(bounds) < len(labels):  # categories
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        numbers = [_number(label) for label in labels]
+        return numbers.index(number) if number is not None and number in numbers else None
+    if number is None:
         raise InputError(f"a number as {field!r}", repr(value)[:200], "correct it")
     distances = [max(low - number, number - high, 0.0) for low, high in bounds]
     return int(np.argmin(distances))
+
+
+def _number(text: str) -> float | None:
+    """What a text says as a number, JSON's booleans included; None where it is a name ("007")."""
+    if text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    if not re.fullmatch(NUMBER, text, re.ASCII) or re.match(r"[+-]?0\d", text):
+        return None
+    number = float(text)
+    return number if math.isfinite(number) else None

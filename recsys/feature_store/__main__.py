@@ -8,6 +8,7 @@ from recsys.data.files import load
 from recsys.errors import InputError
 from recsys.feature_store.definitions import ITEM_FEATURES, USER_FEATURES
 from recsys.feature_store.offline import offline_features
+from recsys.schema import TIMESTAMP
 
 _USAGE_ERROR = 2
 
@@ -49,6 +50,10 @@ def listed() -> str:
 
 def _write(arguments: argparse.Namespace) -> None:
     dataset = load(arguments.interactions, arguments.items, arguments.users)
+    if TIMESTAMP not in dataset.interactions:
+        raise InputError(
+            f"a column {TIMESTAMP} in {arguments.interactions}", "none", "features are as of a time"
+        )
     found = offline_features(
         dataset.interactions, dataset.interactions, dataset.users, dataset.items
     )

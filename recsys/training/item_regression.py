@@ -45,7 +45,7 @@ class ItemRegression:
         """Set the parameters of ``tower``, which must be linear and without a bias.
 
         Raises:
-            InputError: when the catalogue is too large.
+            InputError: when the catalogue is too large, or l2 too small.
             ValueError: when the tower is not linear.
         """
         num_items = len(content.values) - 1
@@ -83,7 +83,7 @@ class ItemRegression:
         length = np.maximum(train.lengths, 1.0)
         typical = length[train.lengths > 0].mean()
         by_user = diags((length / typical) ** -self.length_discount)
-        session, _ = co_occurrence_counts(train, size - 1, time_scale=self.time_scale)
+        session, _ = co_occurrence_counts(train, size - 1, time_scale=self.time_scale, taper=True)
         # An event meets itself at a distance of no time.
         counts = train.item_counts(size - 1).astype(np.float64)
         session = session + diags(counts)
@@ -91,7 +91,14 @@ class ItemRegression:
         gram[:size, :size] += torch.from_numpy(self.session_weight * session.toarray())
         gram[:size, :size].addmm_(features, features.T, alpha=self.content_weight)
         gram.diagonal().add_(self.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            raise InputError(
+                "a ridge penalty that makes the normal equations solvable",
+                f"l2={self.l2:g}",
+                "raise the tower's objective.l2",
+            )
+        inverse = torch.cholesky_inverse(factor)
         weights: Tensor = inverse[:, :size] / -inverse.diagonal()[:size]
         return weights.fill_diagonal_(0.0)
 

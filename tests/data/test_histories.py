@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.histories import Histories
+from recsys.data.times import EARLIEST
 from recsys.data.vocabulary import Vocabulary
 
 USERS, ITEMS = Vocabulary(["ann", "bob", "eve"]), Vocabulary([10, 20, 30])
@@ -89,3 +90,10 @@ def test_select_keeps_users_and_order(events: list[tuple[int, int]], seed: int) 
     assert kept.item_idx.tolist() == histories.item_idx[keep].tolist()
     assert kept.ratings.tolist() == (kept.item_idx / 2).tolist()
     assert kept.user_idx.tolist() == histories.user_idx[keep].tolist()
+
+
+def test_events_without_times_keep_their_order_at_one_time() -> None:
+    frame = pd.DataFrame({"user_id": [1, 2, 1], "item_id": [3, 1, 2]})
+    found = Histories.from_frame(frame, Vocabulary([1, 2]), Vocabulary([1, 2, 3]))
+    assert found.item_idx.tolist() == [3, 2, 1]
+    assert set(found.timestamps.tolist()) == {EARLIEST}

@@ -192,3 +192,16 @@ def test_string_ids_split_like_integers() -> None:
         expected = make_split(rows, name, num_test=2).test
         found = make_split(text, name, num_test=2).test
         assert found.astype("int64").to_numpy().tolist() == expected.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("name", ["random", "ua", "leave_last", "global_time"])
+def test_without_times_only_splits_that_need_none_can_be_made(name: str) -> None:
+    untimed = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [1, 2, 1, 2]})
+    if name in ("random", "ua"):
+        split = make_split(untimed, name, num_test=1)
+        assert (len(split.train), len(split.test)) == (2, 2)
+    else:
+        with pytest.raises(
+            InputError, match=r"times .*interactions\.timestamp.*data\.split=random"
+        ):
+            make_split(untimed, name)

@@ -1,6 +1,11 @@
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.tables import read_table
@@ -79,6 +84,86 @@ def test_parquet_reads_like_csv(tmp_path: Path) -> None:
         "list": ["a|b", ""],
     }
     assert table.place(1) == "row 2"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.large_binary(), pa.binary(4), pa.binary_view(), pa.string_view()]
+)
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_text_without_the_mark_of_text_is_text(
+    tmp_path: Path, kind: pa.DataType, dictionary: bool
+) -> None:
+    """As Spark, Impala, Hive and old Arrow write it."""
+    column = pa.chunked_array([pa.array([b"anna", None, "Zoé".encode()], kind)])
+    if dictionary and kind not in (pa.binary_view(), pa.string_view()):
+        column = column.dictionary_encode()
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"who": column}), path)
+    table = read_table(path, "x")
+    assert table.frame["who"].tolist() == ["anna", "", "Zoé"]
+    assert table.typed == {"who"}
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"id": pa.array([b"\xff\xfe"]), "n": [1]}), path)
+    with pytest.raises(InputError, match=r"column 'id' of .*binary that is no UTF-8"):
+        read_table(path, "x")
+    assert read_table(path, "x", wanted=["n"]).frame.to_dict("list") == {"n": ["1"]}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_index_of_pandas_is_a_column_when_it_has_a_name(tmp_path: Path, named: bool) -> None:
+    path = tmp_path / "table.parquet"
+    index = pd.Index(["a", "b"], name="item_id" if named else None)
+    pd.DataFrame({"title": ["A", "B"]}, index=index).to_parquet(path)
+    expected = {"title": ["A", "B"]} | ({"item_id": ["a", "b"]} if named else {})
+    assert read_table(path, "x").frame.to_dict("list") == expected
+
+
+def test_levels_of_an_index_are_columns(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"user_id": [1], "item_id": [2], "n": [3]}).groupby(
+        ["user_id", "item_id"]
+    ).sum().to_parquet(path)
+    assert read_table(path, "x").frame.to_dict("list") == {
+        "n": ["3"],
+        "user_id": ["1"],
+        "item_id": ["2"],
+    }
+
+
+def test_other_types_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(
+        pa.table(
+            {
+                " price ": pa.array([Decimal("3.50"), None]),
+                "day": pa.array([date(2020, 1, 2), None]),
+                "seen": pa.array([True, None]),
+                "zone": pa.array([0, None], pa.timestamp("ns", "Europe/Berlin")),
+                "none": pa.nulls(2),
+                "bytes": pa.array([[b"a", b"b"], None], pa.list_(pa.binary())),
+                "id": pa.array([UUID(int=7).bytes, None], pa.uuid()),
+            }
+        ),
+        path,
+    )
+    assert read_table(path, "x").frame.to_dict("list") == {
+        "price": ["3.50", ""],
+        "day": ["2020-01-02", ""],
+        "seen": ["True", ""],
+        "zone": ["1970-01-01T00:00:00.000000Z", ""],
+        "none": ["", ""],
+        "bytes": ["a|b", ""],
+        "id": ["00000000-0000-0000-0000-000000000007", ""],
+    }
+
+
+@pytest.mark.parametrize("name", ["table.parq", "TABLE.PQ", "export.csv"])
+def test_a_parquet_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / name)
+    assert read_table(tmp_path / name, "x").frame.to_dict("list") == {"a": ["1"]}
 
 
 def test_a_broken_parquet_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from recsys.data.user_attributes import NUM_RANGES, UserAttributes
+from recsys.data.user_attributes import NUM_RANGES, UserAttributes, encode_attributes
 from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
 
 USERS = Vocabulary(list(range(1, 101)))
 
@@ -56,3 +58,60 @@ def test_users_without_training_rows_have_no_say() -> None:
 
 def test_without_a_table_there_are_none() -> None:
     assert UserAttributes.from_frame(None, USERS).matrix.shape == (101, 0)
+
+
+VALUES: dict[str, list[object]] = {
+    "tier": [1, 2] * 50,
+    "score": [2.0, 2.5] * 50,
+    "paid": [True, False] * 50,
+    "flag": ["true", "false"] * 50,
+    "plan": ["pro", "free"] * 50,
+    "zip": ["01", "1"] * 50,
+    "age": list(range(100)),
+    "mixed": ["7", "x"] * 50,
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "label"),
+    [
+        ("tier", 1, "1"),
+        ("tier", 1.0, "1"),
+        ("tier", "1", "1"),
+        ("tier", " 1.0 ", "1"),
+        ("score", 2, "2.0"),
+        ("score", "2", "2.0"),
+        ("score", 2.5, "2.5"),
+        ("paid", True, "True"),
+        ("paid", 1.0, "True"),
+        ("paid", "false", "False"),
+        ("flag", False, "false"),
+        ("plan", " pro ", "pro"),
+        ("zip", "01", "01"),
+        ("zip", 1.0, "1"),
+        ("age", "24", "15 to 28"),
+        ("age", 24.0, "15 to 28"),
+        ("mixed", 7.0, "7"),
+        ("tier", 3, None),
+        ("plan", 1.0, None),
+        ("plan", "Pro", None),
+        ("zip", "001", None),
+        ("tier", "1_0", None),
+    ],
+)
+def test_a_value_in_a_request_is_the_one_of_the_table(
+    field: str, value: str | float, label: str | None
+) -> None:
+    names = encoded(**VALUES).names
+    found = encode_attributes({field: value}, names, np.full(len(names), 0.5, np.float32))
+    of_field = {name: x for name, x in zip(names, found.tolist(), strict=True) if field in name}
+    expected = f"{field}: {label}"
+    assert {name for name, x in of_field.items() if x == 1.0} == ({expected} if label else set())
+    assert set(of_field.values()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("value", ["old", "nan", "inf", "1e999", "1_0", "024"])
+def test_a_range_takes_numbers_alone(value: str) -> None:
+    names = encoded(**VALUES).names
+    with pytest.raises(InputError, match="a number as 'age'"):
+        encode_attributes({"age": value}, names, np.zeros(len(names), np.float32))

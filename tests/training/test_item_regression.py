@@ -144,3 +144,33 @@ def test_a_users_attributes_move_the_scores(planted, text, attributes) -> None:
         found = ensemble.query(nothing, nothing > 0, context) @ ensemble.all_candidates().T
     best = found[:, 1:].topk(5, dim=1).indices
     assert (best % NUM_GROUPS == torch.arange(NUM_GROUPS)[:, None]).all()
+
+
+def heavy(num_items: int, num_events: int) -> tuple[Histories, Tensor, Tensor]:
+    """Three users with many events at one moment, as an import makes them, and some with few."""
+    rng = np.random.default_rng(0)
+    counts = [num_events] * 3 + [3] * 10
+    users = np.repeat(np.arange(1, len(counts) + 1), counts)
+    items = np.concatenate([rng.choice(num_items, n, replace=False) + 1 for n in counts])
+    train = Histories.from_indices(users, items, np.zeros(len(users), np.int64), len(counts))
+    return train, torch.zeros(num_items + 1, 2), torch.zeros(num_items + 1, 1)
+
+
+def fit(objective: ItemRegression, train: Histories, text: Tensor, attributes: Tensor) -> Tensor:
+    counts = torch.from_numpy(train.item_counts(len(text) - 1))
+    content = content_features(text, attributes, counts)
+    model = build_two_tower([MODEL | {"dim": 4}], content, train.context.shape[1]).eval()
+    objective.fit(model.members[0], train, content)
+    return model.item_vectors()
+
+
+def test_users_with_many_events_at_one_moment_can_be_fitted() -> None:
+    vectors = fit(ItemRegression(l2=10.0), *heavy(num_items=1300, num_events=1250))
+    assert torch.isfinite(vectors).all()
+    assert vectors.any()
+
+
+def test_a_penalty_that_leaves_nothing_to_solve_is_refused() -> None:
+    objective = ItemRegression(l2=-1e6)
+    with pytest.raises(InputError, match="solvable; found l2="):
+        fit(objective, *heavy(num_items=30, num_events=20))
