@@ -93,10 +93,11 @@ class _Acceptor:
 
     def _accept(self) -> None:
         connections = self._server.server_state.connections
-        for _ in range(_AT_ONCE):
+        for number in range(_AT_ONCE):
             if len(connections) + len(self._beginning) >= self._limit:
-                self._make_room()
-                self._pause(_SECONDS_TO_RETRY)
+                if not number:  # else it is not known yet whether there is another one
+                    self._make_room()
+                    self._pause(_SECONDS_TO_RETRY)
                 return
             try:
                 accepted, _ = self._listener.accept()
