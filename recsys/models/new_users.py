@@ -17,8 +17,8 @@ from torch import Tensor
 
 from recsys.data.histories import Histories
 
-_OPENING = 0.2
-"""The first fifth of a history is its opening."""
+_MAX_OPENING = 20
+"""Events: the opening of a history is its first third, and no more than these."""
 _PRIOR_EVENTS = 5.0
 """Of the average item, added to each item's own."""
 
@@ -78,7 +78,7 @@ def opening_lift(histories: Histories, num_items: int) -> NDArray[np.float32]:
     """
     user_idx = histories.user_idx
     places = np.arange(len(histories)) - histories.offsets[user_idx]
-    is_opening = places < _OPENING * histories.lengths[user_idx]
+    is_opening = places < np.minimum(histories.lengths[user_idx] / 3, _MAX_OPENING)
     average = is_opening.mean() if len(histories) else 1.0
     openings = np.bincount(histories.item_idx[is_opening], minlength=num_items + 1)
     counts = histories.item_counts(num_items)

@@ -26,15 +26,24 @@ def test_settings_survive_the_manifest() -> None:
 
 
 def test_items_that_histories_open_with_have_a_lift() -> None:
-    """Ten users open with item 1 and go on with 2 to 5 in turns."""
+    """Ten users open with items 1 and 2."""
     users = np.repeat(np.arange(1, 11), 5)
     items = np.tile([1, 2, 3, 4, 5], 10)
     histories = Histories.from_indices(users, items, np.arange(50), 10)
     lift = opening_lift(histories, 6)
-    # A fifth of all events is an opening; five average events are added to each item's ten.
-    assert lift[1] == pytest.approx(math.log((10 + 1) / 15 / 0.2))
-    assert lift[2] == pytest.approx(math.log((0 + 1) / 15 / 0.2))
+    # The first two of five events are an opening; five average events are added to each item's ten.
+    assert lift[[1, 2]].tolist() == pytest.approx([math.log((10 + 2) / 15 / 0.4)] * 2)
+    assert lift[3] == pytest.approx(math.log((0 + 2) / 15 / 0.4))
     assert lift[[0, 6]].tolist() == pytest.approx([0, 0])
+
+
+def test_an_opening_is_no_longer_than_twenty_events() -> None:
+    histories = Histories.from_indices(
+        np.ones(90, np.int64), np.arange(1, 91), np.arange(90), num_users=1
+    )
+    lift = opening_lift(histories, 90)
+    assert (lift[1:21] > 0).all()
+    assert (lift[21:] < 0).all()
 
 
 def test_without_events_no_item_has_a_lift() -> None:
