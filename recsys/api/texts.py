@@ -33,9 +33,13 @@ class Texts:
     """Encodes texts as a bundle's were, in a thread of its own.
 
     The model is loaded when the first text comes, which takes seconds: most servers never need it.
+
+    Args:
+        model: where it lies, see ``encoder_from_config``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None = None) -> None:
+        self._model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._encoder: TextEncoder | None = None
         self._config: Mapping[str, Any] | None = None
@@ -96,7 +100,7 @@ class Texts:
     def _encoder_for(self, manifest: Mapping[str, Any]) -> TextEncoder:
         config = manifest.get("config", {}).get("text", {})
         if self._encoder is None or config != self._config:
-            encoder = encoder_from_config(config)
+            encoder = encoder_from_config(config, self._model)
             expected, found = fingerprint_of(manifest), encoder.fingerprint
             if found != expected:
                 raise InputError(
