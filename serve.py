@@ -39,6 +39,7 @@ def main(config: DictConfig) -> None:
             rate_limit=config.rate_limit,
             keys_for_reads=config.keys_for_reads,
             preload_text_model=config.preload_text_model,
+            text_model=str(config.text_model) if config.text_model is not None else None,
             store_url=str(config.store.url or "auto") if config.store.enabled else None,
             store_timeout_s=config.store.timeout_s,
             retention_days=config.store.retention_days,

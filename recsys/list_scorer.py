@@ -18,6 +18,14 @@ from recsys.pair_signals import PAIR_NAMES
 
 T = TypeVar("T")
 
+_OPERATORS = {
+    *("Add", "Concat", "Gather", "Gelu", "Gemm", "LayerNormalization", "MatMul", "Mul", "Reshape"),
+    *("Shape", "Slice", "Softmax", "Squeeze", "Transpose", "Unsqueeze"),
+}
+_PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7)
+"""Of ``onnx.AttributeProto``: FLOAT, INT, STRING, FLOATS, INTS."""
+_MAX_NODES = 5_000
+
 
 class ListInputs(NamedTuple, Generic[T]):
     """What the graph reads of B lists of K candidates each, in this order.
@@ -113,6 +121,34 @@ def export_list_scorer(model: CrossEncoder, max_history: int) -> bytes:
         raise RuntimeError("torch.onnx.export returned nothing")
     content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def check_graph(content: bytes) -> None:
+    """For a graph from outside: whether it is made of what ``export_list_scorer`` uses, alone.
+
+    A graph of ONNX is a program: it may name files to read, loop, and reserve memory at will.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    import onnx  # where a graph is there to be run
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # of protobuf, which has several implementations
+        raise ValueError("no ONNX") from error
+    if model.functions or model.training_info or len(model.graph.node) > _MAX_NODES:
+        raise ValueError(f"functions of its own, or more than {_MAX_NODES} nodes")
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
+            raise ValueError("weights in another file")
+    if model.graph.sparse_initializer:
+        raise ValueError("sparse weights")
+    for node in model.graph.node:
+        if node.domain or node.op_type not in _OPERATORS:
+            raise ValueError(f"the operator {node.domain[:40]} {node.op_type[:40]}".strip())
+        if any(part.type not in _PLAIN_ATTRIBUTES for part in node.attribute):
+            raise ValueError(f"an attribute of {node.op_type} that is more than numbers")
 
 
 @contextmanager

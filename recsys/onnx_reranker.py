@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.encoded_history import EncodedHistory, HistoryEncoder, ListFeatures
 from recsys.errors import InputError
-from recsys.list_scorer import ListInputs, attention_biases
+from recsys.list_scorer import ListInputs, attention_biases, check_graph
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.signals import SignalExtractor
 
@@ -108,6 +108,10 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     expected, remedy = "a graph of stage 2 that can be run", "run: python train.py stage=all"
+    try:
+        check_graph(graph)
+    except ValueError as error:
+        raise InputError(expected, f"one that holds {error}", remedy) from error
     try:
         session = onnxruntime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS

@@ -1,6 +1,8 @@
 """A bundle serves after loading as it would have before saving, and says clearly when it cannot."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 from recsys.index_builders import FlatIndexBuilder
+from recsys.item_graph import ItemGraph
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
@@ -157,6 +160,137 @@ def test_a_bundle_of_code_that_knew_less_is_refused(
     manifest = {name: value for name, value in artifact.manifest.items() if name != key}
     with pytest.raises(InputError, match=key):
         load_artifact(saved(tmp_path, artifact, manifest=manifest))
+
+
+ABSURD = [
+    ("num_candidates", 10**12),
+    ("num_candidates", 0),
+    ("num_candidates", "200"),
+    ("num_candidates", True),
+    ("max_query_history", 10**12),
+    ("max_history", -1),
+    ("max_history", 10**9),
+    ("towers", []),
+    ("towers", [{}] * 17),
+    ("towers", {"dim": 8}),
+    ("towers", "dim"),
+    ("towers/0/dim", 10**9),
+    ("towers/0/dim", 16_000),
+    ("towers/0/hidden_dim", 60_000),
+    ("towers/0/dropout", 2),
+    ("towers/0/length_exponent", "half"),
+    ("towers/0/_target_", "os.system"),
+    ("cross_encoder", [1]),
+    ("cross_encoder/dim", 10**9),
+    ("cross_encoder/dim", 4_096),
+    ("cross_encoder/num_heads", 3),
+    ("cross_encoder/num_layers", 10**9),
+    ("cross_encoder/num_layers", 64),
+    ("user_attributes", ["x" * 10**5]),
+    ("item_attributes", 5),
+]
+
+
+@pytest.fixture(scope="module")
+def copied_bundle(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests to change the manifest of."""
+    copied = tmp_path_factory.mktemp("copied") / "untrained"
+    shutil.copytree(untrained_bundle, copied)
+    return copied
+
+
+def vouched(bundle: Path, manifest: dict[str, Any]) -> Path:
+    """The bundle with another manifest, whose digest is right."""
+    kept = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    content = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+    digest = {"manifest_sha256": hashlib.sha256(content.encode()).hexdigest()}
+    (bundle / "manifest.json").write_text(json.dumps(kept | digest))
+    return bundle
+
+
+@pytest.mark.parametrize(("path", "value"), ABSURD)
+def test_models_larger_than_their_files_are_refused_before_they_are_built(
+    path: str,
+    value: object,
+    untrained_bundle: Path,
+    copied_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = json.loads((untrained_bundle / "manifest.json").read_text())
+    *parents, last = path.split("/")
+    node: Any = manifest
+    for name in parents:
+        node = node[int(name)] if name.isdecimal() else node[name]
+    node[last] = value
+    sizes = []
+    real = torch.nn.Parameter.__new__
+
+    def counted(cls: type, data: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        sizes.append(0 if data.is_meta else data.numel())
+        return real(cls, data, *rest, **named)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__new__", counted)
+    with pytest.raises(InputError) as refused:
+        load_artifact(vouched(copied_bundle, manifest))
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
+    assert max(sizes, default=0) < 10_000
+
+
+def changed(array: np.ndarray, at: int, value: int) -> np.ndarray:
+    other = array.copy()
+    other[at] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: {"offsets": changed(h.offsets, -1, 10**12)},
+        lambda h: {"offsets": changed(h.offsets, 5, -1)},
+        lambda h: {"offsets": changed(h.offsets, 1, 4)},
+        lambda h: {"offsets": h.offsets.astype(np.float64)},
+        lambda h: {"item_idx": changed(h.item_idx, 0, 31)},
+        lambda h: {"item_idx": changed(h.item_idx, 0, 0)},
+        lambda h: {"item_idx": changed(h.item_idx, 0, -5)},
+        lambda h: {"timestamps": h.timestamps[:-1]},
+        lambda h: {"ratings": h.ratings[:, None]},
+        lambda h: {"context": h.context[:-1]},
+    ],
+)
+def test_histories_that_point_elsewhere_are_refused(
+    change: Callable[[Any], dict[str, Any]], artifact: Artifact
+) -> None:
+    """Looked up unchecked, they would take memory, or end requests in a traceback."""
+    with pytest.raises(ValueError):
+        replace(artifact.histories, **change(artifact.histories)).check(30)
+    artifact.histories.check(30)
+
+
+def test_a_bundle_of_such_histories_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    offsets = changed(artifact.histories.offsets, -1, 10**12)
+    histories = replace(artifact.histories, offsets=offsets)
+    with pytest.raises(InputError, match="table of histories"):
+        load_artifact(saved(tmp_path, artifact, histories=histories, stage2=None))
+
+
+@pytest.mark.parametrize(
+    ("keys", "weights"),
+    [
+        ([5, 4], [1.0, 1.0]),
+        ([4, 4], [1.0, 1.0]),
+        ([-1, 4], [1.0, 1.0]),
+        ([4, 31**2], [1.0, 1.0]),
+        ([4, 10**15], [1.0, 1.0]),
+        ([4, 5], [1.0]),
+        ([[4], [5]], [[1.0], [1.0]]),
+        ([4.0, 5.0], [1.0, 1.0]),
+    ],
+)
+def test_graphs_that_point_elsewhere_are_refused(keys: list[Any], weights: list[Any]) -> None:
+    with pytest.raises(ValueError):
+        ItemGraph(30, torch.tensor(keys), torch.tensor(weights)).check()
+    ItemGraph(30, torch.tensor([4, 5]), torch.tensor([1.0, 2.0])).check()
 
 
 def flat(num_items: int, dim: int) -> CandidateIndex:

@@ -1,9 +1,16 @@
+import contextlib
+import hashlib
+import itertools
 import json
 import pickle
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
@@ -11,8 +18,11 @@ from pandas.testing import assert_frame_equal
 from recsys.bundle import (
     add_file,
     list_bundles,
+    make_latest,
+    placing,
     read_bundle,
     read_manifest,
+    read_metrics,
     write_bundle,
     write_metrics,
 )
@@ -186,6 +196,234 @@ def test_logs_and_cache_are_no_bundles(tmp_path: Path):
 def test_names_that_cannot_be_a_bundle_are_refused(name: str, tmp_path: Path):
     with pytest.raises(InputError, match="bundle name"):
         write(tmp_path, name)
+
+
+LONG = "x" * 151
+
+
+@pytest.mark.parametrize("name", [LONG, "a\\b", "a\nb", "\ud800", " a"])
+def test_names_of_other_kinds_are_refused(name: str, tmp_path: Path):
+    with pytest.raises(InputError, match="bundle name"):
+        write(tmp_path, name)
+
+
+def revouched(path: Path, change) -> Path:
+    """A bundle whose manifest is changed, and vouches for the change."""
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["manifest_sha256"]
+    change(manifest)
+    content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
+    file.write_text(json.dumps({**manifest, "manifest_sha256": digest}))
+    return path
+
+
+WRITTEN = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../secret.onnx", "/etc/hostname", "../tiny/items.parquet", ".hidden.onnx", "a\\b.onnx"),
+        *("secret", "secret.pkl", "secret.bin", "secret.pt", "", "a\n.onnx", f"{LONG}.onnx"),
+    ],
+)
+def test_a_manifest_names_files_of_its_own_kinds_in_its_folder_alone(name: str, tmp_path: Path):
+    (tmp_path / "secret.onnx").write_bytes(b"x")
+    path = revouched(write(tmp_path), lambda manifest: manifest["files"].update({name: WRITTEN}))
+    with pytest.raises(InputError, match="files of its own"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(files=None),
+        lambda m: m.update(files=[]),
+        lambda m: m.update(files={}),
+        lambda m: m["files"].pop("index.faiss"),
+        lambda m: m["files"].update({f"{n}.onnx": WRITTEN for n in range(100)}),
+        lambda m: m["files"].update({"a.onnx": None}),
+        lambda m: m["files"].update({"a.onnx": {"sha256": "x", "bytes": 1}}),
+        lambda m: m["files"]["index.faiss"].update(bytes=-1),
+        lambda m: m["files"]["index.faiss"].update(bytes="1"),
+        lambda m: m["files"]["index.faiss"].update(bytes=10**400),
+        lambda m: m.update(version="a\nb"),
+        lambda m: m.update(version=None),
+        lambda m: m.update(extra=float("inf")),
+        lambda m: m.update(extra="\ud800"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(change, tmp_path: Path):
+    path = revouched(write(tmp_path), change)
+    with pytest.raises(InputError) as refused:
+        read_bundle(path)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 10**6, '{"a":' * 10**5, "9" * 10**6, " " * 10**7, "\ud800", "null"]
+)
+def test_a_manifest_that_is_none_is_refused(content: str, tmp_path: Path):
+    (write(tmp_path) / "manifest.json").write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(InputError):
+        read_bundle(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("data_set", ["../../outside/store", "/tmp/store", "a/b", "", None, 5, {}])
+def test_a_data_set_has_a_plain_name_whatever_the_manifest_says(data_set, tmp_path: Path):
+    path = revouched(write(tmp_path), lambda manifest: manifest.update(dataset=data_set))
+    found = read_manifest(path)["dataset"]
+    assert found.startswith("data-")
+    assert found == read_manifest(path)["dataset"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "manifest.json"])
+def test_a_link_in_place_of_a_file_is_not_followed(name: str, tmp_path: Path):
+    file = write(tmp_path) / name
+    file.rename(tmp_path / name)
+    file.symlink_to(tmp_path / name)
+    with pytest.raises(InputError, match="found a link"):
+        read_bundle(tmp_path / "tiny")
+
+
+def revouched_file(path: Path, name: str, content: bytes) -> Path:
+    (path / name).write_bytes(content)
+    written = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    return revouched(path, lambda manifest: manifest["files"].update({name: written}))
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "reranker.safetensors", "index.faiss"])
+@pytest.mark.parametrize("content", [b"", b"x", b"PAR1" * 10, b"\xff" * 100])
+def test_a_file_that_is_vouched_for_but_none_is_refused(name: str, content: bytes, tmp_path: Path):
+    with pytest.raises(InputError):
+        read_bundle(revouched_file(write(tmp_path), name, content))
+
+
+REPEATED = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * 100_000])
+ZEROS = pa.array(np.zeros(10_000_000, np.int64))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        REPEATED,
+        pa.ListArray.from_arrays(range(0, 20_001, 10), REPEATED),
+        ZEROS,
+        pa.ListArray.from_arrays(range(0, 10_000_001, 1_000_000), ZEROS),
+    ],
+    ids=["texts", "lists of texts", "numbers", "lists of numbers"],
+)
+def test_a_table_that_unpacks_to_too_much_is_refused_before_it_does(column, tmp_path: Path):
+    content = pa.BufferOutputStream()
+    # Without its schema, texts are not read back as numbers of a dictionary.
+    table = pa.table({"item_id": column})
+    pq.write_table(table, content, compression="zstd", store_schema=False)
+    path = revouched_file(write(tmp_path), "items.parquet", content.getvalue().to_pybytes())
+    with pytest.raises(InputError, match="a table of at most"):
+        read_bundle(path)
+
+
+def test_an_index_that_claims_more_than_its_file_holds_is_refused(tmp_path: Path):
+    path = write(tmp_path)
+    content = bytearray((path / "index.faiss").read_bytes())
+    # The vectors' length, in floats, comes right before them.
+    at = len(content) - EMBEDDINGS[1:].nbytes - 8
+    assert int.from_bytes(content[at : at + 8], "little") in (
+        EMBEDDINGS[1:].size,
+        EMBEDDINGS[1:].nbytes,
+    )
+    content[at : at + 8] = (2**34).to_bytes(8, "little")
+    with pytest.raises(InputError, match="FAISS index"):
+        read_bundle(revouched_file(path, "index.faiss", bytes(content)))
+
+
+def test_latest_moves_when_it_is_told_to(tmp_path: Path):
+    write(tmp_path, "first")
+    second = write(tmp_path, "second", latest=False)
+    assert (tmp_path / "latest").readlink() == Path("first")
+    make_latest(second)
+    assert (tmp_path / "latest").readlink() == Path("second")
+
+
+def test_a_folder_called_latest_is_left_alone(tmp_path: Path):
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(InputError, match="a link at"):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["rename", "replace", "symlink_to", "mkdir", "unlink"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_bundle_that_replaces_another_is_killed_anywhere(step, call, tmp_path, monkeypatch):
+    """There is a whole bundle under the name, and latest names one, whatever is killed when."""
+    write(tmp_path)
+    real, calls = getattr(Path, step), itertools.count(1)
+
+    def killed(self, *args, **kwargs):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            write(tmp_path, tensors={"retrieval": TENSORS["retrieval"]})
+    for name in ("tiny", "latest"):
+        assert read_bundle(tmp_path / name).tensors.keys() >= {"retrieval"}
+
+
+def test_readers_always_find_a_whole_bundle_while_it_is_replaced(tmp_path: Path):
+    write(tmp_path)
+    ended, failures, reads = threading.Event(), [], []
+
+    def read() -> None:
+        while not ended.is_set():
+            try:
+                assert (tmp_path / "tiny" / "manifest.json").exists()
+                reads.append(read_bundle(tmp_path / "latest").tensors.keys())
+            except Exception as error:
+                failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(30):
+        kept = TENSORS if number % 2 else {"retrieval": TENSORS["retrieval"]}
+        write(tmp_path, tensors=kept)
+        # At most two writes fall into one read: a reader tries a few times, and no more.
+        known, deadline = len(reads), time.monotonic() + 60
+        while len(reads) == known and not failures and time.monotonic() < deadline:
+            time.sleep(0.001)
+    ended.set()
+    reader.join()
+    assert not failures
+    assert reads
+
+
+def test_where_names_cannot_be_exchanged_the_old_bundle_steps_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(placing, "_exchange", lambda *_: False)
+    write(tmp_path)
+    write(tmp_path, tensors={"retrieval": TENSORS["retrieval"]})
+    assert read_bundle(tmp_path / "tiny").tensors.keys() == {"retrieval"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", "latest"}
+
+
+def test_a_writer_at_work_is_not_cleared_away(tmp_path: Path):
+    with placing.unfinished(tmp_path, "tiny") as other:
+        write(tmp_path)
+        assert other.exists()
+
+
+def test_metrics_are_read_within_bounds(tmp_path: Path):
+    path = write(tmp_path)
+    assert read_metrics(path) is None
+    write_metrics(path, {"n_users": 943})
+    assert read_metrics(path) == {"n_users": 943}
+    for content in ("[" * 10**5, "NaN", "", "0" * 10**7):
+        (path / "metrics.json").write_text(content)
+        with pytest.raises(InputError):
+            read_metrics(path)
 
 
 def test_metrics_and_reports_come_later_and_leave_the_version_alone(tmp_path: Path):

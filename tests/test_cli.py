@@ -1,5 +1,6 @@
 """The command line of a small application, run as a user runs it: a process with its status."""
 
+import shlex
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.cli import CONFIG_DIR
+from recsys.cli import CONFIG_DIR, as_override
 from recsys.errors import InputError
 from recsys.overrides import check_overrides
 
@@ -201,3 +202,15 @@ def test_help_and_config_are_printed(app: Path):
 @pytest.mark.parametrize("name", ["serve", "batch"])
 def test_our_commands_compose(name: str):
     check_overrides(CONFIG_DIR, name, ["device=cpu"])
+
+
+@pytest.mark.parametrize(
+    "value", ["checkpoints/a-b.c", "x[b]y", "it's", "a b", "${seed}", "a=b,c", "\\"]
+)
+def test_a_printed_override_gives_the_value_back(app: Path, value: str):
+    written = as_override("stage", value)
+    (given,) = shlex.split(written)
+    check_overrides(app / "configs", "app", [given])
+    assert call(app, given).stdout == f"ran 0 {value}\n"
+    if value == "checkpoints/a-b.c":
+        assert written == f"stage={value}"

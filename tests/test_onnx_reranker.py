@@ -3,17 +3,20 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx as onnx_format
 import pytest
 import torch
 
 from recsys.artifact import Stage2, build_cross_encoder, load_artifact
 from recsys.encoded_history import EncodedHistory, HistoryEncoder
 from recsys.errors import InputError
-from recsys.list_scorer import can_export, export_list_scorer
+from recsys.list_scorer import can_export, check_graph, export_list_scorer
 from recsys.onnx_reranker import OnnxReranker
 from recsys.pair_signals import PairSignals
 from recsys.reranker import BatchReranker, Reranker
@@ -124,3 +127,56 @@ def test_the_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import recsys.onnx_reranker"]
     subprocess.run(command, env=environment, check=True, cwd=Path(__file__).parents[1])
     assert list(tmp_path.iterdir()) == []
+
+
+def graph_with(parts: Parts, change: Callable[[Any], None]) -> bytes:
+    """A graph of a bundle from elsewhere."""
+    model = onnx_format.load_model_from_string(export_list_scorer(parts[0].cross_encoder, 4))
+    change(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def reads_a_file(model: Any) -> None:
+    weights = model.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = onnx_format.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="/etc/hostname")
+
+
+def loops(model: Any) -> None:
+    body = onnx_format.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx_format.helper.make_node("Loop", ["", ""], ["x"], body=body))
+
+
+def hides_a_graph(model: Any) -> None:
+    body = onnx_format.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx_format.helper.make_node("Add", ["signals"] * 2, ["x"], body=body))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        reads_a_file,
+        loops,
+        hides_a_graph,
+        lambda m: m.graph.node.append(onnx_format.helper.make_node("Expand", ["a", "b"], ["x"])),
+        lambda m: m.graph.node.append(
+            onnx_format.helper.make_node("ConstantOfShape", ["a"], ["x"])
+        ),
+        lambda m: m.graph.node.append(
+            onnx_format.helper.make_node("Add", ["a", "b"], ["x"], domain="com.elsewhere")
+        ),
+        lambda m: m.graph.node.extend([m.graph.node[0]] * 6_000),
+        lambda m: m.functions.add(name="f", domain="d"),
+    ],
+)
+def test_a_graph_of_anything_else_is_not_run(
+    parts: Parts, change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage2, encoder, _ = parts
+    check_graph(graph_with(parts, lambda _: None))
+    graph = graph_with(parts, change)
+    monkeypatch.setattr("onnxruntime.InferenceSession", None)
+    with pytest.raises(InputError, match="a graph of stage 2 that can be run"):
+        OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, encoder)

@@ -11,12 +11,14 @@ from typing import Annotated
 from fastapi import HTTPException, Request, Security, status
 from fastapi.security import APIKeyHeader
 
+from recsys.core.bounded import read_bounded
 from recsys.errors import InputError
 
 HEADER = "X-API-Key"
 VARIABLE = "RECSYS_API_KEYS"
 _HEADER = APIKeyHeader(name=HEADER, auto_error=False, description="Needed where keys are set.")
 _HEX_LENGTH = 64
+_MAX_BYTES = 1_000_000
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -32,9 +34,9 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
     digests = []
     if file is not None:
         try:
-            lines = file.read_text().splitlines()
-        except OSError as error:
-            found = (error.strerror or str(error)).lower()
+            lines = read_bounded(file, _MAX_BYTES, "set api_keys=<file>").decode().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            found = "no text" if isinstance(error, ValueError) else str(error.strerror).lower()
             raise InputError(f"a file of keys at {file}", found, "set api_keys=<file>") from error
         texts = [line.split("#")[0].strip().split(" ")[0] for line in lines]
         digests = _checked([text for text in texts if text], str(file))

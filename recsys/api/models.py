@@ -1,7 +1,6 @@
 """The model that is served, and how another takes its place while requests go on."""
 
 import asyncio
-import json
 import logging
 import threading
 from collections import deque
@@ -14,7 +13,7 @@ import pandas as pd
 
 from recsys.api.live_items import with_stored
 from recsys.api.texts import Texts
-from recsys.bundle import METRICS_FILE, list_bundles, read_manifest
+from recsys.bundle import list_bundles, read_manifest, read_metrics
 from recsys.errors import InputError
 from recsys.events.frames import item_frame
 from recsys.events.types import Event, StoredItem, rating_of
@@ -36,6 +35,7 @@ class ModelStore:
             such as ``checkpoints/latest`` that names the newest.
         device: where models run. cache_bytes: see ``Recommender``.
         first: the bundle to begin with where that is not ``bundle``: what other workers serve.
+        text_model: where the model of texts lies, see ``encoder_from_config``.
 
     Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
     data must not be kept, and ``reload_everywhere`` where more processes serve: it is handed the
@@ -43,12 +43,17 @@ class ModelStore:
     """
 
     def __init__(
-        self, bundle: Path, device: str, cache_bytes: int = 0, first: Path | None = None
+        self,
+        bundle: Path,
+        device: str,
+        cache_bytes: int = 0,
+        first: Path | None = None,
+        text_model: str | None = None,
     ) -> None:
         self.bundle = bundle
         self.device = device
         self.cache_bytes = cache_bytes
-        self.texts = Texts()
+        self.texts = Texts(text_model)
         self.swapped: Callable[[Recommender], None] | None = None
         self.forgotten: Callable[[ExternalId], None] | None = None
         self.reload_everywhere: Callable[[Path], None] | None = None
@@ -169,11 +174,9 @@ class ModelStore:
         """
         found = []
         for path in reversed(list_bundles(self.folder)):
-            metrics = path / METRICS_FILE
             try:
-                version = read_manifest(path)["version"]
-                content = json.loads(metrics.read_text()) if metrics.exists() else None
-            except (InputError, OSError, ValueError) as error:
+                version, content = read_manifest(path)["version"], read_metrics(path)
+            except (InputError, OSError) as error:
                 log.warning("left out of the models: %s", error)
                 continue
             found.append({"name": path.name, "version": version, "metrics": content})

@@ -19,6 +19,7 @@ class ServingOptions:
     rate_limit: of one client, such as ``20/second``; None for none.
     keys_for_reads: whether recommendations, too, are for holders of an API key alone.
     preload_text_model: whether it is loaded before the first text comes.
+    text_model: where it lies, see ``encoder_from_config``.
     store_url: of the event store, or ``auto`` for a file beside the bundle; None for no store.
     store_timeout_s: that it may take for a call. retention_days: after which events are deleted.
     live_events: of all users together, kept in memory.
@@ -42,6 +43,7 @@ class ServingOptions:
     rate_limit: str | None = None
     keys_for_reads: bool = False
     preload_text_model: bool = False
+    text_model: str | None = None
     store_url: str | None = None
     store_timeout_s: float = 2.0
     retention_days: float | None = None

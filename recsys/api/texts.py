@@ -53,9 +53,13 @@ class Texts:
     The model is loaded when the first text comes, which takes seconds: most servers never need it.
     What is asked at the same time is encoded together, as much as takes a short while; items have
     their turn before queries. What nobody waits for any more is not encoded.
+
+    Args:
+        model: where it lies, see ``encoder_from_config``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None = None) -> None:
+        self._model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._encoder: TextEncoder | None = None
         self._config: Mapping[str, Any] | None = None
@@ -204,7 +208,7 @@ class Texts:
     def _encoder_for(self, manifest: Mapping[str, Any]) -> TextEncoder:
         config = manifest.get("config", {}).get("text", {})
         if self._encoder is None or config != self._config:
-            encoder = encoder_from_config(config)
+            encoder = encoder_from_config(config, self._model)
             expected, found = fingerprint_of(manifest), encoder.fingerprint
             if found != expected:
                 raise InputError(

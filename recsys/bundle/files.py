@@ -138,18 +138,22 @@ def read_bundle(path: Path) -> Bundle:
         InputError: when there is no bundle, its format is newer, or anything in it is missing or
             not as it was written.
     """
-    for attempt in range(_ATTEMPTS):
-        # A link may name another bundle by the time that the next file is read.
+    for _ in range(_ATTEMPTS):
+        # A link may name another bundle by the time that the next file is read, and another bundle
+        # of the same name may have taken this one's place by then.
         folder = path.resolve()
         manifest = read_manifest(folder if folder.is_dir() else path)
         try:
-            return _read_files(folder, manifest)
-        except InputError:
-            # Or a bundle of the same name may have taken this one's place meanwhile.
-            unchanged = path.resolve() == folder and read_manifest(folder) == manifest
-            if unchanged or attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError
+            found: Bundle | InputError = _read_files(folder, manifest)
+        except InputError as error:
+            found = error
+        except OSError as error:
+            found = InputError(f"files of {folder} that can be read", str(error), _RESTORE)
+        if read_manifest(folder) == manifest:
+            if isinstance(found, InputError):
+                raise found
+            return found
+    raise InputError(f"a bundle in {path}", "one that is replaced again and again", "try again")
 
 
 def _read_files(folder: Path, manifest: Manifest) -> Bundle:

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from recsys.core.bounded import read_bounded
+
 if TYPE_CHECKING:  # torch takes seconds to import, and reading vectors needs none of it
     from recsys.text.encoder import TextEncoder
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _TEXTS_PER_FILE = 256
 """Texts embedded between two writes: what an interrupted run loses at most."""
+_MAX_HEADER = 10_000
 
 
 class EmbeddingCache:
@@ -100,7 +103,7 @@ def _read(folder: Path, keys: NDArray[np.uint8], out: NDArray[np.float32]) -> ND
 def _read_file(path: Path, width: int) -> tuple[NDArray[np.bytes_], NDArray[np.float32]] | None:
     """Keys [n] and vectors [n, width] of one file, or None (logged) when it cannot be trusted."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _TEXTS_PER_FILE * (32 + 4 * width) + _MAX_HEADER, "remove it")
         if hashlib.sha256(content).hexdigest() != path.stem:
             raise ValueError("its bytes do not match the checksum in its name")
         tensors = load(content)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recsys.errors import InputError
-from recsys.text.folder import find_model, model_hash
+from recsys.text.folder import find_model, model_hash, weight_files
 from recsys.text.pooling import POOLINGS
 
 _DTYPES: dict[str, torch.dtype | str] = {
@@ -217,6 +217,7 @@ class HuggingFaceEncoder:
     def _model(self) -> Any:
         from transformers import AutoModel
 
+        weight_files(self._folder)  # refuses names of files that lie elsewhere
         with _transformers_silent():
             model, loading = _load(
                 AutoModel,

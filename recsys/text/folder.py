@@ -2,13 +2,16 @@
 
 import functools
 import hashlib
-import json
 import sys
 from pathlib import Path
 
+from recsys.core.bounded import parse_json, read_bounded
+from recsys.core.names import is_plain_name
+from recsys.core.settings import shown
 from recsys.errors import InputError
 
 _HUB_TIMEOUT_SECONDS = 10.0
+_MAX_INDEX_BYTES = 50_000_000
 _NEEDED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _NOT_NEEDED = ["*/*", "consolidated*"]  # ONNX and OpenVINO exports, a second copy of the weights
 _TOKENIZER_FILES = (
@@ -42,10 +45,15 @@ def find_model(model: str, revision: str | None = None) -> Path:
             f"no folder {model}",
             "give an existing folder or a name on the hub, such as Qwen/Qwen3-Embedding-0.6B",
         )
-    return _cached_snapshot(model, revision) or _download(model, revision)
+    return cached_model(model, revision) or _download(model, revision)
 
 
-def _cached_snapshot(model: str, revision: str | None) -> Path | None:
+def cached_model(model: str, revision: str | None) -> Path | None:
+    """The folder of a copy in the hub's cache, whole; None where there is none.
+
+    Raises:
+        InputError: when the name cannot be one on the hub.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -125,7 +133,11 @@ def weight_files(folder: Path) -> list[Path]:
             "use a model with safetensors weights, or convert it with save_pretrained()",
         )
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        listed = parse_json(read_bounded(index, _MAX_INDEX_BYTES, "fetch the model again"))
+        shards = sorted(set(listed["weight_map"].values()))
+        beyond = next((shard for shard in shards if not is_plain_name(shard)), None)
+        if beyond is not None:
+            raise ValueError(f"{shown(beyond)} is no file beside it")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the list of weight files in {index}", _first_line(error), "fetch the model again"

@@ -113,6 +113,7 @@ def _interrupted(logs: Path, digest: str, inputs: Mapping[str, str]) -> RunFolde
         read = read if isinstance(read, dict) else {}
         others = [what for what, digest in inputs.items() if read.get(what) != digest]
         if others:
+            lock.release()
             raise InputError(
                 f"the {' and '.join(others)} that the interrupted run {folder.name} has read",
                 f"other {' and '.join(others)}",

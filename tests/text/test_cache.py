@@ -186,3 +186,15 @@ def test_writers_at_the_same_time_do_not_harm_each_other(tmp_path):
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     found = EmbeddingCache(tmp_path).encode(RefusingEncoder(), TEXTS)
     np.testing.assert_array_equal(found, CountingEncoder().encode(TEXTS))
+
+
+def test_a_file_larger_than_any_that_is_written_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_TEXTS_PER_FILE", 50)
+    EmbeddingCache(tmp_path).encode(CountingEncoder(), TEXTS)
+    assert EmbeddingCache(tmp_path).encode(RefusingEncoder(), TEXTS).shape == (50, 8)
+    (file,) = files(tmp_path)
+    with file.open("r+b") as out:
+        out.truncate(10**10)  # a hole
+    encoder = CountingEncoder()
+    EmbeddingCache(tmp_path).encode(encoder, TEXTS)
+    assert len(encoder.embedded) == 50

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -93,3 +94,22 @@ class TestWeightFiles:
 def test_a_folder_without_a_configuration_has_no_hash(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json"):
         model_hash(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", 5, ["x"]]
+)
+def test_shards_that_lie_elsewhere_are_refused(shard: object, tmp_path: Path) -> None:
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    listed = json.dumps({"weight_map": {"layer": shard}})
+    (folder / "model.safetensors.index.json").write_text(listed)
+    with pytest.raises(InputError, match="weight files"):
+        weight_files(folder)
+
+
+def test_a_list_of_shards_is_read_within_bounds(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("[" * 10**6)
+    with pytest.raises(InputError, match="too deeply nested"):
+        weight_files(tmp_path)

@@ -2,12 +2,14 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from recsys.api import cores
-from recsys.api.cores import MAX_WORKERS, available_cores, default_workers
+from recsys.api.cores import MAX_WORKERS, default_workers
+from recsys.core.cores import available_cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one")
 
@@ -16,6 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there
 def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(cores, "_GPU_NODES", ())
+    monkeypatch.setattr(
+        cores, "available_cores", partial(available_cores, Path("none"), Path("none"))
+    )
 
 
 def test_each_core_gets_a_worker_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,14 +40,3 @@ def test_where_several_would_not_do_there_is_one(
     assert default_workers("cpu", None) == MAX_WORKERS
     monkeypatch.setattr(sys, "platform", "darwin")
     assert default_workers("cpu", None) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [("max 100000", 64), ("150000 100000", 1), ("50000 100000", 0), ("400000 100000", 4), ("", 64)],
-)
-def test_a_containers_quota_counts(content: str, expected: int, tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text(content)
-    assert available_cores(quota) == expected
-    assert available_cores(tmp_path / "none") == 64
