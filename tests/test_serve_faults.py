@@ -226,7 +226,7 @@ def test_silent_connections_and_half_bodies_keep_nobody_out(
             with suppress(OSError):  # may have had to make room already
                 one.sendall(half)
         assert ask(address, "/recommend?user_id=101")["source"] == "reranked"
-        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 256
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 256
         connection = HTTPConnection(address, timeout=20)
         event = {"event_id": "a", "user_id": 101, "item_id": 1003, "type": "like"}
         headers = {"Content-Type": "application/json"}

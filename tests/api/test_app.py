@@ -279,13 +279,16 @@ def test_nothing_of_a_large_answer_is_made_on_the_event_loop(
     models: ModelStore, monkeypatch, deadline: str
 ):
     threads: set[str] = set()
-    for name in ("popular", "as_retrieved", "rerank", "titles", "returnable"):
 
-        def noted(*args, own=getattr(models.current, name), **options):
+    def noted(own):
+        def noting(*args, **options):
             threads.add(threading.current_thread().name)
             return own(*args, **options)
 
-        monkeypatch.setattr(models.current, name, noted)
+        return noting
+
+    for name in ("popular", "as_retrieved", "rerank", "titles", "returnable"):
+        monkeypatch.setattr(models.current, name, noted(getattr(models.current, name)))
     monkeypatch.setattr(models, "added_since", lambda time: [1001, 1002])
     body = {
         "user_ids": list(range(101, 191)),

@@ -144,3 +144,23 @@ def test_an_encoder_that_fails_is_told_and_asked_again(encoder: Encoder, caplog)
             await texts.encode({"text": {"fingerprint": "y"}}, "item")
 
     asyncio.run(ask())
+
+
+def test_the_same_text_for_many_is_encoded_once(encoder: Encoder) -> None:
+    async def ask() -> list[np.ndarray | None]:
+        texts = Texts()
+        first = await begun(texts, encoder)
+        asked = [
+            asyncio.ensure_future(texts.encode_query(MANIFEST, "same", 20)) for _ in range(100)
+        ]
+        await asyncio.sleep(0)
+        asked.pop().cancel()  # which takes nobody else's answer along
+        await asyncio.sleep(0)
+        encoder.go_on.set()
+        await first
+        return await asyncio.gather(*asked)
+
+    found = asyncio.run(ask())
+    assert len(found) == 99
+    assert {int(one[0]) for one in found} == {4}
+    assert encoder.batches == [["first"], ["same"]]
