@@ -1,5 +1,6 @@
 """The one inference path, on bundles with random weights: what may never happen, never happens."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
 from recsys.models.new_users import NewUserGate, NewUserSettings
 from recsys.recommender import BATCH_SIZE, Recommender
-from recsys.request import Request
+from recsys.request import Request, UserEvents
+from recsys.rules import Rules
 from recsys.schema import ExternalId
 
 KNOWN_USERS = st.integers(101, 190)
@@ -258,3 +260,54 @@ def test_an_event_in_the_future_does_not_make_popularity_fade(
     (before,), (after,) = untrained_recommender.recommend([request]), told.recommend([request])
     assert [i for i in before.item_ids if i != other] == [i for i in after.item_ids if i != other]
     assert told.histories.end_of_log < 2_000_000_000
+
+
+def test_last_resorts_of_the_same_rules_leave_out_what_each_user_must_not_get(
+    untrained_recommender,
+):
+    rules = [
+        Rules(),
+        Rules(pin=(1003, 1029), boost=(("item:1020", 50.0),)),
+        Rules(caps=(("genre", 2),)),
+        Rules(genres_none=("Comedy",), diversity=0.5),
+        Rules(exclude_seen=False),
+    ]
+    requests = [
+        Request(
+            12, user_id=user, exclude=exclude, rules=one, events=UserEvents(1, dismissed=[1008])
+        )
+        for user in (101, 102, 150, 999)
+        for exclude in ((), (1001, 1002))
+        for one in rules
+    ]
+    for request, found in zip(requests, untrained_recommender.popular(requests), strict=True):
+        seen = set(untrained_recommender.histories.seen(request).tolist())
+        listed = untrained_recommender.items.encode(found.item_ids).tolist()
+        assert found.user_id == request.user_id
+        assert found.source == "popular"
+        assert not {1008, *request.exclude} & set(found.item_ids)
+        assert len(set(listed)) == len(listed) == len(found.scores)
+        assert not (request.rules.exclude_seen and seen & set(listed))
+        table = untrained_recommender.rules.table
+        genres = Counter(name for item in listed for name in table.values("genre", item))
+        if request.rules.caps:
+            assert max(genres.values()) <= 2
+        else:
+            assert len(listed) == 12
+        if request.rules.genres_none:
+            assert not genres["Comedy"]
+        if request.rules.pin and not seen & {3, 29}:
+            assert found.item_ids[:2] == [1003, 1029]
+            assert found.touched[:2] == ["pin", "pin"]
+        (alone,) = untrained_recommender.popular([request])
+        if not request.rules.arranges:
+            assert alone.item_ids == found.item_ids
+
+
+def test_caps_that_others_have_used_up_leave_no_last_resort_empty(untrained_recommender):
+    # The first item of each genre is the list of all who share these rules.
+    rules = Rules(caps=(("genre", 1),))
+    (shared,) = untrained_recommender.popular([Request(30, rules=rules)])
+    (found,) = untrained_recommender.popular([Request(30, exclude=shared.item_ids, rules=rules)])
+    assert found.item_ids
+    assert not set(found.item_ids) & set(shared.item_ids)

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,8 +36,14 @@ MANY = (
 
 
 @contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process, and its host:port."""
+def serving(
+    bundle: Path, *options: str, descriptors: int | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process, and its host:port.
+
+    Args:
+        descriptors: that it may have; None for as many as this process.
+    """
     # Quiet, since nobody reads what it prints after the first line, and a full pipe blocks.
     settings = [f"bundle={bundle}", "port=0", "device=cpu", "log_level=warning"]
     if not any(option.startswith("workers=") for option in options):
@@ -45,6 +51,8 @@ def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         settings.append("workers=1")
     settings += options
     command = [sys.executable, "serve.py", *settings]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -201,3 +209,39 @@ def test_hangup_loads_the_newest_bundle_and_keeps_the_old_one_when_that_is_broke
         time.sleep(0.5)
         assert ask(address, "/health/ready")["model_version"] == after
         assert ask(address, "/recommend?user_id=101")["source"] == "reranked"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_silent_connections_and_half_bodies_keep_nobody_out(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    half = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    half += b"Content-Type: application/json\r\n\r\n{"
+    store = f"store.url=sqlite+aiosqlite:///{tmp_path}/events.db"
+    with serving(untrained_bundle, store, descriptors=256) as (process, address):
+        host, port = address.split(":")
+        held = [socket.create_connection((host, int(port)), timeout=20) for _ in range(400)]
+        for one in held[::2]:
+            with suppress(OSError):  # may have had to make room already
+                one.sendall(half)
+        assert ask(address, "/recommend?user_id=101")["source"] == "reranked"
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 256
+        connection = HTTPConnection(address, timeout=20)
+        event = {"event_id": "a", "user_id": 101, "item_id": 1003, "type": "like"}
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/events", json.dumps({"events": [event]}), headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+        for one in held:
+            one.close()
+
+
+@pytest.mark.slow
+def test_a_head_without_end_is_refused(untrained_bundle: Path) -> None:
+    with serving(untrained_bundle) as (_, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nB: " + b"b" * 100_000)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+        assert ask(address, "/health/live") == {"status": "ok"}

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from recsys.api.log_queue import QueuedStreamHandler
 from recsys.errors import InputError
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -46,7 +47,7 @@ def log_config(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {"json": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"json": {"()": QueuedStreamHandler, "formatter": "json"}},
         "root": {"handlers": ["json"], "level": level.upper()},
         # Named, since the command line has set a level of its own for the product's.
         "loggers": {name: {"level": level.upper()} for name in ("recsys", "uvicorn")},

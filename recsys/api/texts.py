@@ -42,6 +42,7 @@ class _Job:
     text: str
     until: float  # as of ``time.monotonic``
     future: asyncio.Future[NDArray[np.float32]]
+    num_waiting: int = 0
 
 
 _Queue = OrderedDict[_Job, None]
@@ -110,18 +111,25 @@ class Texts:
     async def _encoded(
         self, queue: _Queue, manifest: Mapping[str, Any], text: str, seconds: float
     ) -> NDArray[np.float32]:
-        if len(queue) >= MAX_WAITING:
-            raise OverloadedError(_SECONDS_TO_RETRY)
-        future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        job = _Job(manifest, text, time.monotonic() + seconds, future)
-        queue[job] = None
+        until = time.monotonic() + seconds
+        # The same text for several users is one text.
+        same = (job for job in queue if job.text == text and job.manifest is manifest)
+        job = next(same, None)
+        if job is None:
+            if len(queue) >= MAX_WAITING:
+                raise OverloadedError(_SECONDS_TO_RETRY)
+            job = _Job(manifest, text, until, asyncio.get_running_loop().create_future())
+            queue[job] = None
+        job.num_waiting, job.until = job.num_waiting + 1, max(job.until, until)
         if self._encoding is None or self._encoding.done():
             self._encoding = asyncio.create_task(self._encode_all())
         try:
             async with asyncio.timeout(seconds):
-                return await future
+                return await asyncio.shield(job.future)
         finally:
-            queue.pop(job, None)
+            job.num_waiting -= 1
+            if not job.num_waiting:
+                queue.pop(job, None)
 
     async def _encode_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,12 +153,11 @@ class Texts:
                     log.exception("texts could not be encoded")
                     error = TextUnavailableError(f"texts could not be encoded: {error!r}")
                 for job in jobs or self._all_of(manifest):
-                    if not job.future.done():
-                        job.future.set_exception(error)
+                    job.future.set_exception(error)
+                    job.future.exception()  # whoever waited may have gone
             else:
                 for job, vector in zip(jobs, vectors if jobs else (), strict=True):
-                    if not job.future.done():
-                        job.future.set_result(vector)
+                    job.future.set_result(vector)
 
     def _taken(self, manifest: Mapping[str, Any]) -> list[_Job]:
         """Jobs of one bundle to be encoded next: items where there are any, else queries."""

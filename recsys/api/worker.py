@@ -129,6 +129,7 @@ class Worker:
         except Exception:
             # Out of control, such as without descriptors: another worker takes this one's place.
             log.exception("a worker cannot go on")
+            logging.shutdown()
             os._exit(1)
 
     def _obey(self) -> None:
@@ -153,6 +154,7 @@ class Worker:
         self._orphaned = self.server.should_exit = True
         self._listens.set()
         time.sleep(SECONDS_TO_FINISH + 2)
+        logging.shutdown()
         os._exit(1)
 
     def _serve(self) -> None:

@@ -254,3 +254,55 @@ def test_paths_that_clients_make_up_share_a_label(client: TestClient):
     for number in range(3):
         assert client.get(f"/made-up-{number}").status_code == 404
     assert 'recsys_requests_total{route="none",status="404"} 3.0' in client.get("/metrics").text
+
+
+def test_explanations_for_which_there_is_no_time_are_left_out_and_that_is_said(
+    models: ModelStore, monkeypatch
+):
+    go_on = threading.Event()
+
+    def held(*args, **options):
+        assert go_on.wait(20)
+        return []
+
+    monkeypatch.setattr("recsys.api.explainer.explain", held)
+    with TestClient(create_app(models)) as client:
+        answer = client.get("/recommend?user_id=101&explain=true").json()
+        go_on.set()
+    assert (answer["fallback"], answer["degraded"]) == ("deadline", ["explanations"])
+    assert len(answer["top_items"]) == 10
+    assert "explanations" not in answer
+
+
+@pytest.mark.parametrize("deadline", ["60000", "0.001"])
+def test_nothing_of_a_large_answer_is_made_on_the_event_loop(
+    models: ModelStore, monkeypatch, deadline: str
+):
+    threads: set[str] = set()
+
+    def noted(own):
+        def noting(*args, **options):
+            threads.add(threading.current_thread().name)
+            return own(*args, **options)
+
+        return noting
+
+    for name in ("popular", "as_retrieved", "rerank", "titles", "returnable"):
+        monkeypatch.setattr(models.current, name, noted(getattr(models.current, name)))
+    monkeypatch.setattr(models, "added_since", lambda time: [1001, 1002])
+    body = {
+        "user_ids": list(range(101, 191)),
+        "top_k": 30,
+        "with_titles": True,
+        "rules": {"diversity": 1, "diversify": "dpp", "caps": {"genre": 20}, "pin": [1003]},
+    }
+    options = ServingOptions(exploration_epsilon=0.5)
+    with TestClient(create_app(models, options)) as client:
+        response = client.post("/recommend", json=body, headers={"X-Deadline-Ms": deadline})
+    results = response.json()["results"]
+    assert [one["user_id"] for one in results] == body["user_ids"]
+    assert all(len(one["titles"]) == len(one["top_items"]) for one in results)
+    assert threads <= {"inference-0", "late"}
+    assert threads
+    late = {one.get("fallback") for one in results}
+    assert late == ({"deadline"} if deadline == "0.001" else {None})
