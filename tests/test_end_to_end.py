@@ -192,6 +192,23 @@ def test_a_bad_row_of_ones_own_file_ends_in_one_line(cache, tmp_path) -> None:
     assert "line 3: 'yesterday'" in line
 
 
+def test_interactions_without_times_train_where_the_split_needs_none(cache, tmp_path) -> None:
+    events = [f"u{user},i{(3 * n + user) % 12}" for user in range(15) for n in range(6)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id", *events]) + "\n")
+    items = [f"i{n},Tea {n}" for n in range(12)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *items]) + "\n")
+    arguments = [
+        *["train.py", "data=files", f"data.interactions={tmp_path}/events.csv"],
+        *[f"data.items={tmp_path}/items.csv", "experiment=quick", f"output_dir={tmp_path}/out"],
+    ]
+    output = finished(command(*arguments, "stage=1", "data.split=random", cache=cache))
+    assert "no column of times" in output
+    assert metrics_of(tmp_path / "out")["split"] == "random"
+    output = finished(command(*arguments, "stage=1", cache=cache), status=2)
+    assert "data.split=random" in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["hnsw", "ivfpq"])
 def test_the_approximate_indexes_serve_nearly_the_same(option, cache, tmp_path) -> None:

@@ -94,11 +94,12 @@ def _examples(recommender: Recommender, data: TrainingData, seed: int) -> list[d
     for row in sorted(chosen.tolist()):
         user = known[row]
         request = [Request(top_k=_EXAMPLE_LENGTH, user_id=user)]
-        history = data.split.train[data.split.train["user_id"] == user].sort_values("timestamp")
+        number = int(data.users.encode([user])[0])
+        history = data.train.item_idx[data.train.offsets[number] : data.train.offsets[number + 1]]
         held_out = test.loc[test["user_id"] == user, "item_id"].tolist()
         example = {
             "user": str(user),
-            "history": titled(history["item_id"].tolist()[-_EXAMPLE_LENGTH:]),
+            "history": titled(data.items.decode(history[-_EXAMPLE_LENGTH:])),
             "stage1": titled(recommender.recommend(request, rerank=False)[0].item_ids),
             "held_out": titled(held_out),
         }

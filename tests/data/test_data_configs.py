@@ -66,6 +66,24 @@ def test_files_take_paths_and_column_names() -> None:
     assert items["description"].str.contains("|", regex=False).any()
 
 
+@pytest.mark.parametrize("separator", ["semicolon", "';'"])
+def test_files_take_a_separator(separator: str, tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("user_id;item_id|x\n1;1\n2;1\n")
+    (tmp_path / "i.csv").write_text("item_id;title|x\n1;One\n")
+    config = composed(
+        "files",
+        f"data.interactions={tmp_path}/e.csv",
+        f"data.items={tmp_path}/i.csv",
+        f"data.separator={separator}",
+        "data.columns.interactions.item_id='item_id|x'",
+        "data.columns.items.title='title|x'",
+        "data.columns.interactions.timestamp=null",
+    )
+    data = instantiate(config.source)
+    assert data.items["title"].tolist() == ["One"]
+    assert list(data.interactions) == ["user_id", "item_id"]
+
+
 def test_synthetic_sizes_are_overridden_by_name() -> None:
     config = composed(
         "synthetic", "data.num_users=20", "data.num_items=50", "data.num_interactions=300"
