@@ -207,6 +207,7 @@ class Batcher:
                 # Without this thread nothing would be answered any more.
                 log.exception("a batch failed")
                 self._tell(jobs, _fail, error)
+            del jobs  # and with them a model that may be replaced before others come
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
         now = time.monotonic()
