@@ -41,6 +41,7 @@ from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.rules import ItemTable, Rules, arrange
 from recsys.rules.arranging import TIMES_TO_CHOOSE_FROM
+from recsys.rules.named_items import NamedItems
 from recsys.rules.rules import Method
 from recsys.schema import RankedList
 
@@ -93,10 +94,10 @@ def rearranged(
     vectors: NDArray[np.float32],
 ) -> list[list[Any]]:
     """The item ids of each answer's first ``TOP_K`` by the rules."""
-    encode, lists = data.items.encode, []
+    named, lists = NamedItems.of(rules, table, data.items.encode), []
     for answer in answers:
-        item_idx = encode(answer.item_ids)
-        best = arrange(item_idx, answer.scores, TOP_K, rules, table, vectors[item_idx], encode)
+        item_idx = data.items.encode(answer.item_ids)
+        best = arrange(item_idx, answer.scores, TOP_K, rules, table, vectors[item_idx], named)
         lists.append(data.items.decode(best.item_idx))
     return lists
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +108,10 @@ class Recommender:
 
     def _connect(self) -> None:
         """Make what consists of the parts that there are now."""
+        # No method of this object, which would keep it alive: what is replaced is freed at once.
+        project = partial(_projected, self.artifact)
         self._requests = RequestEncoder(
-            self.histories, self.encoder, self._projected, self.cache, self._blend
+            self.histories, self.encoder, project, self.cache, self._blend
         )
         self._search = CandidateSearch(
             self.retriever,
@@ -120,16 +122,6 @@ class Recommender:
             self._blend,
         )
         self._builder = ListBuilder(self.items, self.rules, self._search, self.popularity)
-
-    @cached_property
-    def projector(self) -> ItemProjector:
-        """Turns content into vectors: of items without training events, and of texts."""
-        content_map = self.artifact.two_tower.content_map
-        assert content_map is not None  # as any trained ensemble has
-        return ItemProjector(content_map, self.artifact.attribute_names)
-
-    def _projected(self, text_vector: NDArray[np.float32]) -> Tensor:
-        return self.projector.text_vectors(text_vector[None]).towers
 
     @property
     def cross_encoder(self) -> CrossEncoder | None:
@@ -153,7 +145,7 @@ class Recommender:
         item_idx = other.items.encode(frame[ITEM_ID])
         later = item_idx > len(self.artifact.items)
         if later.any():
-            vectors = self.projector.vectors(frame[later], text[later])
+            vectors = _projector(self.artifact).vectors(frame[later], text[later])
             positions = torch.from_numpy(item_idx[later])
             other._text = self._text.with_rows(positions, vectors.text)
             other.retriever = self.retriever.with_vectors(positions, vectors.towers)
@@ -310,6 +302,17 @@ class Recommender:
             return seen
         items = np.concatenate([seen.items, more]) if rules.exclude_seen else more
         return self.retriever.index.exclusion(items, mask)
+
+
+def _projector(artifact: Artifact) -> ItemProjector:
+    """Turns content into vectors: of items without training events, and of texts."""
+    content_map = artifact.two_tower.content_map
+    assert content_map is not None  # as any trained ensemble has
+    return ItemProjector(content_map, artifact.attribute_names)
+
+
+def _projected(artifact: Artifact, text_vector: NDArray[np.float32]) -> Tensor:
+    return _projector(artifact).text_vectors(text_vector[None]).towers
 
 
 def _hashes(first: int, end: int) -> NDArray[np.int64]:

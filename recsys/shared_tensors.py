@@ -6,10 +6,13 @@ it at load would lie in the memory of each process.
 
 import hashlib
 import logging
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,14 +43,22 @@ def computed_once(inputs: Sequence[Tensor], compute: Callable[[], Tensor]) -> Te
     try:
         with _alone(_folder):
             if not file.exists():
-                partial = file.with_suffix(".partial")
-                save_file({"tensor": compute().contiguous()}, partial)
-                partial.replace(file)
+                _write(compute().contiguous(), file)
                 _forget_old(_folder)
             return load_file(file)["tensor"]
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         log.warning("not shared with the other processes: %s", error)
         return compute()
+
+
+def _write(tensor: Tensor, file: Path) -> None:
+    partial = file.with_suffix(".partial")
+    try:
+        save_file({"tensor": tensor}, partial)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # such as on a full disk
+        raise
 
 
 def _digest(inputs: Sequence[Tensor]) -> str:
@@ -62,7 +73,7 @@ def _forget_old(folder: Path) -> None:
     """Who has mapped a file keeps it; who has not computes anew."""
     files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
     for file in files[:-_KEPT_FILES]:
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -70,6 +81,12 @@ def _alone(folder: Path) -> Iterator[None]:
     """One process at a time; the others wait, rather than compute the same."""
     import fcntl  # not on Windows, where processes do not share a port either
 
+    # What lies in /tmp for long is deleted on many machines. In its place anybody could have put
+    # another folder.
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
     with (folder / "lock").open("w") as lock:
         # Freed with the descriptor, also when the process is killed.
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -19,11 +19,15 @@ def admin_routes(service: Service, gate: Gate) -> APIRouter:
         responses={400: {"model": Error}, 401: {"model": Error}, 403: {"model": Error}},
     )
 
-    @router.post("/reload")
+    @router.post("/reload", responses={503: {"model": Error}})
     async def reload(body: Annotated[ReloadBody | None, Body()] = None) -> Ready:
-        """Serve the newest bundle, or a named one; the present one goes on if that fails."""
+        """Serve the newest bundle, or a named one; the present one goes on if that fails.
+
+        One after the other: who asks while another is loaded waits for a turn, and shares it with
+        those who ask for the same; 503 where too many wait.
+        """
         name = body.name if body is not None else None
-        loaded = await asyncio.to_thread(service.models.reload, name)
+        loaded = await service.models.reload_in_turn(name)
         return Ready(status="ok", model_version=loaded.model_version)
 
     @router.get("/models")

@@ -30,6 +30,7 @@ from recsys.api.telemetry import Telemetry
 from recsys.api.texts import TextUnavailableError
 from recsys.errors import InputError
 from recsys.events.types import StoreUnavailableError
+from recsys.recommender import Recommender
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -190,14 +191,24 @@ class _Application(FastAPI):
 
 def _reload_on_hangup(models: ModelStore) -> None:
     """SIGHUP loads the newest bundle, as ``POST /admin/reload`` does; a failure is logged."""
+    reloading: set[asyncio.Task[None]] = set()
 
-    def reload() -> None:
+    async def tell(reload: asyncio.Future[Recommender]) -> None:
         try:
-            log.warning("serving %s from now on", models.reload().model_version)
-        except InputError as error:
+            loaded = await reload
+        except Exception as error:
             log.error("reload refused, %s goes on: %s", models.current.model_version, error)
+        else:
+            log.warning("serving %s from now on", loaded.model_version)
+
+    def start() -> None:
+        # One that is about to begin finds what is the newest then.
+        if not models.newest_waits:
+            task = asyncio.create_task(tell(models.queued_reload()))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
 
     loop = asyncio.get_running_loop()
     # Only the main thread of a process may handle signals, and Windows has no SIGHUP.
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, reload))
+        loop.add_signal_handler(signal.SIGHUP, start)

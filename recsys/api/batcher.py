@@ -203,18 +203,22 @@ class Batcher:
         torch.set_num_threads(1)
         faiss.omp_set_num_threads(1)
         while jobs := self._take():
-            # One batch has one model: after a reload, jobs of two may wait side by side. Lists that
-            # take long come last, and nobody else's wait for them.
-            short = [job for job in jobs if not job.is_long]
-            long = [job for job in jobs if job.is_long]
-            for part in (short, long):
-                for own in _grouped(part, lambda job: id(job.recommender)):
-                    try:
-                        self._answer(own)
-                    except Exception as error:
-                        # Without this thread nothing would be answered any more.
-                        log.exception("a batch failed")
-                        self._tell(own, _fail, error)
+            self._answer_all(jobs)
+            del jobs  # and with them a model that may be replaced before others come
+
+    def _answer_all(self, jobs: Sequence[Job]) -> None:
+        # One batch has one model: after a reload, jobs of two may wait side by side. Lists that
+        # take long come last, and nobody else's wait for them.
+        short = [job for job in jobs if not job.is_long]
+        long = [job for job in jobs if job.is_long]
+        for part in (short, long):
+            for own in _grouped(part, lambda job: id(job.recommender)):
+                try:
+                    self._answer(own)
+                except Exception as error:
+                    # Without this thread nothing would be answered any more.
+                    log.exception("a batch failed")
+                    self._tell(own, _fail, error)
 
     def _take(self) -> list[Job]:
         """The next batch; none when closed and done."""

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from recsys.errors import InputError
 
@@ -61,8 +61,10 @@ def announce(version: str, device: str, listener: socket.socket) -> None:
     """The line that tells people and scripts that requests are answered from now on."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    # Flushed, so that a script that waits for this line sees it through a pipe.
-    print(f"Serving {version} on {device}: {url} (API: {url}/docs)", flush=True)
+    # Flushed, so that a script that waits for this line sees it through a pipe. Nobody may, nor may
+    # there be room on the disk for it.
+    with suppress(OSError):
+        print(f"Serving {version} on {device}: {url} (API: {url}/docs)", flush=True)
 
 
 def _shared(host: str, port: int) -> socket.socket:

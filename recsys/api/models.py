@@ -1,17 +1,22 @@
 """The model that is served, and how another takes its place while requests go on."""
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recsys.api.batcher import OverloadedError
 from recsys.api.live_items import with_stored
+from recsys.api.reload_queue import ReloadQueue
 from recsys.api.texts import Texts
 from recsys.bundle import list_bundles, read_manifest, read_metrics
 from recsys.errors import InputError
@@ -25,6 +30,10 @@ log = logging.getLogger(__name__)
 
 _MAX_EVENTS = 1_000_000
 """Of the latest so many events the next model, too, is told."""
+_MAX_WAITING_RELOADS = 4
+_SECONDS_TO_RETRY = 5
+# More than it takes to load any bundle, after another one.
+_SECONDS_TO_RELOAD = 900
 
 
 class ModelStore:
@@ -39,7 +48,8 @@ class ModelStore:
 
     Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
     data must not be kept, and ``reload_everywhere`` where more processes serve: it is handed the
-    folder of a bundle, and has each of them, this one among them, load and serve it.
+    folder of a bundle (None: the newest), and has each of them, this one among them, load and serve
+    it.
     """
 
     def __init__(
@@ -56,8 +66,10 @@ class ModelStore:
         self.texts = Texts(text_model)
         self.swapped: Callable[[Recommender], None] | None = None
         self.forgotten: Callable[[ExternalId], None] | None = None
-        self.reload_everywhere: Callable[[Path], None] | None = None
-        self._loading = threading.Lock()
+        self.reload_everywhere: Callable[[Path | None], Awaitable[None]] | None = None
+        self._reloads = ReloadQueue(self._take_turn, _MAX_WAITING_RELOADS)
+        # Of their own: others have work for the default ones that cannot wait.
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="reload")
         # Held while the current model is replaced by another one that is made of it.
         self._changing = threading.Lock()
         self._items: dict[ExternalId, StoredItem] = {}
@@ -74,15 +86,52 @@ class ModelStore:
             InputError: when the bundle is missing, damaged or cannot answer, or when the type of
                 its user ids is another.
         """
-        path = self.bundle if name is None else self._named(name)
-        if self.reload_everywhere is not None:
-            # The folder and not the link, which may name another one by the time others read it.
-            self.reload_everywhere(path.resolve())
-            return self.current
-        with self._loading:
-            loaded = self.prepared(path)
-            self.swap(loaded)
+        loaded = self.prepared(self.bundle if name is None else self._named(name))
+        self.swap(loaded)
         return loaded
+
+    async def reload_in_turn(self, name: str | None = None) -> Recommender:
+        """``reload``, in a thread of its own and in all processes, once former ones are done.
+
+        Who asks for the same while it waits shares it.
+
+        Raises:
+            InputError: as there, and when it takes too long.
+            OverloadedError: when too many wait already.
+        """
+        try:
+            async with asyncio.timeout(_SECONDS_TO_RELOAD):
+                return await self.queued_reload(name)
+        except asyncio.QueueFull:
+            raise OverloadedError(_SECONDS_TO_RETRY) from None
+        except TimeoutError:
+            expected = f"a bundle that loads within {_SECONDS_TO_RELOAD} s"
+            raise InputError(expected, "one that still loads", "see the log") from None
+
+    def queued_reload(self, name: str | None = None) -> "asyncio.Future[Recommender]":
+        """What ``reload_in_turn`` waits for.
+
+        Raises:
+            asyncio.QueueFull: when too many wait already.
+        """
+        return self._reloads.ask(name)
+
+    @property
+    def newest_waits(self) -> bool:
+        """Whether a reload without a name is going to begin."""
+        return self._reloads.waits(None)
+
+    async def _take_turn(self, name: str | None) -> Recommender:
+        loop = asyncio.get_running_loop()
+        if self.reload_everywhere is None:
+            return await loop.run_in_executor(self._loading, self.reload, name)
+        folder = None
+        if name is not None:
+            # The folder and not a link, which may name another one by the time others read it.
+            named = await loop.run_in_executor(self._loading, self._named, name)
+            folder = named.resolve()
+        await self.reload_everywhere(folder)
+        return self.current
 
     def prepared(self, path: Path) -> Recommender:
         """A bundle, loaded and fit to take the place of the current one.
@@ -90,14 +139,14 @@ class ModelStore:
         Raises:
             InputError: as ``reload`` does.
         """
-        loaded = self._loaded(path)
-        if loaded.users.holds_integers != self.current.users.holds_integers:
-            raise InputError(
-                "a bundle whose user ids have the type of the one that is served",
-                f"another type in {path.name}",
-                "restart the server with it",
-            )
-        return loaded
+        try:
+            return self._loaded(path, self.current)
+        except InputError:
+            raise
+        except Exception as error:
+            # Such as out of memory, or of descriptors: the present one goes on.
+            log.exception("a bundle could not be loaded")
+            raise InputError(f"to load {path}", repr(error), "see the log") from error
 
     def swap(self, loaded: Recommender) -> None:
         """Let a prepared model answer from now on."""
@@ -109,6 +158,7 @@ class ModelStore:
             self.current = loaded
         if self.swapped is not None:
             self.swapped(self.current)
+        _give_back_memory()
 
     async def add_items(self, items: Sequence[StoredItem]) -> None:
         """Let the current model and all that come after it recommend these, too."""
@@ -149,8 +199,10 @@ class ModelStore:
         if self.forgotten is not None:
             self.forgotten(user_id)
 
-    def _loaded(self, path: Path) -> Recommender:
+    def _loaded(self, path: Path, before: Recommender | None = None) -> Recommender:
         loaded = Recommender.load(path, self.device, self.cache_bytes)
+        if before is not None:
+            _check_id_types(loaded, before, path)
         with self._changing:
             items = list(self._items.values())
         return _checked(with_stored(loaded, items, self.texts))
@@ -161,10 +213,12 @@ class ModelStore:
         return self.bundle.absolute().parent
 
     def _named(self, name: str) -> Path:
-        # Looked up rather than joined: a name is whatever a client sends.
-        for path in self.folder.iterdir():
-            if path.name == name:
-                return path
+        # Looked up rather than joined: a name is whatever a client sends. One with a dot is that of
+        # a bundle that is being written.
+        if self.folder.is_dir() and not name.startswith("."):
+            for path in self.folder.iterdir():
+                if path.name == name:
+                    return path
         raise InputError("the name of a bundle's folder", repr(name), "see GET /admin/models")
 
     def listed(self) -> list[dict[str, Any]]:
@@ -196,10 +250,32 @@ def _count(recommender: Recommender, events: Collection[Event]) -> None:
     features.add(item_idx[kept], times[kept], values[kept])
 
 
+def _give_back_memory() -> None:
+    """What a replaced model has taken: glibc keeps it, in pieces that the next one may not fit."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _check_id_types(loaded: Recommender, before: Recommender, path: Path) -> None:
+    """Clients and the event store go on with the ids that they know."""
+    for kind, new, old in (
+        ("user", loaded.users, before.users),
+        ("item", loaded.items, before.items),
+    ):
+        if new.holds_integers != old.holds_integers:
+            raise InputError(
+                f"a bundle whose {kind} ids have the type of the one that is served",
+                f"another type in {path.name}",
+                "restart the server with it",
+            )
+
+
 def _checked(recommender: Recommender) -> Recommender:
     """Answer a request before users do: the first inference allocates, and shows what is broken."""
     first = recommender.users.ids.tolist()[:1]
     request = Request(top_k=1, user_id=first[0] if first else None)
-    if not recommender.recommend([request])[0].item_ids:
+    answer = recommender.recommend([request])[0]
+    # A user who has every item is no fault.
+    if not answer.item_ids and recommender.returnable(request, recommender.items.ids.tolist()):
         raise InputError("a bundle that recommends", "an empty list", "train it again")
     return recommender

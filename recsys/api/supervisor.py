@@ -10,17 +10,20 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.api.channel import Message, packed
+from recsys.api.channel import Message
+from recsys.api.joint_reload import load_in_all, swap_in_all
 from recsys.api.keys import read_keys
 from recsys.api.listener import SECONDS_TO_FINISH, announce, reserve
 from recsys.api.logs import check_level, log_config
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
-from recsys.api.shared_metrics import forget
+from recsys.api.reload_queue import ReloadQueue
+from recsys.api.shared_metrics import MetricFiles
 from recsys.api.worker_process import EndedError, WorkerProcess
 from recsys.errors import InputError
 
@@ -48,9 +51,26 @@ def serve(
     """
     check_level(log_level)
     digests = read_keys(api_keys)
-    with reserve(host, port) as reserved, tempfile.TemporaryDirectory(prefix="recsys-") as folder:
-        settings = Settings(bundle, device, log_level, options, tuple(digests), Path(folder))
+    with (
+        reserve(host, port) as reserved,
+        _shared_folder() as folder,
+        closing(MetricFiles(options.workers, folder)) as metrics,
+    ):
+        settings = Settings(bundle, device, log_level, options, tuple(digests), folder, metrics)
         asyncio.run(_until_told(Supervisor(settings, reserved)))
+
+
+@contextmanager
+def _shared_folder() -> Iterator[Path | None]:
+    """For what the workers share beside the metrics: they can do without."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="recsys-", ignore_cleanup_errors=True)
+    except OSError as error:
+        log.warning("each worker computes by itself what they could share: %s", error)
+        yield None
+    else:
+        with folder as name:
+            yield Path(name)
 
 
 async def _until_told(supervisor: "Supervisor") -> None:
@@ -84,7 +104,8 @@ async def _until_told(supervisor: "Supervisor") -> None:
 class Settings:
     """What all workers are started with. See ``recsys.api.server.serve``.
 
-    shared_folder: for what the workers share, a temporary one.
+    shared_folder: for tensors that the workers share, a temporary one; None for no sharing.
+    metrics: a file for each worker.
     """
 
     bundle: Path
@@ -92,7 +113,8 @@ class Settings:
     log_level: str
     options: ServingOptions
     key_digests: Sequence[str]
-    shared_folder: Path
+    shared_folder: Path | None
+    metrics: MetricFiles
 
 
 @dataclass(frozen=True)
@@ -115,7 +137,9 @@ class Supervisor:
         self._serving: dict[int, WorkerProcess] = {}
         # Held while what is served changes, or somebody joins in serving it.
         self._changing = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        # Each worker asks for one at a time.
+        self._reloads = ReloadQueue(self._reload, max_waiting=settings.options.workers + 1)
+        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Start the workers, announce them, and replace what dies.
@@ -130,10 +154,12 @@ class Supervisor:
             started = await asyncio.gather(*(self._started(slot, first) for slot in range(number)))
             # None before all can: connections would be dealt out to the first alone.
             await asyncio.gather(*(worker.ask("serve") for worker, _ in started))
-        except EndedError as error:
+        except (EndedError, OSError, RuntimeError) as error:
             raise InputError(
                 f"{number} workers that start", str(error), "see what it has logged"
             ) from error
+        for worker, _ in started:
+            worker.watch()
         self.served = Served(first, started[0][1]["version"])
         self._serving = {slot: worker for slot, (worker, _) in enumerate(started)}
         announce(self.served.version, started[0][1]["device"], self.reserved)
@@ -142,8 +168,9 @@ class Supervisor:
 
     def reload_newest(self) -> None:
         """Have all serve the newest bundle; a failure is logged."""
-        if self.served is not None:  # else it is being loaded
-            self._in_background(self._reload_logged(self.settings.bundle.resolve()))
+        # Before the first is served, and where one waits already, it is about to be looked for.
+        if self.served is not None and not self._reloads.waits(None):
+            self._in_background(self._reload_logged(self._reloads.ask(None)))
 
     def signal(self, number: int) -> None:
         """Send a signal to all workers."""
@@ -157,17 +184,20 @@ class Supervisor:
         if ends:
             await asyncio.wait(ends, timeout=SECONDS_TO_FINISH + 5)
         self.signal(signal.SIGKILL)
-        await asyncio.gather(*ends)
+        if ends:
+            await asyncio.wait(ends, timeout=SECONDS_TO_FINISH)
 
     async def _started(self, slot: int, first: Path) -> tuple[WorkerProcess, Message]:
         """A worker that has loaded the bundle ``first``, and what it says of it.
 
         Raises:
             InputError: that the worker ended with. EndedError: when it ended without a word.
+            OSError, RuntimeError: when no process can be started now.
         """
-        worker = await WorkerProcess.started(self._asked)
-        self._processes.add(worker)
         settings, (host, port) = self.settings, self.reserved.getsockname()[:2]
+        worker = await WorkerProcess.started(self._asked, settings.metrics.descriptors)
+        self._processes.add(worker)
+        folder = settings.shared_folder
         try:
             loaded = await worker.ask(
                 "start",
@@ -178,7 +208,8 @@ class Supervisor:
                 log_level=settings.log_level,
                 options=asdict(settings.options),
                 key_digests=settings.key_digests,
-                shared_folder=str(settings.shared_folder),
+                shared_folder=None if folder is None else str(folder),
+                metrics=settings.metrics.paths,
                 host=host,
                 port=port,
             )
@@ -202,16 +233,18 @@ class Supervisor:
                 pause = 0.0
             log.error("worker %d ended with status %d; starting another", slot, status)
             while slot not in self._serving:
-                forget(self.settings.shared_folder, slot)
                 await asyncio.sleep(pause)
                 pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
                 try:
+                    self.settings.metrics.forget(slot)
                     await self._replace(slot)
-                except (InputError, EndedError) as error:
-                    log.error("worker %d does not start; again in %g s: %s", slot, pause, error)
+                except Exception as error:
+                    # Also for want of descriptors, processes or memory: others answer meanwhile.
+                    why = str(error) or repr(error)
+                    log.error("worker %d does not start; again in %g s: %s", slot, pause, why)
 
     async def _replace(self, slot: int) -> None:
-        """Raises: InputError, EndedError: as ``_started`` does."""
+        """Raises: as ``_started`` does."""
         assert self.served is not None
         folder = self.served.folder
         worker, loaded = await self._started(slot, folder)
@@ -223,7 +256,8 @@ class Supervisor:
                     loaded = await worker.ask("load", folder=str(folder))
                     await worker.ask("swap")
                 await worker.ask("serve")
-            except (InputError, EndedError):
+                worker.watch()
+            except BaseException:
                 worker.signal(signal.SIGKILL)
                 await worker.ended()
                 self._processes.discard(worker)
@@ -231,74 +265,56 @@ class Supervisor:
             self._serving[slot] = worker
         if loaded["version"] != self.served.version:
             log.warning("%s was replaced in its folder; all load it", self.served.version)
-            self._in_background(self._reload_logged(folder))
+            self._in_background(self._reload_logged(self._reloads.ask(folder)))
 
-    async def _reload(self, folder: Path) -> Served:
-        """Have all workers serve the bundle in ``folder``, or none.
+    async def _reload(self, folder: Path | None) -> Served:
+        """Have all workers serve the bundle in ``folder`` (None: the newest), or none.
 
         Raises:
             InputError: when one refuses it; all go on with what they serve then.
         """
         async with self._changing:
+            if folder is None:
+                folder = self.settings.bundle.resolve()
             workers = list(self._serving.values())
-            versions: set[str] = set()
-            try:
-                # The first alone: a bundle that is refused then costs the others nothing.
-                for some in (workers[:1], workers[1:]):
-                    loaded = await _answers(w.ask("load", folder=str(folder)) for w in some)
-                    versions |= {answer["version"] for answer in loaded}
-                if len(versions) != 1:
-                    found = " and ".join(sorted(versions)) or "no worker that could load it"
-                    raise InputError(f"one bundle in {folder}", found, "reload again")
-            except InputError:
-                await _answers(worker.ask("drop") for worker in workers)
-                raise
-            await _answers(worker.ask("swap") for worker in workers)
-            self.served = Served(folder, *versions)
+            version = await load_in_all(workers, folder)
+            await swap_in_all(workers)
+            self.served = Served(folder, version)
             return self.served
 
-    async def _reload_logged(self, folder: Path) -> None:
+    async def _reload_logged(self, reload: "asyncio.Future[Served]") -> None:
         assert self.served is not None
         try:
-            served = await self._reload(folder)
+            served = await reload
         except InputError as error:
             log.error("reload refused, %s goes on: %s", self.served.version, error)
         else:
             log.warning("serving %s from now on", served.version)
 
-    def _asked(self, worker: WorkerProcess, message: Message) -> None:
+    def _asked(self, worker: WorkerProcess, folder: Path | None) -> None:
         """A worker was asked to reload."""
 
         async def answer() -> None:
-            number = message["number"]
             try:
-                await self._reload(Path(message["folder"]))
+                await self._reloads.ask(folder)
             except InputError as error:
-                worker.tell("answer", number=number, error=packed(error))
+                worker.reply(error)
+            except Exception as error:
+                log.exception("a reload failed")
+                worker.reply(InputError("a reload", repr(error), "see the log"))
             else:
-                worker.tell("answer", number=number)
+                worker.reply(None)
 
         self._in_background(answer())
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("a reload failed")
+
+        task = asyncio.create_task(guarded())
         # The event loop itself keeps no reference that would keep a task alive.
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-
-async def _answers(asked: Iterable[Coroutine[Any, Any, Message]]) -> list[Message]:
-    """What all answer, those left out that have ended meanwhile.
-
-    Raises:
-        InputError: the first refusal, once all have answered.
-    """
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    answers: list[Message] = []
-    for one in found:
-        if isinstance(one, BaseException):
-            if not isinstance(one, EndedError):
-                raise one
-        else:
-            answers.append(one)
-    return answers
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,7 +1,6 @@
 """What Prometheus is told: requests, stages, queue, cache, fallbacks, model."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,11 +18,11 @@ class Telemetry:
     """The server's metrics, in a registry of their own.
 
     Args:
-        shared: the folder through which several processes are added up, after
-            ``recsys.api.shared_metrics.share``; None for one process, whose metrics are in memory.
+        shared: the files through which several processes are added up, after
+            ``recsys.api.shared_metrics.share``; None for one process, whose metrics are its own.
     """
 
-    def __init__(self, shared: Path | None = None) -> None:
+    def __init__(self, shared: Sequence[str] | None = None) -> None:
         self.shared = shared
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(

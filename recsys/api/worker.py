@@ -3,8 +3,8 @@
 Run as ``python -m recsys.api.worker <descriptor of the channel>``.
 """
 
+import asyncio
 import contextlib
-import itertools
 import logging
 import logging.config
 import os
@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from recsys.api.app import create_app
-from recsys.api.channel import Message, decoded, encoded, packed, unpacked
+from recsys.api.channel import MAX_BYTES, Message, decoded, encoded, packed, unpacked
 from recsys.api.http_server import HttpServer
 from recsys.api.listener import SECONDS_TO_FINISH, listen_beside
 from recsys.api.logs import log_config
@@ -42,8 +42,7 @@ class Channel:
         self._socket = socket.socket(fileno=descriptor)
         self._lines = self._socket.makefile("rb")
         self._sending = threading.Lock()
-        self._numbers = itertools.count()
-        self._asked: dict[int, Future[None]] = {}
+        self._asked: Future[None] | None = None
 
     def receive(self) -> Message | None:
         """The next message; None when the supervisor has gone."""
@@ -54,33 +53,54 @@ class Channel:
         return None
 
     def send(self, say: str, **content: object) -> None:
-        """Tell the supervisor, if it is still there: ``receive`` finds out when it is not."""
-        with self._sending, contextlib.suppress(ConnectionError):
-            self._socket.sendall(encoded({"say": say, **content}))
+        """Tell the supervisor, if it is still there: ``receive`` finds out when it is not.
 
-    def ask_reload(self, folder: Path) -> None:
-        """Have every worker serve the bundle in ``folder``; wait until all do.
+        Raises:
+            InputError: when it is more than the supervisor listens to.
+        """
+        line = encoded({"say": say, **content})
+        if len(line) > MAX_BYTES:
+            found = f"a bundle that has it say {len(line)}"
+            raise InputError(f"a message of up to {MAX_BYTES} bytes", found, "train it again")
+        with self._sending, contextlib.suppress(ConnectionError):
+            self._socket.sendall(line)
+
+    def say_alive(self) -> None:
+        """Tell that the event loop runs, which it does not wait for the supervisor to hear."""
+        if self._sending.acquire(blocking=False):  # else the supervisor hears something now
+            try:
+                with contextlib.suppress(OSError):
+                    self._socket.send(encoded({"say": "alive"}), socket.MSG_DONTWAIT)
+            finally:
+                self._sending.release()
+
+    async def ask_reload(self, folder: Path | None) -> None:
+        """Have every worker serve the bundle in ``folder`` (None: the newest); one at a time.
 
         Raises:
             InputError: when one cannot: all serve what they served.
         """
-        number, answer = next(self._numbers), Future[None]()
-        self._asked[number] = answer
-        self.send("reload", number=number, folder=str(folder))
-        answer.result()
+        self._asked = Future()
+        name = None if folder is None else str(folder)
+        # The line may be full.
+        await asyncio.to_thread(self.send, "reload", folder=name)
+        await asyncio.wrap_future(self._asked)
 
     def answered(self, message: Message) -> None:
         """The supervisor's answer to ``ask_reload``."""
-        answer = self._asked.pop(message["number"])
-        if "error" in message:
-            answer.set_exception(unpacked(message["error"]))
-        else:
-            answer.set_result(None)
+        error = message["error"]
+        self._settle(None if error is None else unpacked(error))
 
     def fail(self) -> None:
         """No answer will come any more."""
-        for answer in self._asked.values():
-            answer.set_exception(InputError("a supervisor", "none any more", "start it again"))
+        self._settle(InputError("a supervisor", "none any more", "start it again"))
+
+    def _settle(self, error: InputError | None) -> None:
+        asked = self._asked
+        # Nobody may wait for it any more.
+        if asked is not None and asked.set_running_or_notify_cancel():
+            asked.set_result(None) if error is None else asked.set_exception(error)
+        self._asked = None
 
 
 class Worker:
@@ -88,20 +108,21 @@ class Worker:
 
     def __init__(self, channel: Channel, settings: Message) -> None:
         self.channel = channel
-        self.shared_folder = Path(settings["shared_folder"])
-        share(self.shared_folder, settings["slot"])
+        folder = settings["shared_folder"]
+        self.shared_folder = None if folder is None else Path(folder)
+        share(settings["metrics"][settings["slot"]])
         share_in(self.shared_folder)
         options = ServingOptions(**settings["options"])
         self.models: ModelStore = load(
             Path(settings["bundle"]), settings["device"], options, Path(settings["first"])
         )
         self.models.reload_everywhere = channel.ask_reload
-        self.telemetry = Telemetry(self.shared_folder)
+        self.telemetry = Telemetry(settings["metrics"])
         app = create_app(self.models, options, settings["key_digests"], self.telemetry)
         self.address: tuple[str, int] = settings["host"], settings["port"]
         self.server = HttpServer(
             configured(
-                app, settings["log_level"], callback_notify=self._refresh_metrics, timeout_notify=0
+                app, settings["log_level"], callback_notify=self._each_second, timeout_notify=0
             )
         )
         self._prepared: Recommender | None = None
@@ -116,11 +137,16 @@ class Worker:
         self._listens.wait()
         if self._listener is not None:
             self.server.run(sockets=[self._listener])
-        if self._orphaned:
+        if self._orphaned and self.shared_folder is not None:
             # Nobody else is left to do it.
             shutil.rmtree(self.shared_folder, ignore_errors=True)
 
-    async def _refresh_metrics(self) -> None:
+    def say_loaded(self, version: str) -> None:
+        """Tell what is ready to be served."""
+        self.channel.send("loaded", version=version, device=self.models.device)
+
+    async def _each_second(self) -> None:
+        self.channel.say_alive()
         self.telemetry.refresh()
 
     def _control(self) -> None:
@@ -169,15 +195,9 @@ class Worker:
     def _load(self, folder: Path) -> None:
         try:
             self._prepared = self.models.prepared(folder)
+            self.say_loaded(self._prepared.model_version)
         except InputError as error:
             self.channel.send("refused", error=packed(error))
-        except Exception as error:
-            # Such as out of memory: the supervisor waits for an answer, and the old model goes on.
-            log.exception("a bundle could not be loaded")
-            refusal = InputError(f"to load {folder}", repr(error), "see the log")
-            self.channel.send("refused", error=packed(refusal))
-        else:
-            self.channel.send("loaded", version=self._prepared.model_version)
 
 
 def main() -> None:
@@ -189,11 +209,10 @@ def main() -> None:
     logging.config.dictConfig(log_config(settings["log_level"]))
     try:
         worker = Worker(channel, settings)
+        worker.say_loaded(worker.models.current.model_version)
     except InputError as error:
         channel.send("refused", error=packed(error))
         sys.exit(_USAGE_ERROR)
-    version, device = worker.models.current.model_version, worker.models.device
-    channel.send("loaded", version=version, device=device)
     worker.run()
 
 
