@@ -31,7 +31,7 @@ from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 
-Degraded = Literal["store", "query"]
+Degraded = Literal["store", "query", "history"]
 """What an answer had to do without."""
 
 AUTO = "auto"

@@ -80,6 +80,8 @@ def configured(app: FastAPI, log_level: str, **more: Any) -> uvicorn.Config:
         app,
         log_config=log_config(log_level),
         access_log=False,  # recsys.api.middleware.Envelope says more
+        # Who asks is judged by the connection: anybody can write X-Forwarded-For.
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
         **more,
