@@ -32,7 +32,9 @@ CHANGING = {"/events": 60, "/items": 60, "/users": 60}
 
 @pytest.fixture
 def address(text_bundle: Path) -> Iterator[str]:
-    with serving(text_bundle, "max_queue=100000") as (_, address):
+    # Else a query waits for the text model as long as it may, which is longer than tests wait.
+    options = ("max_queue=100000", "preload_text_model=true")
+    with serving(text_bundle, *options) as (_, address):
         yield address
 
 
@@ -110,7 +112,8 @@ def test_without_a_key_nothing_is_changed(locked_address: str) -> None:
     answers = run_cases(locked_address, {"/admin": 100, **CHANGING, "/": 10})
     behind = ("/admin", "/features", *CHANGING)
     statuses = {status for path, status in answers if path.startswith(behind)}
-    assert statuses <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
+    # What cannot be read is refused before the key is looked at; and keys are guessed at, slowly.
+    assert statuses <= {400, 401, 415, 422, 429}
     for path in ("/admin/reload", "/events", "/items/{item_id}", "/users/{user_id}"):
-        assert answers[path, 401] > 20
-    assert answers["/features", 401] > 5
+        assert answers[path, 401] + answers[path, 429] > 20
+    assert answers["/features", 401] + answers["/features", 429] > 5
