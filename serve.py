@@ -38,6 +38,7 @@ def main(config: DictConfig) -> None:
             workers=workers,
             rate_limit=config.rate_limit,
             keys_for_reads=config.keys_for_reads,
+            allowed_hosts=[str(name) for name in config.allowed_hosts],
             preload_text_model=config.preload_text_model,
             text_model=str(config.text_model) if config.text_model is not None else None,
             store_url=str(config.store.url or "auto") if config.store.enabled else None,

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 NUM_MANY = 100
 _BODY = json.dumps({"user_ids": [101 + n % 90 for n in range(NUM_MANY)]}).encode()
 MANY = (
-    b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 )
 """A request that keeps a server busy for a while: a hundred lists."""

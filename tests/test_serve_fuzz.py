@@ -93,6 +93,8 @@ NAMES = st.sampled_from(
         "Host",
         "x",
         "X-Forwarded-For",
+        "Origin",
+        "Sec-Fetch-Site",
     ]
 )
 VALUES = st.one_of(
@@ -125,17 +127,17 @@ VALUES = st.one_of(
 def test_odd_headers(address: str, headers: list[tuple[str, bytes]], body: bytes) -> None:
     lines = b"".join(name.encode() + b": " + value + b"\r\n" for name, value in headers)
     for start in (b"GET /recommend?user_id=101", b"POST /recommend", b"POST /admin/reload"):
-        check(address, start + b" HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n" + body, 0.1)
+        check(address, start + b" HTTP/1.1\r\nHost: localhost\r\n" + lines + b"\r\n" + body, 0.1)
 
 
 @pytest.mark.slow
 @FUZZ
 @given(sent=st.one_of(st.binary(max_size=500), st.text(max_size=200).map(str.encode)))
 @example(sent=b"\x16\x03\x01\x02\x00")
-@example(sent=b"GET " + b"/a" * 50_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-@example(sent=b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
-@example(sent=b"GET /recommend?user_id=101 HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000)
-@example(sent=b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+@example(sent=b"GET " + b"/a" * 50_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+@example(sent=b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+@example(sent=b"GET /recommend?user_id=101 HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200_000)
+@example(sent=b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
 def test_no_http_at_all(address: str, sent: bytes) -> None:
     check(address, sent, 0.1)
 
@@ -169,7 +171,7 @@ BODIES = st.one_of(
 
 
 def post(address: str, path: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return check(address, head.encode() + body)
 
@@ -191,7 +193,9 @@ def test_odd_bodies(address: str, body: bytes) -> None:
 @example(user="🎬" * 30, items=["<script>alert(1)</script>"])
 def test_ids_of_any_script(string_address: str, user: str, items: list[str]) -> None:
     encoded = quote(user, safe="", errors="surrogatepass")
-    sent = f"GET /recommend?user_id={encoded} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    sent = (
+        f"GET /recommend?user_id={encoded} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
     answer = check(string_address, sent.encode())
     assert answer.split(b" ", 2)[1] in (b"200", b"400", b"422")
     body = json.dumps({"history": [*items, "i1"], "exclude": items}).encode()
@@ -220,7 +224,9 @@ def test_the_short_way_answers_as_the_router_does(
     query = "&".join((parts if first else parts[::-1]) + parts[:1] * repeated)
     found = []
     for more in ("", "&with_titles=false"):
-        sent = f"GET /recommend?{query}{more} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        sent = (
+            f"GET /recommend?{query}{more} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         head, _, body = check(address, sent.encode()).partition(b"\r\n\r\n")
         found.append((head.split(b" ", 2)[1], body))
     assert found[0] == found[1]

@@ -26,7 +26,8 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-SECONDS = 10
+SECONDS = 60
+"""A query may wait for the text model for half of the longest deadline, a minute."""
 CHANGING = {"/events": 60, "/items": 60, "/users": 60}
 
 
@@ -52,7 +53,7 @@ def run_cases(address: str, examples: dict[str, int]) -> Counter[tuple[str, int]
         examples: valid and invalid ones of each route, by the beginning of its path.
     """
     url, answers = f"http://{address}", Counter()
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", timeout=SECONDS)
     for operation in (result.ok() for result in schema.get_all_operations()):
         number = next(n for path, n in examples.items() if operation.path.startswith(path))
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
@@ -110,7 +111,8 @@ def test_without_a_key_nothing_is_changed(locked_address: str) -> None:
     answers = run_cases(locked_address, {"/admin": 100, **CHANGING, "/": 10})
     behind = ("/admin", "/features", *CHANGING)
     statuses = {status for path, status in answers if path.startswith(behind)}
-    assert statuses <= {400, 401, 422}  # what cannot be read is refused before the key is looked at
+    # What cannot be read is refused before the key is looked at; and keys are guessed at, slowly.
+    assert statuses <= {400, 401, 415, 422, 429}
     for path in ("/admin/reload", "/events", "/items/{item_id}", "/users/{user_id}"):
-        assert answers[path, 401] > 20
-    assert answers["/features", 401] > 5
+        assert answers[path, 401] + answers[path, 429] > 20
+    assert answers["/features", 401] + answers["/features", 429] > 5

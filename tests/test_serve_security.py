@@ -1,8 +1,12 @@
 """What the server must not do, and what it says with every answer."""
 
+import json
 import subprocess
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -10,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from recsys.api.app import create_app
 from recsys.api.models import ModelStore
+from tests.test_serve_faults import serving
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,8 +98,9 @@ def test_every_answer_closes_the_door(
         monkeypatch.setattr("recsys.api.app.Ready", None)
     method, path = ASKED[status]
     body = b"x" * 2_000_000 if status == 413 else None
+    headers = {"Content-Type": "application/json", "Origin": "http://testserver"}
     with client:
-        answer = client.request(method, path, content=body, headers={"Origin": "https://evil.test"})
+        answer = client.request(method, path, content=body, headers=headers)
     assert answer.status_code == status
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Frame-Options"] == "DENY"
@@ -113,10 +119,41 @@ def test_other_origins_are_not_let_in(client: TestClient) -> None:
     }
     with client:
         answer = client.options("/recommend", headers=asked)
-    assert answer.status_code == 405
+    assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 def test_by_default_the_server_answers_this_machine_alone() -> None:
     settings = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
     assert settings["host"] == "127.0.0.1"
+
+
+def test_a_real_server_believes_no_proxy_and_takes_any_encoded_id(
+    string_id_bundle: Path, tmp_path: Path
+) -> None:
+    """What a server does before the application is asked: who the client is, and what the path."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    with (
+        serving(string_id_bundle, f"store.url={url}") as (_, address),
+        closing(HTTPConnection(address, timeout=20)) as connection,
+    ):
+
+        def asked(method: str, path: str, **headers: str) -> tuple[int, dict]:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, None, sent)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+        for told in ("127.0.0.1", "192.0.2.1"):
+            status, refusal = asked("GET", "/features?user_id=u1", X_Forwarded_For=told)
+            assert status == 403
+            assert "x-forwarded-for of a proxy" in refusal["detail"]
+        assert asked("DELETE", "/users/u1", Host="rebind.evil.test")[0] == 403
+        assert asked("DELETE", "/users/u1", Sec_Fetch_Site="cross-site")[0] == 403
+        assert asked("DELETE", "/users/u1/")[0] == 422
+        assert asked("GET", "/recommend?user_id=u1")[1]["source"] == "retrieved"
+        for name in ("a/b", "..", "a/../b", "%2F", "a\nb", "/", "C:\\x", "日本"):
+            encoded = quote(name, safe="").replace(".", "%2e")
+            forgotten = asked("DELETE", f"/users/{encoded}")
+            assert forgotten == (200, {"user_id": name, "forgotten": True})
+            assert asked("GET", f"/recommend?user_id={encoded}")[1]["user_id"] == name

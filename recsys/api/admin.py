@@ -16,7 +16,7 @@ def admin_routes(service: Service, gate: Gate) -> APIRouter:
         prefix="/admin",
         tags=["administration"],
         dependencies=[Depends(gate.admit)],
-        responses={400: {"model": Error}, 401: {"model": Error}, 403: {"model": Error}},
+        responses={400: {"model": Error}, 401: {"model": Error}},
     )
 
     @router.post("/reload", responses={503: {"model": Error}})

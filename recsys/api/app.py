@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from recsys.api.admin import admin_routes
 from recsys.api.batcher import OverloadedError
+from recsys.api.callers import HostNames
 from recsys.api.features import feature_routes
 from recsys.api.keys import VARIABLE, Gate
 from recsys.api.live_routes import live_routes
@@ -22,9 +23,11 @@ from recsys.api.middleware import MAX_BODY_BYTES, Envelope
 from recsys.api.models import ModelStore
 from recsys.api.options import DEFAULT_OPTIONS, ServingOptions
 from recsys.api.plain_requests import PlainRequests
+from recsys.api.query_parameters import KnownParameters
 from recsys.api.rate_limit import RateLimit
 from recsys.api.recommend import recommend_routes
-from recsys.api.schemas import Error, Health, Ready
+from recsys.api.request_guard import RequestGuard
+from recsys.api.schemas import Error, Health, Invalid, Ready
 from recsys.api.service import Service
 from recsys.api.telemetry import Telemetry
 from recsys.api.texts import TextUnavailableError
@@ -33,7 +36,19 @@ from recsys.events.types import StoreUnavailableError
 from recsys.recommender import Recommender
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status.HTTP_403_FORBIDDEN: {
+        "model": Error,
+        "description": "From a web page of another site; or, where no API keys are set, under "
+        "another name than this machine's, through a proxy, or from another machine.",
+    },
+    status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: {"model": Error, "description": "Not JSON."},
+    status.HTTP_422_UNPROCESSABLE_CONTENT: {"model": Invalid},
+    status.HTTP_429_TOO_MANY_REQUESTS: {
+        "model": Error,
+        "description": "Too many requests, or wrong keys; Retry-After says when to come again.",
+    },
+}
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +66,7 @@ def create_app(
         telemetry: where more processes than this one are to be measured together.
 
     Raises:
-        InputError: when the options ask for keys and there are none, or for no rate.
+        InputError: when the options ask for keys and there are none, or for no rate or names.
     """
     if options.keys_for_reads and not key_digests:
         raise InputError(
@@ -60,10 +75,13 @@ def create_app(
             f"set api_keys=<file> or {VARIABLE}, or keys_for_reads=false",
         )
     service, gate = Service(models, options, telemetry), Gate(key_digests)
+    parameters, host_names = KnownParameters(), HostNames(options.allowed_hosts)
+    rate_limit = None if options.rate_limit is None else RateLimit(options.rate_limit)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _reload_on_hangup(models)
+        parameters.read(app.openapi())
         await service.start()
         app.state.ready = True
         yield
@@ -76,26 +94,24 @@ def create_app(
         description="Two-tower retrieval through FAISS, re-ranked by a cross-encoder.",
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
+        dependencies=[Depends(parameters)],
+        responses=_REFUSALS,
         telemetry=None if service.tracing is None else service.tracing.settings(),
     )
     app.state.ready = False
-    checks = _checks(options, gate)
-    routes = recommend_routes(service)
-    refusals = {code: {"model": Error} for code in checks}
-    app.include_router(routes, dependencies=list(checks.values()), responses=refusals)
+    routes = recommend_routes(service, gate)
+    admit_reads = [Depends(gate.admit_known)] if options.keys_for_reads else []
+    app.include_router(routes, dependencies=admit_reads)
     # There is nothing between such a request and its answer.
-    if not checks and service.exploration is None:
-        app.wrap(lambda inner: PlainRequests(inner, service, routes.routes[0]))
+    if service.exploration is None:
+        app.wrap(lambda inner: PlainRequests(inner, service, gate, routes.routes[0]))
     if service.tracing is not None:
         app.wrap(service.tracing.around)
+    app.wrap(lambda inner: RequestGuard(inner, gate, host_names, rate_limit))
     app.wrap(lambda inner: Envelope(inner, service.telemetry))
     app.include_router(admin_routes(service, gate))
     # What is known of a user is told to fewer than what is recommended.
-    app.include_router(
-        feature_routes(service),
-        dependencies=[Depends(gate.admit), *checks.values()],
-        responses=refusals,
-    )
+    app.include_router(feature_routes(service), dependencies=[Depends(gate.admit)])
     if service.live is not None:
         app.include_router(live_routes(service.live, gate, service.telemetry))
 
@@ -156,17 +172,6 @@ def create_app(
         return Response(service.telemetry.page(), media_type=_METRICS_TYPE)
 
     return app
-
-
-def _checks(options: ServingOptions, gate: Gate) -> dict[int | str, Any]:
-    """What a request for recommendations has to pass, by the status that else refuses it."""
-    checks: dict[int | str, Any] = {}
-    if options.keys_for_reads:
-        checks[status.HTTP_401_UNAUTHORIZED] = Depends(gate.admit_known)
-    if options.rate_limit is not None:
-        admit = RateLimit(options.rate_limit, gate).admit
-        checks[status.HTTP_429_TOO_MANY_REQUESTS] = Depends(admit)
-    return checks
 
 
 def _printable(part: str | int) -> str | int:

@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from recsys.api.batcher import OverloadedError
-from recsys.api.schemas import HistoryReason, ItemExplanation
+from recsys.api.schemas import MAX_EXPLAINED, HistoryReason, ItemExplanation
 from recsys.explanations import explain
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import RankedList
 
-_MAX_WAITING = 16
 _SECONDS_TO_RETRY = 1
 
 
@@ -32,7 +31,7 @@ class Explainer:
         Raises:
             OverloadedError: when too many lists wait.
         """
-        if self._waiting >= _MAX_WAITING:
+        if self._waiting >= MAX_EXPLAINED:
             raise OverloadedError(_SECONDS_TO_RETRY)
         self._waiting += 1
         until = time.monotonic() + seconds

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 
-from recsys.api.ids import check_ids
+from recsys.api.ids import item_query, user_query
 from recsys.api.live_schemas import Features, FeatureValue
 from recsys.api.schemas import Error
 from recsys.api.service import Service
@@ -16,23 +16,22 @@ from recsys.schema import ITEM_ID, USER_ID, ExternalId
 
 def feature_routes(service: Service) -> APIRouter:
     """``GET /features``."""
-    responses: dict[int | str, dict[str, Any]] = {
-        code: {"model": Error} for code in (400, 401, 403)
-    }
+    responses: dict[int | str, dict[str, Any]] = {code: {"model": Error} for code in (400, 401)}
     router = APIRouter(tags=["features"], responses=responses)
-    integer_users, integer_items = service.holds_integer_users, service.holds_integer_items
+    of_user = user_query(service.holds_integer_users, optional=True)
+    of_item = item_query(service.holds_integer_items, optional=True)
 
     @router.get("/features", response_model_exclude_unset=True)
     async def features(
-        user_id: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
-        item_id: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
+        user_id: Annotated[ExternalId | None, Depends(of_user)],
+        item_id: Annotated[ExternalId | None, Depends(of_item)],
     ) -> Features:
         """What is known of a user, an item, or both, right now."""
         found = Features(as_of=int(time.time()))
         if user_id is not None:
-            await _add_user(service, found, _typed("user", user_id, integer_users))
+            await _add_user(service, found, user_id)
         if item_id is not None:
-            _add_item(service, found, _typed("item", item_id, integer_items))
+            _add_item(service, found, item_id)
         return found
 
     return router
@@ -79,13 +78,4 @@ def _plain(values: dict[str, Any]) -> dict[str, FeatureValue]:
         plain = value.item() if isinstance(value, np.generic) else value
         known = plain if isinstance(plain, (bool, int, float, str)) else str(plain)
         found[name] = None if pd.isna(plain) else known
-    return found
-
-
-def _typed(kind: str, text: str, integers: bool) -> ExternalId:
-    digits = text.removeprefix("-")
-    found: ExternalId = text
-    if integers and digits.isascii() and digits.isdigit():
-        found = int(text)
-    check_ids(kind, [found], integers)
     return found

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +10,24 @@ from typing import Annotated
 from fastapi import HTTPException, Request, Security, status
 from fastapi.security import APIKeyHeader
 
+from recsys.api.callers import Caller
 from recsys.core.bounded import read_bounded
 from recsys.errors import InputError
 
 HEADER = "X-API-Key"
 VARIABLE = "RECSYS_API_KEYS"
+REMEDY = f"set api_keys=<file> or {VARIABLE}"
+CALLER = "recsys.caller"
+"""Where ``RequestGuard`` has left the ``Caller`` in the scope of a request."""
+
 _HEADER = APIKeyHeader(name=HEADER, auto_error=False, description="Needed where keys are set.")
+# For the API's description; the guard has read the header.
+_Key = Annotated[str | None, Security(_HEADER)]
 _HEX_LENGTH = 64
 _MAX_BYTES = 1_000_000
+# What a command line makes of a variable that is not set, by printf or by echo.
+_BLANKS = ("", " ", "\n", "\r\n", " \n", "\t", "\0")
+_BLANK_DIGESTS = frozenset(hashlib.sha256(blank.encode()).hexdigest() for blank in _BLANKS)
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -58,11 +67,17 @@ def _checked(texts: Sequence[str], where: str) -> list[str]:
                 f"another text as number {number}",
                 "write them with: printf %s KEY | sha256sum",
             )
+        if text.lower() in _BLANK_DIGESTS:
+            raise InputError(
+                f"digests of keys in {where}",
+                f"that of an empty key as number {number}",
+                "choose a key, and write its digest with: printf %s KEY | sha256sum",
+            )
     return [text.lower() for text in texts]
 
 
 class Gate:
-    """Admits requests that carry a known key.
+    """Knows keys, and who may do what without one.
 
     Args:
         digests: of keys, as from ``read_keys``.
@@ -71,42 +86,56 @@ class Gate:
     def __init__(self, digests: Sequence[str]) -> None:
         self._digests = [bytes.fromhex(digest) for digest in digests]
 
-    def known(self, key: str | None) -> int | None:
-        """The number of a key that is known, else None."""
-        # Latin-1 is how headers are decoded: this is what was sent, byte by byte.
-        given = hashlib.sha256((key or "").encode("latin-1")).digest()
+    @property
+    def has_keys(self) -> bool:
+        """Whether any key is configured."""
+        return bool(self._digests)
+
+    def known(self, values: Sequence[bytes]) -> int | None:
+        """The number of the known key in the values of ``X-API-Key``; None for none, or several."""
+        if len(values) != 1 or not values[0]:
+            return None
+        given = hashlib.sha256(values[0]).digest()
         # Every digest is compared, each in constant time: the time tells nothing of them.
         equal = [hmac.compare_digest(given, digest) for digest in self._digests]
         return equal.index(True) if any(equal) else None
 
-    def admit(self, request: Request, key: Annotated[str | None, Security(_HEADER)] = None) -> None:
+    def admits(self, caller: Caller) -> bool:
+        """Whether ``admit`` lets this caller pass."""
+        return caller.key is not None if self.has_keys else caller.elsewhere is None
+
+    async def admit(self, request: Request, _key: _Key = None) -> None:
         """Let a request with a key pass, or without any keys one from this machine.
 
-        Answers 401 or 403 otherwise.
+        For what changes what is served or stored, and for what tells histories. Answers 401, 403 or
+        429 otherwise.
         """
-        if self._digests:
-            self.admit_known(key)
-        elif not _is_loopback(request):
+        caller: Caller = request.scope[CALLER]
+        if self.has_keys:
+            check_key(caller)
+        elif caller.elsewhere is not None:
             raise HTTPException(
                 status.HTTP_403_FORBIDDEN,
-                "expected a client on this machine, as no API keys are set; found another; "
-                f"set api_keys=<file> or {VARIABLE}",
+                "expected a client on this machine, as no API keys are set; found "
+                f"{caller.elsewhere}; {REMEDY}",
             )
 
-    def admit_known(self, key: Annotated[str | None, Security(_HEADER)] = None) -> None:
-        """Let a request with a key pass, from wherever it comes; answer 401 otherwise."""
-        if self.known(key) is None:
-            raise HTTPException(
-                status.HTTP_401_UNAUTHORIZED,
-                "expected a known key in X-API-Key; found another or none",
-                headers={"WWW-Authenticate": "X-API-Key"},
-            )
+    async def admit_known(self, request: Request, _key: _Key = None) -> None:
+        """Let a request with a key pass, from wherever it comes; answer 401 or 429 otherwise."""
+        check_key(request.scope[CALLER])
 
 
-def _is_loopback(request: Request) -> bool:
-    if request.client is None:  # a Unix socket
-        return True
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+def check_key(caller: Caller) -> None:
+    """Raise HTTPException unless the caller has a known key."""
+    if caller.wait:
+        raise HTTPException(
+            status.HTTP_429_TOO_MANY_REQUESTS,
+            f"expected few wrong keys; found many from {caller.client}; retry in {caller.wait} s",
+            headers={"Retry-After": str(caller.wait)},
+        )
+    if caller.key is None:
+        raise HTTPException(
+            status.HTTP_401_UNAUTHORIZED,
+            f"expected a known key in {HEADER}; found another or none",
+            headers={"WWW-Authenticate": HEADER},
+        )

@@ -1,5 +1,6 @@
 """The routes by which events and items come in, and users' data goes."""
 
+import itertools
 import time
 from dataclasses import replace
 from datetime import date
@@ -11,6 +12,7 @@ from recsys.api.ids import check_ids, item_path, user_path
 from recsys.api.keys import Gate
 from recsys.api.live_items import as_bytes, text_of
 from recsys.api.live_schemas import (
+    MAX_TOLD,
     Accepted,
     EventsBody,
     ItemBody,
@@ -20,7 +22,7 @@ from recsys.api.live_schemas import (
 from recsys.api.live_state import LiveState
 from recsys.api.schemas import Error
 from recsys.api.telemetry import Telemetry
-from recsys.api.texts import fingerprint_of
+from recsys.api.texts import check_texts, fingerprint_of
 from recsys.errors import InputError
 from recsys.events.types import Event, Item
 from recsys.schema import GENRE_SEPARATOR, ExternalId
@@ -28,7 +30,6 @@ from recsys.schema import GENRE_SEPARATOR, ExternalId
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     status.HTTP_400_BAD_REQUEST: {"model": Error},
     status.HTTP_401_UNAUTHORIZED: {"model": Error},
-    status.HTTP_403_FORBIDDEN: {"model": Error},
     status.HTTP_413_CONTENT_TOO_LARGE: {"description": "The body is too large."},
     status.HTTP_503_SERVICE_UNAVAILABLE: {
         "model": Error,
@@ -47,9 +48,12 @@ def live_routes(live: LiveState, gate: Gate, telemetry: Telemetry) -> APIRouter:
     integer_users = models.current.users.holds_integers
     integer_items = models.current.items.holds_integers
 
-    @router.post("/events")
+    @router.post("/events", response_model_exclude_none=True)
     async def events(body: EventsBody) -> Accepted:
-        """Store events; the users' next lists know them, whichever worker makes them."""
+        """Store events; the users' next lists know them, whichever worker makes them.
+
+        An event of an item that is not in the catalogue is stored, too, and counts once it is.
+        """
         check_ids("user", (event.user_id for event in body.events), integer_users)
         check_ids("item", (event.item_id for event in body.events), integer_items)
         now = int(time.time())
@@ -67,9 +71,16 @@ def live_routes(live: LiveState, gate: Gate, telemetry: Telemetry) -> APIRouter:
             ]
         )
         telemetry.events(appended.accepted, appended.duplicates)
-        return Accepted(accepted=appended.accepted, duplicates=appended.duplicates)
+        known = models.current.items.encode([one.item_id for one in body.events]) > 0
+        unknown = [one.item_id for one in itertools.compress(body.events, ~known)]
+        return Accepted(
+            accepted=appended.accepted,
+            duplicates=appended.duplicates,
+            unknown_items=len(unknown),
+            unknown_item_ids=list(dict.fromkeys(unknown))[:MAX_TOLD] or None,
+        )
 
-    @router.put("/items/{item_id}")
+    @router.put("/items/{item_id:id}")
     async def put_item(
         item_id: Annotated[ExternalId, Depends(item_path(integer_items))], body: ItemBody
     ) -> ItemStored:
@@ -78,6 +89,7 @@ def live_routes(live: LiveState, gate: Gate, telemetry: Telemetry) -> APIRouter:
         An item of the training data keeps its place among tastes until the next training; its
         title, genres and year count at once.
         """
+        check_texts(models.current.manifest)
         _check_date(body.release_date)
         described = Item(
             item_id=item_id,
@@ -99,7 +111,7 @@ def live_routes(live: LiveState, gate: Gate, telemetry: Telemetry) -> APIRouter:
             item_id=item_id, title=item.title, model_version=models.current.model_version
         )
 
-    @router.delete("/users/{user_id}")
+    @router.delete("/users/{user_id:id}")
     async def delete_user(
         user_id: Annotated[ExternalId, Depends(user_path(integer_users))],
     ) -> UserForgotten:

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.ids import MAX_ID_LENGTH, BodyId
 from recsys.api.live_state import Degraded
-from recsys.data.files import EARLIEST, LATEST
+from recsys.api.times import EventTime, with_seconds
 from recsys.events.types import EventType
 from recsys.schema import ExternalId
 
 MAX_EVENTS = 1000
+MAX_TOLD = 10
 MAX_TITLE_LENGTH = 1000
 MAX_TEXT_LENGTH = 20_000
 MAX_GENRES = 100
@@ -39,12 +40,13 @@ class EventBody(BaseModel):
         description="Chosen by the sender, unique among all events: one that is sent again counts "
         "once.",
     )
-    user_id: ExternalId
-    item_id: ExternalId
+    user_id: BodyId
+    item_id: BodyId
     type: EventType = Field(description="A dismissed item is not recommended any more.")
     value: float | None = Field(default=None, allow_inf_nan=False, description="E.g. the rating.")
-    timestamp: int | None = Field(
-        default=None, ge=EARLIEST, le=LATEST, description="Unix seconds; none: now."
+    timestamp: EventTime | None = Field(
+        default=None,
+        description="Unix seconds, or ISO 8601 (UTC where no zone is given); none: now.",
     )
 
 
@@ -57,12 +59,25 @@ class EventsBody(BaseModel):
 
     events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _times_in_seconds(cls, sent: Any) -> Any:
+        events = sent.get("events") if isinstance(sent, dict) else None
+        return {**sent, "events": with_seconds(events)} if isinstance(events, list) else sent
+
 
 class Accepted(BaseModel):
     """What became of the events: they are durable, and count in the next list."""
 
     accepted: int = Field(description="Stored by this request.")
     duplicates: int = Field(description="Known by their event_id before.")
+    unknown_items: int = Field(
+        description="Events, of all that were sent, of items that are not in the catalogue now: "
+        "mistyped, or put later. They are stored, too."
+    )
+    unknown_item_ids: list[ExternalId] | None = Field(
+        default=None, description=f"Of these items, the first {MAX_TOLD}."
+    )
 
 
 class ItemBody(BaseModel):

@@ -31,7 +31,7 @@ from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 
-Degraded = Literal["store", "query", "explanations"]
+Degraded = Literal["store", "query", "history", "explanations"]
 """What an answer had to do without."""
 
 AUTO = "auto"

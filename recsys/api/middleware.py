@@ -64,7 +64,7 @@ class Envelope:
         finally:
             seconds = time.perf_counter() - started
             # What matches no route shares one label: paths that clients make up are without end.
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(scope.get("route"), "path_format", "none")
             self.telemetry.request(route, status, seconds)
             if log.isEnabledFor(logging.INFO):
                 _log(scope, status, seconds)

@@ -1,6 +1,6 @@
 """How the server is to behave, as numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ class ServingOptions:
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
     keys_for_reads: whether recommendations, too, are for holders of an API key alone.
+    allowed_hosts: names besides localhost by which this machine is asked where no keys are set.
     preload_text_model: whether it is loaded before the first text comes.
     text_model: where it lies, see ``encoder_from_config``.
     store_url: of the event store, or ``auto`` for a file beside the bundle; None for no store.
@@ -42,6 +43,7 @@ class ServingOptions:
     workers: int = 1
     rate_limit: str | None = None
     keys_for_reads: bool = False
+    allowed_hosts: Sequence[str] = ()
     preload_text_model: bool = False
     text_model: str | None = None
     store_url: str | None = None

@@ -10,7 +10,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from recsys.api.callers import Caller
+from recsys.api.history_access import longest_plain_list
 from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.keys import CALLER, Gate
 from recsys.api.schemas import DEFAULT_TOP_K, MAX_TOP_K
 from recsys.api.service import Service
 from recsys.schema import ExternalId
@@ -18,22 +21,24 @@ from recsys.schema import ExternalId
 PATH = "/recommend"
 _DEADLINE = b"x-deadline-ms"
 # Nothing that would have to be decoded.
-_INTEGER = re.compile(rb"\d{1,18}")
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 _PLAIN_TEXT = re.compile(rb"[A-Za-z0-9._~-]{1,%d}" % MAX_ID_LENGTH)
-_NUMBER = re.compile(rb"\d{1,9}")
+_NUMBER = re.compile(rb"[1-9][0-9]{0,8}")
 
 
 class PlainRequests:
-    """ASGI middleware in front of FastAPI.
+    """ASGI middleware in front of FastAPI, behind ``RequestGuard``.
 
     Args:
         route: the route that these requests belong to, for the metrics.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, route: Any) -> None:
+    def __init__(self, app: ASGIApp, service: Service, gate: Gate, route: Any) -> None:
         self.app = app
         self.service = service
+        self.gate = gate
         self.route = route
+        self.needs_key = service.options.keys_for_reads
         self.seconds = service.options.deadline_ms / 1000
         self.id_pattern = _INTEGER if service.holds_integer_users else _PLAIN_TEXT
 
@@ -77,6 +82,12 @@ class PlainRequests:
             return None
         number = DEFAULT_TOP_K if top_k is None else int(top_k)
         if not 1 <= number <= MAX_TOP_K or self.service.is_busy:
+            return None
+        caller: Caller = scope[CALLER]
+        if self.needs_key and caller.key is None:
+            return None
+        longest = longest_plain_list(len(self.service.models.current.items))
+        if number > longest and not self.gate.admits(caller):
             return None
         if any(key == _DEADLINE for key, _ in scope["headers"]):
             return None

@@ -12,13 +12,15 @@ from pydantic import (
 )
 
 from recsys.api.batcher import Fallback
-from recsys.api.ids import MAX_ID_LENGTH
+from recsys.api.ids import MAX_ID_LENGTH, BodyId
 from recsys.api.live_state import Degraded
 from recsys.schema import ExternalId, Source
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 100
 MAX_USERS = 100
+MAX_EXPLAINED = 16
+"""Lists are explained one at a time, which takes long."""
 MAX_HISTORY = 1000
 MAX_QUERY_LENGTH = 2000
 MAX_LISTED = 10_000
@@ -83,7 +85,8 @@ class Recommendations(BaseModel):
         default=None,
         description="What the list was made without: store, the event store, which cannot be read "
         "now, so that it knows what was known before; query, since the text model was not ready in "
-        "time; explanations, for which there was no time.",
+        "time; history, since the list would have told what the user did, which wants a key; "
+        "explanations, for which there was no time.",
     )
     notes: list[str] | None = Field(default=None, description="Why the list is shorter than top_k.")
     propensities: list[float] | None = Field(
@@ -115,8 +118,8 @@ class RulesBody(BaseModel):
     )
 
     exclude_seen: bool = Field(default=True, description="Leave out the items of the history.")
-    block: list[ExternalId] = Field(default_factory=list, max_length=MAX_LISTED)
-    allow: list[ExternalId] | None = Field(
+    block: list[BodyId] = Field(default_factory=list, max_length=MAX_LISTED)
+    allow: list[BodyId] | None = Field(
         default=None, max_length=MAX_LISTED, description="Only these items."
     )
     genres_any: list[Genre] = Field(default_factory=list, max_length=MAX_GENRES)
@@ -127,7 +130,7 @@ class RulesBody(BaseModel):
     caps: dict[Literal["genre", "year", "decade"], Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="How many items of one value a list may hold."
     )
-    pin: list[ExternalId] = Field(
+    pin: list[BodyId] = Field(
         default_factory=list, max_length=MAX_TOP_K, description="Items that come first."
     )
     boost: dict[
@@ -166,8 +169,8 @@ class RecommendBody(BaseModel):
         },
     )
 
-    user_ids: list[ExternalId] | None = Field(default=None, min_length=1, max_length=MAX_USERS)
-    history: list[ExternalId] | None = Field(
+    user_ids: list[BodyId] | None = Field(default=None, min_length=1, max_length=MAX_USERS)
+    history: list[BodyId] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_HISTORY,
@@ -182,7 +185,7 @@ class RecommendBody(BaseModel):
         description="Attributes of the user that the model was trained with, such as "
         '{"age": 24}; with user_ids, in place of the stored ones.',
     )
-    exclude: list[ExternalId] = Field(
+    exclude: list[BodyId] = Field(
         default_factory=list, max_length=MAX_HISTORY, description="Item ids to leave out."
     )
     top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=MAX_TOP_K)
@@ -196,6 +199,11 @@ class RecommendBody(BaseModel):
             raise ValueError("expected user_ids or history, found both")
         if all(one is None for one in (self.user_ids, self.history, self.query, self.context)):
             raise ValueError("expected user_ids, history, query or context, found none of them")
+        if self.explain and len(self.user_ids or ()) > MAX_EXPLAINED:
+            raise ValueError(
+                f"expected at most {MAX_EXPLAINED} user_ids with explain, "
+                f"found {len(self.user_ids or ())}"
+            )
         return self
 
 
@@ -250,3 +258,17 @@ class Error(BaseModel):
     """Why a request was refused."""
 
     detail: str
+
+
+class Problem(BaseModel):
+    """What is wrong with one part of a request."""
+
+    type: str
+    loc: list[str | int] = Field(description="Where, from the outside in: query, top_k.")
+    msg: str
+
+
+class Invalid(BaseModel):
+    """Why a request could not be understood."""
+
+    detail: list[Problem]

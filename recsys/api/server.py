@@ -86,6 +86,8 @@ def configured(app: FastAPI, log_level: str, **more: Any) -> uvicorn.Config:
         http=BoundedProtocol,
         ws="none",  # nothing here speaks it, and it would not be bounded
         timeout_keep_alive=SECONDS_KEPT,
+        # Who asks is judged by the connection: anybody can write X-Forwarded-For.
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
         **more,

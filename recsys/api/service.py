@@ -14,7 +14,7 @@ from recsys.api.answer_body import AnswerBody
 from recsys.api.batcher import Answer, Batcher
 from recsys.api.cache import CacheKey, ResponseCache
 from recsys.api.explainer import Explainer
-from recsys.api.ids import check_ids
+from recsys.api.ids import check_boosted, check_ids
 from recsys.api.list_exploration import ListExploration
 from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from recsys.api.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+_UNTOLD = UserEvents(version=0, forgets_log=True)
 
 
 class Service:
@@ -86,12 +88,14 @@ class Service:
         with_titles: bool = False,
         query: str | None = None,
         explained: bool = False,
+        untold: bool = False,
         drawn: NDArray[np.bool_] | None = None,
     ) -> Answer:
         """The answer to one request, and its body as JSON, within ``seconds``.
 
         Args:
-            query: what is wanted, as text. drawn: of exploration, where that has been done.
+            query: what is wanted, as text. untold: whether it is made as if nothing were known of
+                the user. drawn: of exploration, where that has been done.
 
         Raises:
             OverloadedError: when there is no room for it.
@@ -103,7 +107,10 @@ class Service:
             vector = await self._vector_of(query, seconds)
             request = replace(request, text_vector=vector)
             degraded += ["query"] if vector is None else []
-        if self.live is not None and request.user_id is not None:
+        if untold:
+            request = replace(request, events=_UNTOLD)
+            degraded += ["history"]
+        elif self.live is not None and request.user_id is not None:
             events, is_known = await self.events_of(request.user_id, seconds)
             if events.version:
                 request = replace(request, events=events)
@@ -252,6 +259,7 @@ def _rules(options: ServingOptions, models: ModelStore) -> Rules:
     rules = Rules.from_config(options.rules)
     named = [*rules.block, *(rules.allow or ()), *rules.pin]
     check_ids("item", named, models.current.items.holds_integers)
+    check_boosted((key for key, _ in rules.boost), models.current.items.holds_integers)
     return rules
 
 

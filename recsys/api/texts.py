@@ -241,3 +241,13 @@ def fingerprint_of(manifest: Mapping[str, Any]) -> str | None:
     """Of the encoder of a bundle's text vectors."""
     found: str | None = manifest.get("text", {}).get("fingerprint")
     return found
+
+
+def check_texts(manifest: Mapping[str, Any]) -> None:
+    """Raise InputError when a bundle has no text encoder: then no text can ever be encoded."""
+    if fingerprint_of(manifest) is None:
+        raise InputError(
+            "a text encoder in the bundle, which queries and new items need",
+            "none",
+            "serve a bundle that was trained with one",
+        )

@@ -168,7 +168,7 @@ class _RequestTrace:
 
     def answering(self, scope: Scope) -> None:
         """The answer begins: all is known."""
-        span, route = self._span, getattr(scope.get("route"), "path", None)
+        span, route = self._span, getattr(scope.get("route"), "path_format", None)
         if route is not None:  # FastAPI does not see the plain requests
             span.update_name(f"{scope['method']} {route}")
             span.set_attribute("http.route", route)

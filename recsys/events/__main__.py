@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from recsys.core.ids import integer_id
 from recsys.errors import InputError
 from recsys.events.store import EventStore
 from recsys.events.types import StoreUnavailableError
@@ -81,10 +82,10 @@ def _forget(arguments: argparse.Namespace) -> None:
     async def forget(store: EventStore) -> int:
         user_id = arguments.user
         if store.holds_integer_users:
-            digits = user_id.removeprefix("-")
-            if not (digits.isascii() and digits.isdigit()):
-                raise InputError("an integer as --user", repr(user_id), "correct it")
-            user_id = int(user_id)
+            user_id = integer_id(user_id)
+            if user_id is None:
+                found = repr(arguments.user)
+                raise InputError("an integer as --user, such as 7 or -7", found, "correct it")
         await store.delete_user(user_id)
         return 1
 

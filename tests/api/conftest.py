@@ -17,5 +17,7 @@ def models(untrained_bundle: Path) -> ModelStore:
 
 @pytest.fixture
 def client(models: ModelStore) -> Iterator[TestClient]:
-    with TestClient(create_app(models)) as client:
+    with TestClient(
+        create_app(models), client=("127.0.0.1", 1), base_url="http://localhost"
+    ) as client:
         yield client

@@ -15,7 +15,7 @@ from recsys.api.keys import read_keys
 from recsys.api.models import ModelStore
 from tests.conftest import write_untrained_bundle
 
-LOCAL = ("127.0.0.1", 50000)
+LOCAL = {"client": ("127.0.0.1", 50000), "base_url": "http://localhost"}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def store(root: Path) -> ModelStore:
 
 @pytest.fixture
 def client(store: ModelStore) -> Iterator[TestClient]:
-    with TestClient(create_app(store), client=LOCAL) as client:
+    with TestClient(create_app(store), **LOCAL) as client:
         yield client
 
 

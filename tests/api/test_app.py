@@ -165,9 +165,11 @@ def test_a_bad_body_is_refused(client: TestClient, body: dict, status: int, mess
 
 
 def test_a_large_body_is_refused_before_it_is_read(client: TestClient):
-    response = client.post("/recommend", content=b" " * 1_000_001)
+    json = {"Content-Type": "application/json"}
+    response = client.post("/recommend", content=b" " * 1_000_001, headers=json)
     assert response.status_code == 413
-    assert client.post("/recommend", content=b" " * 1_000_000).status_code == 422
+    fitting = client.post("/recommend", content=b" " * 1_000_000, headers=json)
+    assert fitting.status_code == 422
 
 
 def test_what_was_answered_is_kept_by_user_and_parameters(models: ModelStore):

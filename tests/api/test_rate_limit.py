@@ -5,7 +5,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.api.app import create_app
-from recsys.api.keys import Gate
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.rate_limit import RateLimit
@@ -35,4 +34,4 @@ def test_each_client_has_its_own_rate(untrained_bundle: Path) -> None:
 @pytest.mark.parametrize("rate", ["", "often", "10/fortnight"])
 def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     with pytest.raises(InputError, match="expected a rate such as 20/second"):
-        RateLimit(rate, Gate([]))
+        RateLimit(rate)

@@ -1,7 +1,12 @@
 import asyncio
 
+import pytest
 from fastapi import Request
+from fastapi.testclient import TestClient
 
+from recsys.api.app import create_app
+from recsys.api.models import ModelStore
+from recsys.api.options import ServingOptions
 from recsys.api.recommend import _while_wanted
 
 
@@ -47,3 +52,24 @@ def test_work_is_answered_to_a_client_that_waits() -> None:
         return await _while_wanted(request_of("http.request"), work())
 
     assert asyncio.run(run()) == b"answer"
+
+
+@pytest.mark.parametrize("number", [17, 100])
+def test_more_explanations_than_can_wait_are_refused_for_good(
+    client: TestClient, number: int
+) -> None:
+    body = {"user_ids": [101 + n % 90 for n in range(number)], "top_k": 1, "explain": True}
+    response = client.post("/recommend", json=body)
+    assert response.status_code == 422
+    assert "at most 16 user_ids with explain" in response.text
+    fitting = {**body, "user_ids": body["user_ids"][:16]}
+    assert client.post("/recommend", json=fitting).status_code == 200
+
+
+def test_more_users_than_may_wait_are_refused_for_good(models: ModelStore) -> None:
+    """With 503 and Retry-After a client would come again and again."""
+    with TestClient(create_app(models, ServingOptions(max_queue=5))) as client:
+        response = client.post("/recommend", json={"user_ids": list(range(6))})
+        assert response.status_code == 400
+        assert "at most 5 users at once" in response.json()["detail"]
+        assert client.post("/recommend", json={"user_ids": list(range(5))}).status_code == 200

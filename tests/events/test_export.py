@@ -200,7 +200,7 @@ def test_a_retention_that_is_no_number_of_days_deletes_nothing(tmp_path: Path, d
     assert len(with_store(url, all_events)) == 1
 
 
-@pytest.mark.parametrize("user", ["\u00b2", "u1", "-", ""])
+@pytest.mark.parametrize("user", ["\u00b2", "u1", "-", "", "1_0", "07", "+7", " 7", "7.0"])
 def test_a_user_that_is_no_integer_is_refused_where_ids_are(tmp_path: Path, user: str) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
     with_store(url, all_events)

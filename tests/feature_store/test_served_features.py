@@ -49,7 +49,7 @@ def test_served_features_equal_offline_ones(text_bundle: Path, tmp_path: Path) -
     url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
     app = create_app(ModelStore(text_bundle, "cpu"), ServingOptions(store_url=url))
     new = {"title": "New", "description": "Of now.", "genres": ["War", "Drama"], "year": 2020}
-    with TestClient(app, client=("127.0.0.1", 1)) as client:
+    with TestClient(app, client=("127.0.0.1", 1), base_url="http://localhost") as client:
         assert client.put("/items/5001", json=new).status_code == 200
         assert client.put("/items/1002", json={"title": "Renamed"}).status_code == 200
         log = ModelStore(text_bundle, "cpu").current.histories.log
