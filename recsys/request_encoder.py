@@ -45,11 +45,15 @@ class RequestEncoder:
             for request, user in zip(requests, known, strict=True)
         ]
         versions = [request.events.version for request in requests]
-        found = self.cache.get(keys, versions)
+        num_items = len(self.histories.items)
+        found = self.cache.get(keys, versions, num_items)
         rows = [row for row, one in enumerate(found) if one is None]
         if rows:
             for row, one in zip(rows, self._encoded([requests[r] for r in rows]), strict=True):
-                encoded = found[row] = one._replace(version=versions[row])
+                lacks = self.histories.lacks_items_of(requests[row])
+                encoded = found[row] = one._replace(
+                    version=versions[row], catalogue=num_items if lacks else 0
+                )
                 if (key := keys[row]) is not None:
                     self.cache.put(key, encoded)
         return keys, [one for one in found if one is not None]
