@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow
+import pyarrow.parquet
 
-from recsys.data.tables import TextTable, read_table
+from recsys.data.tables import TextTable, is_parquet, read_table
 from recsys.errors import InputError
 from recsys.schema import (
     DESCRIPTION,
@@ -91,7 +93,8 @@ def load(
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
     Ids are integers when each id of that kind, in all files, is written as one ("7", not "007");
-    else all of them are strings. Blanks around a value are no part of it. Times are unix seconds
+    else all of them are strings. What Parquet files say is text stays text, as in an export of
+    string ids. Blanks around a value are no part of it. Times are unix seconds
     (fractions are cut) or ISO 8601 (UTC where no zone is given).
 
     Args:
@@ -116,8 +119,10 @@ def load(
         _validate(people, USERS)
 
     frames = [table.frame for table in (events, catalog, people) if table is not None]
+    paths = {"interactions": interactions, "items": items, "users": users}
     for column in (USER_ID, ITEM_ID):
-        _convert_ids([frame for frame in frames if column in frame], column)
+        if not _is_declared_text(paths, columns, column):
+            _convert_ids([frame for frame in frames if column in frame], column)
     item_frame = _clean_items(catalog, genre_separator)
     events.frame[TIMESTAMP] = times.astype("int64")
     event_frame = _clean_interactions(events, item_frame)
@@ -193,6 +198,22 @@ def _explain(
         f"column {column!r} of {table.path} to hold {rule}",
         f"{len(rows):,} of {len(table.frame):,} rows that do not, {first}{others}",
         remedy,
+    )
+
+
+def _is_declared_text(
+    paths: Mapping[str, str | Path | None], columns: Columns, column: str
+) -> bool:
+    """Whether all files that have types, of which there are some, have text in a column."""
+    declared = []
+    for group, path in paths.items():
+        if path is not None and is_parquet(path):
+            schema = pyarrow.parquet.read_schema(path)
+            name = columns.get(group, {}).get(column) or column
+            if name in schema.names:
+                declared.append(schema.field(name).type)
+    return bool(declared) and all(
+        pyarrow.types.is_string(one) or pyarrow.types.is_large_string(one) for one in declared
     )
 
 

@@ -36,6 +36,11 @@ class TextTable:
         return f"line {_line_of(self.path, row + 1):,}"
 
 
+def is_parquet(path: str | Path) -> bool:
+    """Whether a file's name says so."""
+    return Path(path).suffix.lower() in _PARQUET
+
+
 def read_table(path: str | Path, what: str) -> TextTable:
     """Read a .csv, .tsv (UTF-8, with a header line) or .parquet file.
 
