@@ -38,8 +38,9 @@ class ModelStore:
         first: the bundle to begin with where that is not ``bundle``: what other workers serve.
 
     Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
-    data must not be kept, and ``reload_everywhere`` where more processes serve: it is handed the
-    folder of a bundle, and has each of them, this one among them, load and serve it.
+    data must not be kept, ``fits_store`` to refuse a model by InputError, and
+    ``reload_everywhere`` where more processes serve: it is handed the folder of a bundle, and has
+    each of them, this one among them, load and serve it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ModelStore:
         self.texts = Texts()
         self.swapped: Callable[[Recommender], None] | None = None
         self.forgotten: Callable[[ExternalId], None] | None = None
+        self.fits_store: Callable[[Recommender], None] | None = None
         self.reload_everywhere: Callable[[Path], None] | None = None
         self._loading = threading.Lock()
         # Held while the current model is replaced by another one that is made of it.
@@ -92,6 +94,8 @@ class ModelStore:
                 f"another type in {path.name}",
                 "restart the server with it",
             )
+        if self.fits_store is not None:
+            self.fits_store(loaded)
         return loaded
 
     def swap(self, loaded: Recommender) -> None:
@@ -117,6 +121,18 @@ class ModelStore:
                 if known is None or known.position < item.position:
                     self._items[item.item_id] = item
             self.current = with_stored(self.current, self._missing(self.current), self.texts)
+
+    async def begin_again(self, items: Sequence[StoredItem]) -> None:
+        """Know these items and no events: the store is another one, e.g. restored."""
+        await asyncio.to_thread(self._begin_again, items)
+
+    def _begin_again(self, items: Sequence[StoredItem]) -> None:
+        with self._changing:
+            self._items = {item.item_id: item for item in items}
+            self._events.clear()
+            trained = Recommender(self.current.artifact, self.device, self.cache_bytes)
+            trained.revision = self.current.revision + 1  # no answer of before is one of now
+            self.current = with_stored(trained, items, self.texts)
 
     def _missing(self, recommender: Recommender) -> list[StoredItem]:
         """Items that the recommender does not have as they are now."""
