@@ -42,7 +42,8 @@ class EncodedHistory(NamedTuple):
     stage 2 attends to, left-aligned, the rest 0. recent_age: float32 [L]; see ``RankingBatch``.
     memory: of ``attention_memory``, for an exported stage 2; else empty. features: of the
     candidates that were re-ranked last; None where there were none. version: of the user's events,
-    see ``UserEvents``. popular_share: of popularity in the scores, see ``NewUserBlend``.
+    see ``UserEvents``. popular_share: of popularity in the scores, see ``NewUserBlend``. catalogue:
+    of how many items the history was made, where it has others, too, that may come; else 0.
     """
 
     events: HistoryBatch
@@ -54,6 +55,7 @@ class EncodedHistory(NamedTuple):
     features: ListFeatures | None = None
     version: int = 0
     popular_share: float = 0.0
+    catalogue: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -155,21 +157,28 @@ class HistoryCache:
         return len(self._kept)
 
     def get(
-        self, users: Sequence[ExternalId | None], versions: Sequence[int]
+        self, users: Sequence[ExternalId | None], versions: Sequence[int], catalogue: int
     ) -> list[EncodedHistory | None]:
-        """What is kept of each user, where it is of that version; None is nobody."""
+        """What is kept of each user, where it is of that version and has all items that a catalogue
+        of so many has; None is nobody.
+        """
         with self._lock:
             return [
-                None if user is None else self._found(user, version)
+                None if user is None else self._found(user, version, catalogue)
                 for user, version in zip(users, versions, strict=True)
             ]
 
-    def _found(self, user: ExternalId, version: int) -> EncodedHistory | None:
+    def _found(self, user: ExternalId, version: int, catalogue: int) -> EncodedHistory | None:
         found = self._kept.get(user)
-        if found is None or found.version != version:
+        if found is None or found.version != version or found.catalogue not in (0, catalogue):
             return None
         self._kept.move_to_end(user)
         return found
+
+    def users(self) -> list[ExternalId]:
+        """Of whom something is kept."""
+        with self._lock:
+            return list(self._kept)
 
     def forget(self, user: ExternalId) -> None:
         """Drop what is kept of a user."""

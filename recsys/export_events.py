@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from recsys.artifact import Artifact, load_artifact
+from recsys.data.latest import latest_rows
 from recsys.errors import InputError
-from recsys.events.frames import item_frame
+from recsys.events.frames import catalogue_of, item_frame
 from recsys.events.store import EventStore
-from recsys.events.types import Event, Position, StoredItem, rating_of
+from recsys.events.types import PairState, Position, StoredItem
 from recsys.schema import (
     DESCRIPTION,
     GENRES,
@@ -28,16 +29,19 @@ from recsys.schema import (
 
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
 
+_DISMISSED = "dismissed"
+
 
 @dataclass(frozen=True)
 class Exported:
     """What was written.
 
-    files: by their names in ``configs/data/files.yaml``. num_unknown: events that were left out,
-    since their items are unknown.
+    files: by their names in ``configs/data/files.yaml``. name: of the data set. num_unknown: pairs
+    of user and item that were left out, since their items are unknown.
     """
 
     files: Mapping[str, Path]
+    name: str
     num_interactions: int
     num_items: int
     num_unknown: int
@@ -46,22 +50,22 @@ class Exported:
 def export(url: str, bundle: Path, folder: Path) -> Exported:
     """Write tables of interactions, items and, where attributes are known, users: ``data=files``.
 
-    The training log and all stored events but dismissals; of a (user, item) pair the latest, with
-    the latest rating. The catalogue, and all stored items, which win. Users whose data was deleted,
-    even while this runs, have neither events from before that nor attributes.
+    The training log and all stored events; of a (user, item) pair the latest, with the latest
+    rating, unless that is a dismissal. The catalogue, and all stored items, which win. Users whose
+    data was deleted, even while this runs, have neither events from before that nor attributes.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
         StoreUnavailableError: when the database fails on the way.
     """
     artifact = load_artifact(bundle)
-    events, forgotten, stored = asyncio.run(_read(url, artifact))
+    pairs, forgotten, stored = asyncio.run(_read(url, artifact))
     items = _items(artifact, stored)
-    log, later = _log(artifact), _later(events)
+    log, later = _log(artifact), _later(pairs)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
-    log = log[~log[USER_ID].isin(list(forgotten))]
+    log = log[~log[USER_ID].isin(forgotten)]
     interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
-    users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(list(forgotten))]
+    users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
     tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
         tables["users"] = (USERS_FILE, users)
@@ -73,12 +77,29 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
         found = (error.strerror or str(error)).lower()
         raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
     files = {name: folder / file for name, (file, _) in tables.items()}
-    return Exported(files, len(interactions), len(items), int((~known).sum()))
+    name = str(artifact.manifest.get("dataset", "files"))
+    return Exported(files, name, len(interactions), len(items), int((~known).sum()))
+
+
+async def adopt(url: str, bundle: Path) -> None:
+    """Tell a store that a bundle is of its data set.
+
+    Raises:
+        InputError: when the store or the bundle cannot be read.
+        StoreUnavailableError: when the database fails.
+    """
+    catalogue = catalogue_of(load_artifact(bundle).item_frame)
+    store = await EventStore.open(url)
+    try:
+        await store.adopt(catalogue)
+    finally:
+        await store.close()
 
 
 async def _read(
     url: str, artifact: Artifact
-) -> tuple[list[Event], set[ExternalId], list[StoredItem]]:
+) -> tuple[list[PairState], set[ExternalId], list[StoredItem]]:
+    """States, users of the log whose data was deleted, items."""
     store = await EventStore.open(url)
     try:
         for kind, held, vocabulary in (
@@ -89,19 +110,23 @@ async def _read(
                 raise InputError(
                     f"a store with the bundle's type of {kind} ids", "another", "give its bundle"
                 )
+        await store.check_catalogue(catalogue_of(artifact.item_frame))
         start = await store.head()
-        events = [event async for page in store.events(until=start) for event in page]
+        pairs = [pair async for page in store.pairs() for pair in page]
         forgotten, items = set(await store.forgotten_users()), await store.items()
         # All that was read of a user who has been deleted meanwhile was from before that.
         deleted = await _forgotten_since(store, start)
-        told = [one for one in events if one.type != "dismiss" and one.user_id not in deleted]
-        return told, forgotten | deleted, items
+        told = [pair for pair in pairs if store.tombstone(pair.user_id) not in deleted]
+        forgotten |= deleted
+        users = artifact.users.ids.tolist() if forgotten else []
+        return told, {user for user in users if store.tombstone(user) in forgotten}, items
     finally:
         await store.close()
 
 
-async def _forgotten_since(store: EventStore, position: Position) -> set[ExternalId]:
-    forgotten: set[ExternalId] = set()
+async def _forgotten_since(store: EventStore, position: Position) -> set[str]:
+    """Tombstones."""
+    forgotten: set[str] = set()
     more = True
     while more:
         changes = await store.changes(position)
@@ -118,28 +143,36 @@ def _log(artifact: Artifact) -> pd.DataFrame:
             ITEM_ID: artifact.items.decode(log.item_idx),
             TIMESTAMP: log.timestamps,
             RATING: log.ratings,
+            _DISMISSED: False,
         }
     )
 
 
-def _later(events: Sequence[Event]) -> pd.DataFrame:
+def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            USER_ID: [event.user_id for event in events],
-            ITEM_ID: [event.item_id for event in events],
-            TIMESTAMP: np.array([event.timestamp for event in events], np.int64),
-            RATING: np.array([rating_of(event.type, event.value) for event in events], np.float64),
+            USER_ID: [pair.user_id for pair in pairs],
+            ITEM_ID: [pair.item_id for pair in pairs],
+            TIMESTAMP: np.array([pair.timestamp for pair in pairs], np.int64),
+            RATING: np.array([pair.rating for pair in pairs], np.float64),
+            _DISMISSED: np.array([pair.dismissed for pair in pairs], bool),
         }
     )
 
 
 def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
-    """Of each pair of user and item the last row, with the last rating that there is."""
+    """Of each pair of user and item the last row, with the last rating that there is; without
+    those that were dismissed last.
+    """
     pair = [USER_ID, ITEM_ID]
+    rows = interactions.reset_index(drop=True)
+    times = rows[TIMESTAMP].to_numpy(np.int64)
     # Stable: among equal times, what came in last.
-    in_time = interactions.sort_values(TIMESTAMP, kind="stable", ignore_index=True)
-    rating = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
-    return in_time.assign(**{RATING: rating}).drop_duplicates(pair, keep="last")
+    in_time = rows.iloc[np.argsort(times, kind="stable")]
+    ratings = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
+    keys = rows.groupby(pair, sort=False).ngroup().to_numpy().astype(np.int64)
+    last = rows.assign(**{RATING: ratings}).iloc[latest_rows(keys, times)]
+    return last[~last[_DISMISSED]].drop(columns=_DISMISSED).reset_index(drop=True)
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

@@ -295,9 +295,10 @@ class Recommender:
         Args:
             seen: the items of the history.
         """
-        rules, dismissed = request.rules, request.events.dismissed
+        rules, events = request.rules, request.events
         mask = self.rules.mask(rules)
-        more = self.histories.known_items([*request.exclude, *dismissed])
+        older = events.older if rules.exclude_seen and request.history is None else ()
+        more = self.histories.known_items([*request.exclude, *events.dismissed, *older])
         if mask is None and rules.exclude_seen and not len(more):
             return seen
         items = np.concatenate([seen.items, more]) if rules.exclude_seen else more

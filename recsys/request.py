@@ -14,17 +14,21 @@ from recsys.schema import ExternalId
 class UserEvents:
     """What has come in of a user since training.
 
-    version: another number after each change. item_ids: of events that tell a taste, oldest first.
-    timestamps: of each, unix seconds. ratings: of each; None where it is none. dismissed: item ids
-    that the user does not want to see. forgets_log: whether the training log's events and the
-    attributes of the user must not be used.
+    One state per item, by the item's latest event. version: another number after each change.
+    item_ids: of those that tell a taste, oldest first. timestamps: of each, unix seconds. ratings:
+    of each; None where it is none. older: what the user had so long ago that it tells no taste, and
+    is not to be shown again either. dismissed: item ids that the user does not want to see.
+    dismissed_at: unix seconds of each; where it is empty, after all else. forgets_log: whether the
+    training log's events and the attributes of the user must not be used.
     """
 
     version: int
     item_ids: Sequence[ExternalId] = ()
     timestamps: Sequence[int] = ()
     ratings: Sequence[float | None] = ()
+    older: Sequence[ExternalId] = ()
     dismissed: Sequence[ExternalId] = ()
+    dismissed_at: Sequence[int] = ()
     forgets_log: bool = False
 
 
@@ -36,8 +40,9 @@ class Request:
     """One request for a ranked list.
 
     Either ``user_id`` (whose stored history is used, and ``events`` with it) or ``history`` (item
-    ids, oldest first; wins when given). Items of the history, of ``exclude`` and dismissed ones are
-    never returned, unless ``rules`` have it otherwise.
+    ids, oldest first, of which each counts where it is last; wins when given). Items of the
+    history, of ``exclude`` and dismissed ones are never returned, unless ``rules`` have it
+    otherwise.
 
     context: values by attribute of users, such as ``{"age": 24}``, in place of stored ones.
     text_vector: float32 [T] of a text that says what is wanted, by the encoder of the items' texts.

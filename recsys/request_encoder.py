@@ -51,13 +51,17 @@ class RequestEncoder:
             for request, user in zip(requests, known, strict=True)
         ]
         versions = [request.events.version for request in requests]
-        found = self.cache.get(keys, versions)
+        num_items = len(self.histories.items)
+        found = self.cache.get(keys, versions, num_items)
         rows = [row for row, one in enumerate(found) if one is None]
         if rows:
             for row, one in zip(rows, self._encoded([requests[r] for r in rows]), strict=True):
-                share = self._popular_share(requests[row], known[row], one)
-                encoded = one._replace(version=versions[row], popular_share=share)
-                found[row] = encoded
+                lacks = self.histories.lacks_items_of(requests[row])
+                encoded = found[row] = one._replace(
+                    version=versions[row],
+                    popular_share=self._popular_share(requests[row], known[row], one),
+                    catalogue=num_items if lacks else 0,
+                )
                 if (key := keys[row]) is not None:
                     self.cache.put(key, encoded)
         return keys, [one for one in found if one is not None]

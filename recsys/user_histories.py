@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import Histories, end_of_log
+from recsys.data.latest import latest_rows
 from recsys.data.user_attributes import encode_attributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.request import Request, UserEvents
@@ -20,6 +21,7 @@ Items = NDArray[np.int64]
 # More than there are items: a pair is one number.
 _STRIDE = 1 << 32
 _NO_ITEMS: Items = np.zeros(0, np.int64)
+_AFTER_ALL_ELSE = np.iinfo(np.int64).max
 
 
 class UserHistories:
@@ -96,6 +98,11 @@ class UserHistories:
         batch = self.batch([request])
         return batch.item_idx[batch.mask].numpy()
 
+    def lacks_items_of(self, request: Request) -> bool:
+        """Whether the history has items that the catalogue lacks, and may have later."""
+        item_ids = request.history if request.history is not None else request.events.item_ids
+        return bool((self.items.encode(item_ids) == 0).any())
+
     def known_items(self, item_ids: Sequence[ExternalId]) -> Items:
         """Indices of those that the catalogue has."""
         if not len(item_ids):
@@ -113,31 +120,41 @@ class UserHistories:
     def _events(self, request: Request, user: int) -> tuple[Items, Items]:
         """Items and times, where these are not the log's alone."""
         if request.history is not None:
-            items = self.known_items(request.history)
+            given = self.known_items(request.history)
+            items = given[latest_rows(given, np.arange(len(given)))]
             # Without times of their own, the events count as a sitting that ends now, where "now"
             # is the end of the training data.
             return items, self.end_of_log - np.arange(len(items) - 1, -1, -1)
         return self._with_later(user, request.events)
 
     def _with_later(self, user: int, events: UserEvents) -> tuple[Items, Items]:
-        """The log's events and later ones, of each item the latest, as training data would be."""
-        later = self.items.encode(events.item_ids)
+        """The log's events and later ones, of each item the latest, as training data would be.
+
+        Not those of items whose latest event is a dismissal.
+        """
+        own = slice(self.log.offsets[user], self.log.offsets[user + 1])
+        logged, dismissed = self.log.item_idx[own], self.items.encode(events.dismissed)
+        had = self.items.encode(events.item_ids)
+        items = np.concatenate([logged, dismissed, had])
+        dismissed_at = np.full(len(dismissed), _AFTER_ALL_ELSE)
+        if len(events.dismissed_at):
+            dismissed_at = np.array(events.dismissed_at, np.int64)
+        times = np.concatenate(
+            [self.log.timestamps[own], dismissed_at, np.array(events.timestamps, np.int64)]
+        )
+        tells_a_taste = np.ones(len(items), bool)
+        tells_a_taste[len(logged) : len(logged) + len(dismissed)] = False
+        kept = latest_rows(items, times)
+        kept = kept[tells_a_taste[kept] & (items[kept] > 0)]
         # What the models know of time ends with the training data: what has come in since counts
         # as a sitting at its end.
-        later_times = np.minimum(np.array(events.timestamps, np.int64), self.end_of_log)
-        own = slice(self.log.offsets[user], self.log.offsets[user + 1])
-        items = np.concatenate([self.log.item_idx[own], later[later > 0]])
-        times = np.concatenate([self.log.timestamps[own], later_times[later > 0]])
-        in_time = np.argsort(times, kind="stable")
-        items, times = items[in_time], times[in_time]
-        _, last = np.unique(items[::-1], return_index=True)
-        kept = np.sort(len(items) - 1 - last)
-        return items[kept], times[kept]
+        return items[kept], np.minimum(times[kept], self.end_of_log)
 
 
 def _is_logged(request: Request) -> bool:
     """Whether the history is the log's alone."""
-    return request.history is None and not len(request.events.item_ids)
+    events = request.events
+    return request.history is None and not len(events.item_ids) and not len(events.dismissed)
 
 
 def _widened(padded: Tensor, width: int) -> Tensor:

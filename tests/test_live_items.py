@@ -10,8 +10,10 @@ import torch
 
 from recsys.artifact import load_artifact
 from recsys.errors import InputError
+from recsys.explanations import explain
 from recsys.recommender import Recommender
 from recsys.request import Request, UserEvents
+from recsys.rules import Rules
 
 NEW = [2001, 2002, 2003]
 LATE = 1_900_000_000
@@ -242,3 +244,71 @@ def test_a_text_joins_the_history(recommender: Recommender) -> None:
     # It is not mistaken for what is kept of the user.
     plain = everything(recommender, Request(10, user_id=104))
     assert everything(recommender, Request(10, user_id=104)) == plain
+
+
+# One state per user and item
+
+
+def test_a_dismissed_item_of_the_log_is_no_taste(recommender: Recommender) -> None:
+    history = recommender.histories.batch([Request(5, user_id=104)])
+    first, *others = recommender.items.decode(history.item_idx[0].numpy())
+    gone = UserEvents(2, dismissed=[first], dismissed_at=[LATE])
+    left = recommender.histories.batch([Request(5, user_id=104, events=gone)])
+    assert recommender.items.decode(left.item_idx[left.mask].numpy()) == others
+    request = Request(40, user_id=104, events=gone)
+    assert first not in everything(recommender, request)
+    reasons = {
+        reason.item_id
+        for one in explain(recommender, request, recommender.recommend([request])[0])
+        for reason in one.because
+    }
+    assert reasons
+    assert first not in reasons
+    # What the log knows of later than that counts again.
+    before = int(history.timestamps[0, 0]) - 1
+    again = UserEvents(3, dismissed=[first], dismissed_at=[before])
+    kept = recommender.histories.batch([Request(5, user_id=104, events=again)])
+    assert kept.item_idx.tolist() == history.item_idx.tolist()
+
+
+def test_a_user_who_has_dismissed_everything_gets_popular_items(recommender: Recommender) -> None:
+    history = recommender.histories.batch([Request(5, user_id=104)])
+    all_of_it = recommender.items.decode(history.item_idx[0].numpy())
+    request = Request(40, user_id=104, events=UserEvents(2, dismissed=all_of_it))
+    (found,) = recommender.recommend([request])
+    assert found.source == "popular" or recommender.histories.log.context.shape[1]
+    assert not set(found.item_ids) & set(all_of_it)
+
+
+def test_what_was_had_long_ago_is_not_recommended_again(recommender: Recommender) -> None:
+    before = everything(recommender, Request(40, user_id=104))
+    old = UserEvents(4, older=before[:3])
+    request = Request(40, user_id=104, events=old)
+    assert everything(recommender, request) == [one for one in before if one not in before[:3]]
+    assert not set(before[:3]) & set(recommender.popular(request).item_ids)
+    assert recommender.returnable(request, before[:4]) == [before[3]]
+    all_again = Request(40, user_id=104, events=old, rules=Rules(exclude_seen=False))
+    assert set(before[:3]) <= set(everything(recommender, all_again))
+
+
+def test_an_event_counts_as_soon_as_its_item_is_there(recommender: Recommender) -> None:
+    for user in (104, 7):
+        request = Request(40, user_id=user, events=events_of(1020, 2001))
+        everything(recommender, request)  # is kept in memory
+        more = recommender.with_items(frame_of(NEW), texts_of(3))
+        found = everything(more, request)
+        assert 2001 not in found
+        fresh = Recommender(recommender.artifact).with_items(frame_of(NEW), texts_of(3))
+        assert found == everything(fresh, request)
+
+
+def test_a_repeated_item_of_a_history_counts_where_it_is_last(recommender: Recommender) -> None:
+    once = recommender.recommend([Request(10, history=[1003, 1009, 1012])])[0]
+    for history in (
+        [1003] * 40 + [1009, 1012],
+        [1003, 1012, 1009, 1012],
+        [1003, 1009, 1012, 1012],
+    ):
+        (found,) = recommender.recommend([Request(10, history=history)])
+        assert found.item_ids == once.item_ids
+        assert found.scores.tolist() == once.scores.tolist()

@@ -8,14 +8,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import URL
+
 from recsys.api.live_users import LiveUsers
 from recsys.api.models import ModelStore
 from recsys.errors import InputError
+from recsys.events.catalogue import CatalogueSketch
+from recsys.events.database import parse_url, sqlite_url
+from recsys.events.frames import catalogue_of
+from recsys.events.ids import IdTypes
+from recsys.events.prepare import check_catalogue
 from recsys.events.store import EventStore
 from recsys.events.types import (
     Appended,
@@ -23,9 +30,11 @@ from recsys.events.types import (
     Event,
     Item,
     StoredItem,
+    StoreReplacedError,
     StoreUnavailableError,
     UserState,
 )
+from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, UserEvents
 from recsys.schema import ExternalId
 
@@ -58,7 +67,7 @@ class LiveState:
 
     def __init__(
         self,
-        url: str,
+        url: URL,
         models: ModelStore,
         *,
         timeout_seconds: float,
@@ -76,10 +85,17 @@ class LiveState:
         self._position = 0
         self._tailing: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._background: list[asyncio.Task[None]] = []
+        self._counting: asyncio.Task[None] | None = None
+        self._refused = ""
         self._checked = self._next_prune = self._next_refresh = time.monotonic()
         self._is_popularity_stale = False
-        self._forgotten: set[ExternalId] = set()
+        # Tombstones, and how they are made of ids.
+        self._forgotten: set[str] = set()
+        self._tombstone: Callable[[ExternalId], str] | None = None
+        current = models.current
+        self._ids = IdTypes(current.users.holds_integers, current.items.holds_integers)
+        self._catalogue = catalogue_of(current.artifact.item_frame)
+        models.fits_store = self._check_data_set
 
     @property
     def is_available(self) -> bool:
@@ -100,22 +116,23 @@ class LiveState:
 
     async def close(self) -> None:
         """Let go of the store; what was acknowledged is in it."""
-        for task in (self._tailing, self._checking, *self._background):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in (self._tailing, self._checking, self._counting):
+            await _ended(task)
         if self._store is not None:
             await self._store.close()
 
     def known(self, user_id: ExternalId) -> UserEvents | None:
         """What is known of a user at once; None when ``events_of`` has to ask the store."""
         found = self.users.known(user_id)
+        if found is None and not self._ids.can_hold_user(user_id):
+            return NO_EVENTS
         return self.without_store(user_id) if found is None and not self._is_readable else found
 
     def without_store(self, user_id: ExternalId) -> UserEvents:
         """Of a user whom nothing is kept of; one who was deleted stays so."""
-        return _FORGOTTEN if user_id in self._forgotten else NO_EVENTS
+        if self._tombstone is None or not self._forgotten:
+            return NO_EVENTS
+        return _FORGOTTEN if self._tombstone(user_id) in self._forgotten else NO_EVENTS
 
     async def events_of(self, user_id: ExternalId) -> UserEvents:
         """A user's events; without the store, what is known of them."""
@@ -158,7 +175,9 @@ class LiveState:
             StoreUnavailableError: when that could not be stored for certain.
         """
         with self._writing():
-            await self.store.delete_user(user_id)
+            store = self.store
+            await store.delete_user(user_id)
+        self._forgotten.add(store.tombstone(user_id))
         await self._forget([user_id])
 
     @contextmanager
@@ -182,29 +201,56 @@ class LiveState:
         return self._store
 
     async def _connect(self) -> None:
-        if self._store is None:
-            current = self.models.current
-            self._store = await open_store(
-                self.url,
-                users=current.users.holds_integers,
-                items=current.items.holds_integers,
-                timeout_seconds=self.timeout_seconds,
-            )
+        is_first = self._tombstone is None
+        current = self.models.current
+        store = await open_store(
+            self.url,
+            users=current.users.holds_integers,
+            items=current.items.holds_integers,
+            catalogue=self._catalogue,
+            timeout_seconds=self.timeout_seconds,
+            # One that is away for a moment must not find its place taken.
+            make_folder=is_first,
+        )
+        try:
             # Items of all time, and from here on what is new.
-            position = await self._store.head()
-            await self.models.add_items(await self._store.items())
-            self._forgotten = set(await self._store.forgotten_users())
-            self._position = position
-            self._background.append(asyncio.create_task(self._count_stored(position)))
+            position, items = await store.head(), await store.items()
+            forgotten = set(await store.forgotten_users())
+        except BaseException:
+            await store.close()
+            raise
+        if is_first:
+            await self.models.add_items(items)
+        else:
+            await self.models.begin_again(items)
+            self.users.begin_again()
+        self._store, self._tombstone = store, store.tombstone
+        self._position, self._forgotten = position, forgotten
+        self._counting = asyncio.create_task(self._count_stored(store, position))
         self._is_readable = self._is_writable = True
+
+    async def _let_go(self, error: StoreReplacedError) -> None:
+        """Close a store that is not at its place any more; the next look opens what there is."""
+        self._is_readable = self._is_writable = self._failed(error)
+        store, self._store = self._store, None
+        await _ended(self._counting)
+        if store is not None:
+            await store.close()
 
     async def _tail(self) -> None:
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS if self._is_readable else _SECONDS_TO_RETRY)
             try:
                 await self._look()
+            except StoreReplacedError as error:
+                await self._let_go(error)
             except StoreUnavailableError as error:
                 self._is_readable = self._failed(error)
+            except InputError as error:
+                # What has taken the store's place is another one.
+                if str(error) != self._refused:
+                    log.error("recommending from what is known: %s", error)
+                self._refused, self._is_readable = str(error), False
             except Exception:
                 # Without this task nothing new would be known any more.
                 log.exception("what the event store says could not be taken in")
@@ -214,6 +260,7 @@ class LiveState:
         """Take in what has changed since the last look; now and then, see whether all is well."""
         if self._store is None:
             await self._connect()
+            log.warning("the event store was opened")
         is_due = time.monotonic() - self._checked > _SECONDS_BETWEEN_CHECKS
         if self.store.may_have_changed() or is_due or not self._is_readable:
             await self._take_in()
@@ -233,10 +280,10 @@ class LiveState:
         except StoreUnavailableError as error:
             self._is_writable = self._failed(error)
 
-    async def _count_stored(self, until: int) -> None:
+    async def _count_stored(self, store: EventStore, until: int) -> None:
         """Have items' features know the events of the time before this process."""
         try:
-            async for page in self.store.events(until=until):
+            async for page in store.events(until=until):
                 self.models.count(page)
         except StoreUnavailableError as error:
             log.error("popularity is that of the training log: %s", error)
@@ -258,8 +305,11 @@ class LiveState:
     async def _apply(self, changes: Changes) -> None:
         if changes.items:
             await self.models.add_items(changes.items)
+        if changes.pruned:
+            self.users.clear()
         if changes.forgotten:
-            await self._forget(changes.forgotten)
+            self._forgotten.update(changes.forgotten)
+            await self._forget(await self._named(set(changes.forgotten)))
         if changes.events:
             self.models.count(changes.events)
             self._is_popularity_stale = True
@@ -267,10 +317,17 @@ class LiveState:
         await self.users.refresh(list(changed))
 
     async def _forget(self, user_ids: Sequence[ExternalId]) -> None:
-        self._forgotten.update(user_ids)
         for user_id in user_ids:
             self.models.forget(user_id)
         await self.users.refresh(user_ids)
+
+    async def _named(self, tombstones: set[str]) -> list[ExternalId]:
+        """Whom these mean, of the users of whom something is in memory."""
+        kept = {*self.users.users(), *self.models.current.cache.users()}
+        tombstone = self.store.tombstone
+        return await asyncio.to_thread(
+            lambda: [user for user in kept if tombstone(user) in tombstones]
+        )
 
     async def _prune(self, days: float) -> None:
         if time.monotonic() < self._next_prune:
@@ -279,7 +336,10 @@ class LiveState:
         number = await self.store.prune(int(time.time() - days * _SECONDS_PER_DAY))
         if number:
             log.warning("%d events older than %g days were deleted", number, days)
-        self.users.clear()  # another worker may have been first
+
+    def _check_data_set(self, recommender: Recommender) -> None:
+        """Raise InputError when a model is of another data set than the store."""
+        check_catalogue(self._catalogue, catalogue_of(recommender.artifact.item_frame))
 
     async def _read_states(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserState]:
         return await self.store.user_states(user_ids)
@@ -297,8 +357,23 @@ class LiveState:
         return True
 
 
-async def open_store(url: str, *, users: bool, items: bool, timeout_seconds: float) -> EventStore:
-    """The store for a model with integer (else string) ids of users and items.
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def open_store(
+    url: URL,
+    *,
+    users: bool,
+    items: bool,
+    catalogue: CatalogueSketch,
+    timeout_seconds: float,
+    make_folder: bool = True,
+) -> EventStore:
+    """The store for a model with integer (else string) ids of users and items; see ``EventStore``.
 
     Raises:
         StoreUnavailableError: when it cannot be reached. InputError: when it does not fit.
@@ -308,7 +383,9 @@ async def open_store(url: str, *, users: bool, items: bool, timeout_seconds: flo
             url,
             holds_integer_users=users,
             holds_integer_items=items,
+            catalogue=catalogue,
             timeout_seconds=timeout_seconds,
+            make_folder=make_folder,
         )
     except InputError as error:
         if isinstance(error.__cause__, StoreUnavailableError):
@@ -320,8 +397,8 @@ async def check_store(url: str, models: ModelStore, timeout_seconds: float) -> N
     """Make the store when there is none.
 
     Raises:
-        InputError: when the URL is none, or the store is of another version or for other ids. One
-            that cannot be reached may be so later.
+        InputError: when the URL is none, or the store is of another version, for other ids or of
+            another data set. One that cannot be reached may be so later.
     """
     current = models.current
     with contextlib.suppress(StoreUnavailableError):
@@ -329,16 +406,20 @@ async def check_store(url: str, models: ModelStore, timeout_seconds: float) -> N
             store_url(url, models),
             users=current.users.holds_integers,
             items=current.items.holds_integers,
+            catalogue=catalogue_of(current.artifact.item_frame),
             timeout_seconds=timeout_seconds,
         )
         await store.close()
 
 
-def store_url(url: str, models: ModelStore) -> str:
-    """The URL itself, or for ``AUTO`` that of a file beside the bundle."""
+def store_url(url: str, models: ModelStore) -> URL:
+    """Of the store, or for ``AUTO`` of a file beside the bundle.
+
+    Raises:
+        InputError: when it is none.
+    """
     if url != AUTO:
-        return url
+        return parse_url(url)
     data_set = models.current.manifest.get("dataset", "data")
     # Bundles lie side by side, and those of one data set go on with the same users.
-    file = Path(models.folder) / f"{data_set}.events.db"
-    return f"sqlite+aiosqlite:///{file}"
+    return sqlite_url(Path(models.folder) / f"{data_set}.events.db")

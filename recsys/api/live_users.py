@@ -4,14 +4,14 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from recsys.events.types import StoreUnavailableError, UserState, rating_of
+from recsys.events.types import StoreUnavailableError, UserState
 from recsys.request import NO_EVENTS, UserEvents
 from recsys.schema import ExternalId
 
 ReadStates = Callable[[Sequence[ExternalId]], Awaitable[Mapping[ExternalId, UserState]]]
 
 _MOST_AT_ONCE = 500
-_COUNT_BITS = 16
+_COUNT_BITS, _VERSION_BITS = 32, 64
 
 
 class LiveUsers:
@@ -26,6 +26,7 @@ class LiveUsers:
         self._read = read
         self.max_events = max_events
         self.num_events = 0
+        self._store_number = 0
         self._kept: OrderedDict[ExternalId, UserEvents] = OrderedDict()
         self._waiting: dict[ExternalId, asyncio.Future[UserEvents]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -63,10 +64,12 @@ class LiveUsers:
             waiting, self._waiting = self._waiting, {}
             try:
                 await self.refresh(list(waiting))
-            except StoreUnavailableError as error:
+            except Exception as error:
                 for future in waiting.values():
                     future.set_exception(error)
                     future.exception()  # whoever waited may have gone
+                if not isinstance(error, StoreUnavailableError):
+                    raise
             else:
                 for user_id, future in waiting.items():
                     future.set_result(self._kept.get(user_id, NO_EVENTS))
@@ -79,9 +82,11 @@ class LiveUsers:
         """
         for start in range(0, len(user_ids), _MOST_AT_ONCE):
             some = user_ids[start : start + _MOST_AT_ONCE]
-            states = await self._read(some)
+            number, states = self._store_number, await self._read(some)
+            while number != self._store_number:  # read from the former one
+                number, states = self._store_number, await self._read(some)
             for user_id in some:
-                self._keep(user_id, as_events(states.get(user_id)))
+                self._keep(user_id, as_events(states.get(user_id), number))
 
     def _keep(self, user_id: ExternalId, events: UserEvents) -> None:
         old = self._kept.get(user_id)
@@ -96,30 +101,44 @@ class LiveUsers:
             _, dropped = self._kept.popitem(last=False)
             self.num_events -= _size(dropped)
 
+    def users(self) -> list[ExternalId]:
+        """Who is kept."""
+        return list(self._kept)
+
     def clear(self) -> None:
         """Drop everything, so that the store is asked again."""
         self._kept.clear()
         self.num_events = 0
 
+    def begin_again(self) -> None:
+        """Drop everything, since the store is another one, whose versions say something else."""
+        self._store_number += 1
+        self.clear()
 
-def as_events(state: UserState | None) -> UserEvents:
-    """What a recommender is told of a user's stored events."""
+
+def as_events(state: UserState | None, store_number: int = 0) -> UserEvents:
+    """What a recommender is told of a user's stored state.
+
+    Args:
+        store_number: makes versions differ from those of former stores.
+    """
     if state is None or not state.version:
         return NO_EVENTS
-    dismisses = [type_ == "dismiss" for type_ in state.types]
-    # What a user says last of an item counts.
-    last = dict(zip(state.item_ids, dismisses, strict=True))
-    told = [row for row, dismissed in enumerate(dismisses) if not dismissed]
+    told = [row for row, dismissed in enumerate(state.dismissed) if not dismissed]
+    gone = [row for row, dismissed in enumerate(state.dismissed) if dismissed]
+    # Retention deletes a part at a time.
+    number = len(state.item_ids) + len(state.older) + len(state.older_dismissed)
     return UserEvents(
-        # Retention deletes events without a new version.
-        version=(state.version << _COUNT_BITS) + len(state.types),
+        version=(((store_number << _VERSION_BITS) + state.version) << _COUNT_BITS) + number,
         item_ids=[state.item_ids[row] for row in told],
         timestamps=[state.timestamps[row] for row in told],
-        ratings=[rating_of(state.types[row], state.values[row]) for row in told],
-        dismissed=[item for item, is_dismissed in last.items() if is_dismissed],
+        ratings=[state.ratings[row] for row in told],
+        older=state.older,
+        dismissed=[*state.older_dismissed, *(state.item_ids[row] for row in gone)],
+        dismissed_at=[*state.older_dismissed_at, *(state.timestamps[row] for row in gone)],
         forgets_log=state.forgotten_at is not None,
     )
 
 
 def _size(events: UserEvents) -> int:
-    return 1 + len(events.item_ids) + len(events.dismissed)
+    return 1 + len(events.item_ids) + len(events.older) + len(events.dismissed)

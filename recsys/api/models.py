@@ -47,9 +47,9 @@ class ModelStore:
         text_model: where the model of texts lies, see ``encoder_from_config``.
 
     Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
-    data must not be kept, and ``reload_everywhere`` where more processes serve: it is handed the
-    folder of a bundle (None: the newest), and has each of them, this one among them, load and serve
-    it.
+    data must not be kept, ``fits_store`` to refuse a model by InputError, and
+    ``reload_everywhere`` where more processes serve: it is handed the folder of a bundle (None: the
+    newest), and has each of them, this one among them, load and serve it.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ModelStore:
         self.texts = Texts(text_model)
         self.swapped: Callable[[Recommender], None] | None = None
         self.forgotten: Callable[[ExternalId], None] | None = None
+        self.fits_store: Callable[[Recommender], None] | None = None
         self.reload_everywhere: Callable[[Path | None], Awaitable[None]] | None = None
         self._reloads = ReloadQueue(self._take_turn, _MAX_WAITING_RELOADS)
         # Of their own: others have work for the default ones that cannot wait.
@@ -140,13 +141,16 @@ class ModelStore:
             InputError: as ``reload`` does.
         """
         try:
-            return self._loaded(path, self.current)
+            loaded = self._loaded(path, self.current)
         except InputError:
             raise
         except Exception as error:
             # Such as out of memory, or of descriptors: the present one goes on.
             log.exception("a bundle could not be loaded")
             raise InputError(f"to load {path}", repr(error), "see the log") from error
+        if self.fits_store is not None:
+            self.fits_store(loaded)
+        return loaded
 
     def swap(self, loaded: Recommender) -> None:
         """Let a prepared model answer from now on."""
@@ -172,6 +176,18 @@ class ModelStore:
                 if known is None or known.position < item.position:
                     self._items[item.item_id] = item
             self.current = with_stored(self.current, self._missing(self.current), self.texts)
+
+    async def begin_again(self, items: Sequence[StoredItem]) -> None:
+        """Know these items and no events: the store is another one, e.g. restored."""
+        await asyncio.to_thread(self._begin_again, items)
+
+    def _begin_again(self, items: Sequence[StoredItem]) -> None:
+        with self._changing:
+            self._items = {item.item_id: item for item in items}
+            self._events.clear()
+            trained = Recommender(self.current.artifact, self.device, self.cache_bytes)
+            trained.revision = self.current.revision + 1  # no answer of before is one of now
+            self.current = with_stored(trained, items, self.texts)
 
     def _missing(self, recommender: Recommender) -> list[StoredItem]:
         """Items that the recommender does not have as they are now."""

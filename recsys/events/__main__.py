@@ -43,19 +43,21 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help="sqlite+aiosqlite:///checkpoints/ml100k.events.db or postgresql+asyncpg://…",
         )
-        if name == "export":
+        if name in ("export", "adopt"):
             added.add_argument(
-                "--bundle", type=Path, default=Path("checkpoints/latest"), help="what was served"
+                "--bundle", type=Path, default=Path("checkpoints/latest"), help="what is served"
             )
+        if name == "export":
             added.add_argument("--output", type=Path, required=True, help="a folder to write")
         elif name == "prune":
             added.add_argument("--days", type=float, required=True, help="that events are kept")
-        else:
+        elif name == "forget":
             added.add_argument("--user", required=True, help="a user's id")
 
     command("export", _export, "write the training log, events and items for train.py data=files")
     command("prune", _prune, "delete events that are older than so many days")
     command("forget", _forget, "delete a user's data, as DELETE /users/ID does")
+    command("adopt", _adopt, "tell a store that the bundle is of its data set, whose items changed")
     return parser
 
 
@@ -66,7 +68,9 @@ def _export(arguments: argparse.Namespace) -> None:
     done = export(arguments.store, arguments.bundle, arguments.output)
     left_out = f", {done.num_unknown:,} events of unknown items left out" * bool(done.num_unknown)
     print(f"{done.num_interactions:,} interactions and {done.num_items:,} items{left_out}")
-    files = shlex.join(f"data.{name}={path}" for name, path in done.files.items())
+    # The name goes along: by it the next model finds the same store.
+    settings = {"name": done.name, **done.files}
+    files = shlex.join(f"data.{name}={value}" for name, value in settings.items())
     print(f"Train on them:  python train.py stage=all data=files {files}")
 
 
@@ -91,6 +95,14 @@ def _forget(arguments: argparse.Namespace) -> None:
 
     _with_store(arguments.store, forget)
     print(f"user {arguments.user} is forgotten")
+
+
+def _adopt(arguments: argparse.Namespace) -> None:
+    # Imported here, since it loads PyTorch.
+    from recsys.export_events import adopt
+
+    asyncio.run(adopt(arguments.store, arguments.bundle))
+    print(f"the store is one of {arguments.bundle}'s data set")
 
 
 def _with_store(url: str, use: Callable[[EventStore], Awaitable[int]]) -> int:

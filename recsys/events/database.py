@@ -2,15 +2,20 @@
 
 SQLite runs in WAL mode with ``synchronous=FULL``: a transaction is on disk when it is committed,
 and readers do not wait for writers. A write begins with BEGIN IMMEDIATE: one that begins as a read
-fails at once, whatever the timeout, when another process has written meanwhile.
+fails at once, whatever the timeout, when another process has written meanwhile. What is deleted is
+overwritten with zeros; ``SqliteFiles`` tells whether the files are still the store's.
 """
 
 import asyncio
+import contextlib
+import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import asyncpg
 from sqlalchemy import URL, Connection, event, make_url
@@ -18,11 +23,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from recsys.errors import InputError
-from recsys.events.types import StoreUnavailableError
+from recsys.events.sqlite_files import SqliteFiles
+from recsys.events.types import StoreReplacedError, StoreUnavailableError
 
 SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+asyncpg"
+_BEFORE_A_PATH = f"{SQLITE}:///"
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _EXAMPLES = f"{SQLITE}:///data/events.db or {POSTGRESQL}://user:password@host/database"
 _GRACE_SECONDS = 0.5
@@ -30,6 +39,12 @@ _GRACE_SECONDS = 0.5
 _NUM_CONNECTIONS = 8
 _SETTLED_SECONDS = 0.1
 """More than the resolution of files' times."""
+_PAGES_OF_WAL = 1000
+"""After which it is time for a checkpoint: as SQLite has it."""
+_SECONDS_OF_A_CHECKPOINT, _SECONDS_TO_RETRY = 1.0, 0.05
+_LARGEST_FIRST_NUMBER = 2**30
+_APPLICATION_ID = 0x72637379
+"""Of a file in which all that was deleted has been overwritten."""
 
 _FAILURES = (
     SQLAlchemyError,
@@ -41,12 +56,21 @@ _FAILURES = (
 )
 
 
-def parse_url(text: str) -> URL:
+def sqlite_url(path: Path) -> URL:
+    """Of a store in this file."""
+    return URL.create(SQLITE, database=str(path))
+
+
+def parse_url(text: str | URL) -> URL:
     """The URL of a database that the store can use.
+
+    The path of a SQLite file stands in the text as it is: ``%``, ``?`` and ``#`` are themselves.
 
     Raises:
         InputError: when it is none; the message does not repeat it, since it may hold a password.
     """
+    if isinstance(text, str) and text.startswith(_BEFORE_A_PATH):
+        text = sqlite_url(_as_written(text.removeprefix(_BEFORE_A_PATH)))
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -54,7 +78,7 @@ def parse_url(text: str) -> URL:
         raise InputError("a database URL", "something else", f"give {_EXAMPLES}") from None
     if url.drivername not in (SQLITE, POSTGRESQL):
         raise InputError(f"a {SQLITE} or {POSTGRESQL} URL", url.drivername, f"give {_EXAMPLES}")
-    if url.drivername == SQLITE and url.database in (None, "", ":memory:"):
+    if url.drivername == SQLITE and url.database in (None, "", ".", ":memory:"):
         raise InputError("the path of a file", "a database in memory", f"give {SQLITE}:///PATH")
     options = set() if url.drivername == SQLITE else set(signature(asyncpg.connect).parameters)
     if unknown := sorted(url.query.keys() - options):
@@ -66,6 +90,12 @@ def parse_url(text: str) -> URL:
     return url
 
 
+def _as_written(path: str) -> Path:
+    """The path, or where it leads nowhere and is one with escapes, the one that it means."""
+    plain, unescaped = Path(path), Path(unquote(path))
+    return unescaped if not plain.parent.exists() and unescaped.parent.exists() else plain
+
+
 class Database:
     """Runs operations, each in a transaction or as single statements, within a time limit.
 
@@ -74,17 +104,23 @@ class Database:
     Args:
         timeout_seconds: for connecting, for a lock, for a statement; an operation that takes half a
             second longer than this is given up.
+
+    Raises:
+        OSError: when the file of SQLite's cannot be opened.
     """
 
     def __init__(self, url: URL, timeout_seconds: float) -> None:
         self.is_sqlite = url.drivername == SQLITE
         self._limit = timeout_seconds + _GRACE_SECONDS
-        # Each commit of SQLite's writes to this file.
-        self._wal = Path(f"{url.database}-wal") if self.is_sqlite else None
+        self._files = SqliteFiles(Path(str(url.database))) if self.is_sqlite else None
         self._seen: tuple[int, int, int] | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._is_to_scrub = False
+        self._is_closed = False
         # Writers of one process queue here, where waiting costs nothing: SQLite's would poll.
         self._writing = asyncio.Lock()
+        self._one_checkpoint = asyncio.Lock()
         engine = create_async_engine(
             url,
             connect_args=_connect_args(self.is_sqlite, timeout_seconds),
@@ -101,12 +137,28 @@ class Database:
             self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes = engine.execution_options(writes=True)
 
+    async def settle(self) -> None:
+        """To be called once there are tables: from here on the files are watched.
+
+        Raises:
+            StoreUnavailableError: when the database fails, or time is up.
+        """
+        if self._files is not None:
+            self._files.opened(await self.write(_next_number))
+            await self.scrub()
+
     def may_have_changed(self) -> bool:
-        """Whether there may be a commit since this was asked last."""
-        if self._wal is None:
+        """Whether there may be a commit since this was asked last.
+
+        Raises:
+            StoreReplacedError: when its files are not at their place any more.
+        """
+        if self._files is None:
             return True
+        self._files.check()
         try:
-            status = self._wal.stat()
+            # Each commit of SQLite's writes to this file.
+            status = self._files.wal.stat()
         except OSError:
             return True
         now = time.time()
@@ -123,6 +175,7 @@ class Database:
         Raises:
             StoreUnavailableError: when the database fails, or time is up.
         """
+        self._check_open()
         return await self._limited(self._run(self._reads, operation))
 
     async def write(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -131,15 +184,94 @@ class Database:
         An operation may run twice, the first time in vain.
 
         Raises:
-            StoreUnavailableError: when the database fails, or time is up.
+            StoreUnavailableError: when the database fails, or time is up, or what was committed is
+                not in the file that has the path.
         """
-        return await self._limited(self._run_alone(operation))
+        await self._check_files()
+        result = await self._limited(self._run_alone(operation))
+        await self._check_files()
+        self._keep_small()
+        return result
+
+    async def scrub(self) -> None:
+        """Empty SQLite's WAL, which has what was deleted; what fails is left to ``scrub_again``."""
+        self._is_to_scrub = True
+        await self.scrub_again()
+
+    async def scrub_again(self) -> None:
+        """Do what ``scrub`` could not do since others were reading."""
+        if self._files is None or not self._is_to_scrub:
+            return
+        until = time.monotonic() + self._limit
+        try:
+            await self._overwrite_old()
+            # Another process's checkpoint is in the way at once.
+            while not (is_done := await self._checkpoint("TRUNCATE")) and time.monotonic() < until:
+                await asyncio.sleep(_SECONDS_TO_RETRY)
+            self._is_to_scrub = not is_done
+        except StoreReplacedError:
+            raise
+        except (StoreUnavailableError, *_FAILURES) as error:
+            log.warning("what was deleted is still in %s: %s", self._files.wal, reason(error))
+
+    async def _overwrite_old(self) -> None:
+        """Rewrite a store of before, where what was deleted has not been overwritten."""
+        found = await self._run(self._reads, _application_id)
+        if found != _APPLICATION_ID:
+            await self._run(self._reads, _vacuumed)  # takes as long as it does
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; nothing can be read or written any more."""
+        self._is_closed = True
+        if self._checkpointing is not None:
+            await asyncio.wait({self._checkpointing}, timeout=self._limit)
         if self._running:
             await asyncio.wait(self._running, timeout=self._limit)
+        if self._files is not None:
+            if self._files.may_checkpoint:
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._limited(self._run(self._reads, _checkpointed("FULL")))
+            self._files.let_go()
         await self._engine.dispose()
+        if self._files is not None:
+            self._files.close()
+
+    def _check_open(self) -> None:
+        if self._files is not None:
+            self._files.check()
+        if self._is_closed:
+            raise StoreUnavailableError("it closed")
+
+    async def _check_files(self) -> None:
+        self._check_open()
+        if self._files is None:
+            return
+        until = time.monotonic() + _SECONDS_OF_A_CHECKPOINT
+        while self._files.is_cut:
+            if time.monotonic() > until:
+                raise StoreUnavailableError("its file cut off; put one in its place that is whole")
+            await asyncio.sleep(_SECONDS_OF_A_CHECKPOINT / 50)
+
+    def _keep_small(self) -> None:
+        """Begin a checkpoint where it is time for one; writers need not wait for it."""
+        if self._files is None or (self._checkpointing and not self._checkpointing.done()):
+            return
+        if self._files.num_pages_of_wal > _PAGES_OF_WAL:
+            self._checkpointing = asyncio.create_task(self._try_checkpoint())
+
+    async def _try_checkpoint(self) -> None:
+        # When it fails, the WAL grows, and the next write tries again.
+        with contextlib.suppress(StoreUnavailableError):
+            await self._checkpoint("PASSIVE")
+
+    async def _checkpoint(self, mode: str) -> bool:
+        """Whether nobody was in the way. A number of its own tells it from a foreign hand."""
+        async with self._one_checkpoint:
+            await self._limited(self._run_alone(_next_number))
+            await self._check_files()
+            is_done = await self._limited(self._run(self._reads, _checkpointed(mode)))
+            await self._check_files()  # which notes the number
+            return is_done
 
     async def _run_alone(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._writing:
@@ -215,7 +347,35 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.execute("PRAGMA wal_autocheckpoint = 0")  # each has a number, see ``SqliteFiles``
     cursor.close()
+
+
+async def _application_id(connection: AsyncConnection) -> int:
+    return int((await connection.exec_driver_sql("PRAGMA application_id")).scalar_one())
+
+
+async def _vacuumed(connection: AsyncConnection) -> None:
+    await connection.exec_driver_sql("VACUUM")
+    await connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+async def _next_number(connection: AsyncConnection) -> int:
+    found = await connection.exec_driver_sql("PRAGMA user_version")
+    number = int(found.scalar_one())
+    number = number + 1 if number > 0 else 1 + secrets.randbelow(_LARGEST_FIRST_NUMBER)
+    await connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+    return number
+
+
+def _checkpointed(mode: str) -> Callable[[AsyncConnection], Awaitable[bool]]:
+    async def run(connection: AsyncConnection) -> bool:
+        found = await connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
+        busy, in_wal, copied = tuple(found.one())
+        return not busy and bool(in_wal == copied)
+
+    return run
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -223,7 +383,7 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def prepare_folder(url: URL, *, create: bool) -> None:
+def prepare_folder(url: URL, *, create: bool, make_folder: bool) -> None:
     """Make the folder of a SQLite file, or without ``create`` make sure that the file is there.
 
     Raises:
@@ -232,6 +392,8 @@ def prepare_folder(url: URL, *, create: bool) -> None:
     path = Path(str(url.database))
     if not create and not path.is_file():
         raise InputError(f"an event store at {path}", "no such file", "check the URL")
+    if not make_folder:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Users' and items' ids as the text that the database holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from recsys.errors import InputError
@@ -13,12 +14,19 @@ _MAX_ID_BYTES = 512
 """Of UTF-8. PostgreSQL's indexes take no more than 2,700 bytes for an entry."""
 
 
+_TOMBSTONE = "forgotten:"
+
+
 @dataclass(frozen=True)
 class IdTypes:
-    """Whether ids of users, and of items, are integers (else strings)."""
+    """Whether ids of users, and of items, are integers (else strings).
+
+    secret: of one store, for tombstones.
+    """
 
     integer_users: bool
     integer_items: bool
+    secret: bytes = field(default=b"", repr=False)
 
     def user_text(self, user_id: "ExternalId") -> str:
         """As stored.
@@ -31,6 +39,21 @@ class IdTypes:
     def item_text(self, item_id: "ExternalId") -> str:
         """As stored; raises like ``user_text``."""
         return _text(item_id, "item_id", self.integer_items)
+
+    def tombstone(self, user_id: "ExternalId") -> str:
+        """What is left of a user whose data was deleted: tells who it was to those alone who have
+        the store and ask for this very id. Raises like ``user_text``.
+        """
+        digest = blake2b(self.user_text(user_id).encode(), key=self.secret, digest_size=20)
+        return _TOMBSTONE + digest.hexdigest()
+
+    def can_hold_user(self, user_id: "ExternalId") -> bool:
+        """Whether there can be anything stored of this user."""
+        try:
+            self.user_text(user_id)
+        except InputError:
+            return False
+        return True
 
     def user(self, text: str) -> "ExternalId":
         """The id that is stored as this text."""

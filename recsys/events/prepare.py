@@ -1,28 +1,38 @@
 """Makes the tables of a new store, and checks those of an old one."""
 
-from sqlalchemy import insert, inspect, select, text
+import secrets
+
+from sqlalchemy import insert, inspect, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.errors import InputError
 from recsys.events import tables
+from recsys.events.catalogue import CatalogueSketch
 from recsys.events.ids import IdTypes
+from recsys.events.migrate import from_version_1
 
 _LOCK = 0x7265_6373_7973
 """Any number, the same in all processes."""
 
 
+SECRET_BYTES = 32
+
+
 async def prepare(
-    connection: AsyncConnection, integer_users: bool | None, integer_items: bool | None
+    connection: AsyncConnection,
+    integer_users: bool | None,
+    integer_items: bool | None,
+    catalogue: CatalogueSketch,
 ) -> IdTypes:
     """Make what is missing, and say what ids the store has; in a transaction that writes.
 
     Args:
         integer_users, integer_items: what the caller's ids are; None takes them as they are, and
-            makes nothing.
+            makes nothing. catalogue: the caller's, which the store is known by from now on.
 
     Raises:
-        InputError: when the store is of another version or for other ids, or is not there and must
-            not be made.
+        InputError: when the store is of another version, for other ids or of another data set, or
+            is not there and must not be made.
     """
     if connection.dialect.name == "postgresql":
         # Two processes that make a table at the same time fail, even with IF NOT EXISTS.
@@ -41,15 +51,21 @@ async def prepare(
                 integer_users=integer_users,
                 integer_items=integer_items,
                 position=0,
+                pruned_position=0,
+                secret=secrets.token_bytes(SECRET_BYTES),
+                catalogue="",
             )
         )
-    found = (await connection.execute(select(tables.store))).one()
-    if found.schema_version != tables.SCHEMA_VERSION:
+    version = (await connection.execute(select(tables.store.c.schema_version))).scalar_one()
+    if version == 1:
+        await from_version_1(connection, secrets.token_bytes(SECRET_BYTES))
+    elif version != tables.SCHEMA_VERSION:
         raise InputError(
             f"an event store of version {tables.SCHEMA_VERSION}",
-            f"version {found.schema_version}",
+            f"version {version}",
             "use the code that made it, or another database",
         )
+    found = (await connection.execute(select(tables.store))).one()
     for what, wanted, stored in (
         ("user", integer_users, found.integer_users),
         ("item", integer_items, found.integer_items),
@@ -61,4 +77,23 @@ async def prepare(
                 f"one for {kinds[stored]} ids",
                 "use another database",
             )
-    return IdTypes(found.integer_users, found.integer_items)
+    check_catalogue(CatalogueSketch.from_text(found.catalogue), catalogue)
+    if catalogue.hashes and catalogue.as_text() != found.catalogue:
+        await adopt(connection, catalogue)
+    return IdTypes(found.integer_users, found.integer_items, found.secret)
+
+
+async def adopt(connection: AsyncConnection, catalogue: CatalogueSketch) -> None:
+    """Know the store by this catalogue from now on; in a transaction that writes."""
+    await connection.execute(update(tables.store).values(catalogue=catalogue.as_text()))
+
+
+def check_catalogue(stored: CatalogueSketch, given: CatalogueSketch) -> None:
+    """Raise InputError when a store is of another data set than a bundle."""
+    if not stored.fits(given):
+        raise InputError(
+            "an event store of the bundle's data set",
+            "one of other items (by id and title)",
+            "set store.url to a store of its own; if it is the same data set after all: "
+            "python -m recsys.events adopt --store URL --bundle PATH",
+        )

@@ -1,22 +1,51 @@
 """What the store is asked. Each function runs in a connection whose statements see all commits."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Integer, Select, and_, bindparam, func, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
+from recsys.events.catalogue import CatalogueSketch
 from recsys.events.ids import IdTypes
-from recsys.events.types import Changes, Event, Position, StoredItem, UserState
+from recsys.events.types import (
+    Changes,
+    Event,
+    PairState,
+    Position,
+    StoredItem,
+    StoreReplacedError,
+    UserState,
+)
 
 if TYPE_CHECKING:
     from recsys.schema import ExternalId
 
 
+_PAIR = ("user_id", "item_id", "timestamp", "dismissed", "rating")
 _POSITION = select(tables.store.c.position)
+
+
+async def catalogue(connection: AsyncConnection) -> CatalogueSketch:
+    """By which the store is known."""
+    found = (await connection.execute(select(tables.store.c.catalogue))).scalar_one()
+    return CatalogueSketch.from_text(found)
 
 
 async def head(connection: AsyncConnection) -> Position:
@@ -31,10 +60,17 @@ async def changes(
 
     All that has a position up to the head was committed with or before it, so statements that come
     after the one that reads the head see it, whatever is being written meanwhile.
+
+    Raises:
+        StoreReplacedError: when the store has not come so far: a former state has been restored.
     """
-    end = await head(connection)
-    if end <= after:
-        return Changes(after, [], [], [], more=False)
+    store = tables.store.c
+    query = select(store.position, store.pruned_position)
+    end, pruned = (await connection.execute(query)).one()
+    if end < after:
+        raise StoreReplacedError(f"a state of before: change {end:,} is the latest, not {after:,}")
+    if end == after:
+        return Changes(after, [], [], [], pruned=False, more=False)
     events = await events_between(connection, after, end, limit, ids)
     items = await items_between(connection, after, end, limit, ids)
     users = tables.users.c
@@ -44,9 +80,7 @@ async def changes(
         .order_by(users.forgotten_position)
         .limit(limit)
     )
-    forgotten = [
-        (row.forgotten_position, ids.user(row.user_id)) for row in await connection.execute(query)
-    ]
+    forgotten = [(row.forgotten_position, row.user_id) for row in await connection.execute(query)]
     full = [
         positions[-1]
         for positions in (
@@ -62,78 +96,176 @@ async def changes(
         until,
         [one for position, one in events if position <= until],
         [item for item in items if item.position <= until],
-        [user_id for position, user_id in forgotten if position <= until],
+        [tombstone for position, tombstone in forgotten if position <= until],
+        pruned=pruned > after,
         more=until < end,
     )
 
 
 async def user_states(
-    connection: AsyncConnection, texts: "Mapping[ExternalId, str]", max_events: int, ids: IdTypes
+    connection: AsyncConnection, texts: "Mapping[ExternalId, str]", max_items: int, ids: IdTypes
 ) -> "dict[ExternalId, UserState]":
-    """In one statement, the state of each user; ``texts``: their ids as stored."""
-    parameters = {"user_ids": list(texts.values()), "offset": max_events - 1}
+    """The state of each user, with details of so many items; ``texts``: their ids as stored."""
+    tombstones = {user_id: ids.tombstone(user_id) for user_id in texts}
+    asked = [*texts.values(), *tombstones.values()]
+    parameters = {"user_ids": asked, "offset": max_items - 1}
     rows = (await connection.execute(_STATES, parameters)).all()
-    # More than were asked for where several have the time of the oldest.
-    by_user = {text: list(own)[-max_events:] for text, own in groupby(rows, itemgetter(0))}
-    return {user_id: _state(user_id, by_user.get(text), ids) for user_id, text in texts.items()}
+    by_user = {text: list(own) for text, own in groupby(rows, itemgetter(0))}
+    long = [text for text, own in by_user.items() if len(own) == max_items]
+    older = await _older(connection, long, max_items, ids) if long else {}
+    return {
+        user_id: _state(
+            user_id,
+            by_user.get(text, ()),
+            by_user.get(tombstones[user_id], ()),
+            older.get(text, _NONE_OLDER),
+            ids,
+        )
+        for user_id, text in texts.items()
+    }
+
+
+def _wanted() -> CTE:
+    """Of each of ``user_ids``, time and position of the state at ``offset`` from the latest.
+
+    So a user with very many events costs no more than others: the index leads to the oldest one
+    that is wanted, and from there on. A rank by window function would pass over all of them.
+    """
+    users, other = tables.users.c, tables.states.alias()
+
+    def oldest(name: str) -> ColumnElement[int]:
+        found = (
+            select(other.c[name])
+            .where(other.c.user_id == users.user_id)
+            .order_by(other.c.timestamp.desc(), other.c.position.desc())
+            .limit(1)
+            .offset(bindparam("offset", type_=Integer))
+            .scalar_subquery()
+        )
+        return func.coalesce(found, -(2**63))
+
+    return (
+        select(
+            *(users.user_id, users.version, users.forgotten_at),
+            oldest("timestamp").label("oldest"),
+            oldest("position").label("first"),
+        )
+        .where(users.user_id.in_(bindparam("user_ids", expanding=True)))
+        .cte("wanted")
+        # PostgreSQL would look for the oldest one again for every state, unless told to keep it.
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
 
 
 def _states_query() -> Select[Any]:
-    """Of ``user_ids``, the events that are no older than the one at ``offset`` from the latest.
-
-    One row per event, or one with empty places where a user has none. So a user with very many
-    events costs no more than others: the index leads to the oldest one that is wanted, and from
-    there on. A rank by window function would pass over all of them.
-    """
-    users, events = tables.users.c, tables.events.c
-    other = tables.events.alias()
-    oldest = (
-        select(other.c.timestamp)
-        .where(other.c.user_id == users.user_id)
-        .order_by(other.c.timestamp.desc())
-        .limit(1)
-        .offset(bindparam("offset", type_=Integer))
-        .scalar_subquery()
+    """One row per state, or one with empty places where a user has none."""
+    wanted, states = _wanted(), tables.states.c
+    recent = and_(
+        states.user_id == wanted.c.user_id,
+        tuple_(states.timestamp, states.position) >= tuple_(wanted.c.oldest, wanted.c.first),
     )
-    told = (users.user_id, users.version, users.forgotten_at)
-    # PostgreSQL would look for the oldest one again for every event, unless told to keep it.
-    wanted = (
-        select(*told, func.coalesce(oldest, -(2**63)).label("oldest"))
-        .where(users.user_id.in_(bindparam("user_ids", expanding=True)))
-        .cte("wanted")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
-    )
-    recent = and_(events.user_id == wanted.c.user_id, events.timestamp >= wanted.c.oldest)
     return (
         select(
-            *(wanted.c[column.name] for column in told),
-            *(events.item_id, events.timestamp, events.type, events.value),
+            *(wanted.c[name] for name in ("user_id", "version", "forgotten_at")),
+            *(states.item_id, states.timestamp, states.dismissed, states.rating),
         )
-        .select_from(wanted.outerjoin(tables.events, recent))
-        .order_by(wanted.c.user_id, events.timestamp, events.position)
+        .select_from(wanted.outerjoin(tables.states, recent))
+        .order_by(wanted.c.user_id, states.timestamp, states.position)
+    )
+
+
+def _older_query(as_list: Callable[[ColumnElement[Any]], ColumnElement[str]]) -> Select[Any]:
+    """The items of all other states, one list per user and kind: the database makes it."""
+    wanted, states = _wanted(), tables.states.c
+    old = and_(
+        states.user_id == wanted.c.user_id,
+        tuple_(states.timestamp, states.position) < tuple_(wanted.c.oldest, wanted.c.first),
+    )
+    return (
+        select(
+            *(wanted.c.user_id, states.dismissed),
+            *(as_list(states.item_id), as_list(states.timestamp)),
+        )
+        .select_from(wanted.join(tables.states, old))
+        .group_by(wanted.c.user_id, states.dismissed)
     )
 
 
 # Made once: that takes longer than the database takes to answer.
 _STATES = _states_query()
+_OLDER = {
+    "sqlite": _older_query(func.json_group_array),
+    "postgresql": _older_query(lambda column: cast(func.json_agg(column), Text)),
+}
 
 
-def _state(user_id: "ExternalId", rows: Sequence[Any] | None, ids: IdTypes) -> UserState:
-    if rows is None:
-        return UserState(user_id, 0, [], [], [], [], None)
-    first = rows[0]
-    if first.item_id is None:
-        return UserState(user_id, first.version, [], [], [], [], first.forgotten_at)
-    _, _, _, item_ids, timestamps, types, values = zip(*rows, strict=True)
+class _Older(NamedTuple):
+    had: "Sequence[ExternalId]" = ()
+    dismissed: "Sequence[ExternalId]" = ()
+    dismissed_at: Sequence[int] = ()
+
+
+_NONE_OLDER = _Older()
+
+
+async def _older(
+    connection: AsyncConnection, users: Sequence[str], max_items: int, ids: IdTypes
+) -> dict[str, _Older]:
+    parameters = {"user_ids": users, "offset": max_items - 1}
+    found: dict[str, _Older] = {}
+    rows = await connection.execute(_OLDER[connection.dialect.name], parameters)
+    for user, is_dismissed, texts, times in rows:
+        items, before = list(map(ids.item, json.loads(texts))), found.get(user, _NONE_OLDER)
+        found[user] = (
+            before._replace(dismissed=items, dismissed_at=json.loads(times))
+            if is_dismissed
+            else before._replace(had=items)
+        )
+    return found
+
+
+def _state(
+    user_id: "ExternalId",
+    rows: Sequence[Any],
+    tombstone: Sequence[Any],
+    older: _Older,
+    ids: IdTypes,
+) -> UserState:
+    told = [*rows[:1], *tombstone[:1]]
+    version = max((row.version for row in told), default=0)
+    forgotten_at = tombstone[0].forgotten_at if tombstone else None
+    if not rows or rows[0].item_id is None:
+        return UserState(user_id, version, forgotten_at=forgotten_at)
+    _, _, _, item_ids, timestamps, dismissed, ratings = zip(*rows, strict=True)
     return UserState(
         user_id,
-        first.version,
+        version,
         list(map(ids.item, item_ids)),
         list(timestamps),
-        list(types),
-        list(values),
-        first.forgotten_at,
+        list(dismissed),
+        list(ratings),
+        *older,
+        forgotten_at,
     )
+
+
+async def pairs_after(
+    connection: AsyncConnection, after: tuple[str, str], limit: int, ids: IdTypes
+) -> tuple[list[PairState], tuple[str, str]]:
+    """The next states in order of users and items, as stored, and where they end."""
+    states = tables.states.c
+    query = (
+        select(*(states[name] for name in _PAIR))
+        .where(tuple_(states.user_id, states.item_id) > after)
+        .order_by(states.user_id, states.item_id)
+        .limit(limit)
+    )
+    rows = (await connection.execute(query)).all()
+    found = [
+        PairState(ids.user(user), ids.item(item), timestamp, dismissed, rating)
+        for user, item, timestamp, dismissed, rating in rows
+    ]
+    return found, (rows[-1][0], rows[-1][1]) if rows else after
 
 
 async def events_between(
@@ -172,9 +304,9 @@ async def items_between(
     return [StoredItem(**{**row, "item_id": ids.item(row["item_id"])}) for row in rows]
 
 
-async def forgotten_users(connection: AsyncConnection, ids: IdTypes) -> "dict[ExternalId, int]":
-    """All users whose data was deleted, and when (unix seconds)."""
+async def forgotten_users(connection: AsyncConnection) -> dict[str, int]:
+    """The tombstones of all users whose data was deleted, and when (unix seconds)."""
     users = tables.users.c
     query = select(users.user_id, users.forgotten_at).where(users.forgotten_at.isnot(None))
     rows = await connection.execute(query.order_by(users.forgotten_position))
-    return {ids.user(row.user_id): row.forgotten_at for row in rows}
+    return {row.user_id: row.forgotten_at for row in rows}

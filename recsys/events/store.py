@@ -1,20 +1,26 @@
 """The event store: events, items and deletions, durable and visible to all processes."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from sqlalchemy import URL
 
 from recsys.errors import InputError
 from recsys.events import reads, writes
+from recsys.events.catalogue import NO_CATALOGUE, CatalogueSketch
 from recsys.events.checks import check_event, check_item
-from recsys.events.database import SQLITE, Database, parse_url, prepare_folder
+from recsys.events.database import SQLITE, Database, parse_url, prepare_folder, reason
 from recsys.events.group_commit import GroupCommit
 from recsys.events.ids import IdTypes
-from recsys.events.prepare import prepare
+from recsys.events.prepare import adopt, check_catalogue, prepare
 from recsys.events.types import (
     Appended,
     Changes,
     Event,
     Item,
+    PairState,
     Position,
     StoredItem,
     StoreUnavailableError,
@@ -24,7 +30,7 @@ from recsys.events.types import (
 if TYPE_CHECKING:
     from recsys.schema import ExternalId
 
-_MAX_EVENTS_OF_USER = 1000
+_MAX_ITEMS_OF_USER = 1000
 _MAX_CHANGES = 1000
 _PAGE = 1000
 
@@ -44,39 +50,46 @@ class EventStore:
     @classmethod
     async def open(
         cls,
-        url: str,
+        url: str | URL,
         *,
         holds_integer_users: bool | None = None,
         holds_integer_items: bool | None = None,
+        catalogue: CatalogueSketch = NO_CATALOGUE,
         timeout_seconds: float = 2.0,
+        make_folder: bool = True,
     ) -> "EventStore":
         """Connect, and make what is missing; any number of processes may do so at once.
 
         Args:
             url: ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/NAME``.
             holds_integer_users, holds_integer_items: whether ids are integers, else strings. None
-                takes them as the store has them, which must be there then.
+                takes them as the store has them, which must be there then. catalogue: of the data
+                set that it is for; where none is given, it is not asked for.
             timeout_seconds: that a call waits for the database.
+            make_folder: whether the folder of a SQLite file is made where it is missing.
 
         Raises:
             InputError: when the URL is none of these, the database cannot be reached, or its store
-                is of another version or for other ids.
+                is of another version, for other ids or of another data set.
         """
         parsed = parse_url(url)
         create = holds_integer_users is not None and holds_integer_items is not None
         if parsed.drivername == SQLITE:
-            prepare_folder(parsed, create=create)
-        database = Database(parsed, timeout_seconds)
+            prepare_folder(parsed, create=create, make_folder=make_folder)
+        try:
+            database = Database(parsed, timeout_seconds)
+        except OSError as error:
+            raise _unreachable(parsed, reason(error)) from StoreUnavailableError(reason(error))
         try:
             ids = await database.write(
-                lambda connection: prepare(connection, holds_integer_users, holds_integer_items)
+                lambda connection: prepare(
+                    connection, holds_integer_users, holds_integer_items, catalogue
+                )
             )
+            await database.settle()
         except StoreUnavailableError as error:
             await database.close()
-            shown = parsed.set(query={}).render_as_string()
-            raise InputError(
-                f"a database at {shown}", error.reason, "check the URL, and that it runs"
-            ) from error
+            raise _unreachable(parsed, error.reason) from error
         except InputError:
             await database.close()
             raise
@@ -92,13 +105,34 @@ class EventStore:
         """Whether items' ids are integers (else strings)."""
         return self._ids.integer_items
 
+    def can_hold_user(self, user_id: "ExternalId") -> bool:
+        """Whether there can be anything stored of this user: an id that a database cannot hold, or
+        of the other type, is nobody's.
+        """
+        return self._ids.can_hold_user(user_id)
+
+    def tombstone(self, user_id: "ExternalId") -> str:
+        """By which ``forgotten_users`` and ``changes`` tell a user whose data was deleted."""
+        return self._ids.tombstone(user_id)
+
+    async def check_catalogue(self, catalogue: CatalogueSketch) -> None:
+        """Raise InputError when the store is of another data set."""
+        check_catalogue(await self._database.read(reads.catalogue), catalogue)
+
+    async def adopt(self, catalogue: CatalogueSketch) -> None:
+        """Know the store by this catalogue from now on."""
+        await self._database.write(lambda connection: adopt(connection, catalogue))
+
     async def append(self, events: Sequence[Event]) -> Appended:
         """Store events, once each by ``event_id``; they are on disk when this returns.
 
-        All are stored or none. Batches that wait at the same time share a transaction.
+        All are stored or none. Batches that wait at the same time share a transaction. What is to
+        come happens now: no event has a time that is later than its arrival.
         """
         for event in events:
             check_event(event, self._ids)
+        now = int(time.time())
+        events = [replace(one, timestamp=now) if one.timestamp > now else one for one in events]
         return await self._group_commit.append(events)
 
     async def _commit(self, batches: Sequence[Sequence[Event]]) -> list[Appended]:
@@ -107,17 +141,18 @@ class EventStore:
         )
 
     async def user_states(
-        self, user_ids: "Sequence[ExternalId]", max_events: int = _MAX_EVENTS_OF_USER
+        self, user_ids: "Sequence[ExternalId]", max_items: int = _MAX_ITEMS_OF_USER
     ) -> "dict[ExternalId, UserState]":
-        """What is stored of each of these users, with their latest ``max_events`` at most.
+        """What is stored of each of these users, with details of the latest ``max_items``.
 
-        One statement for all. Raises ValueError when ``max_events`` is below 1.
+        One statement for all, and one more for those who have more. Raises ValueError when
+        ``max_items`` is below 1.
         """
-        if max_events < 1:
-            raise ValueError(f"max_events must be at least 1; found {max_events}")
+        if max_items < 1:
+            raise ValueError(f"max_items must be at least 1; found {max_items}")
         texts = {user_id: self._ids.user_text(user_id) for user_id in user_ids}
         return await self._database.read(
-            lambda connection: reads.user_states(connection, texts, max_events, self._ids)
+            lambda connection: reads.user_states(connection, texts, max_items, self._ids)
         )
 
     async def head(self) -> Position:
@@ -125,13 +160,18 @@ class EventStore:
         return await self._database.read(reads.head)
 
     async def check_writable(self) -> None:
-        """Raise ``StoreUnavailableError`` when nothing could be stored now, as behind a lock."""
+        """Raise ``StoreUnavailableError`` when nothing could be stored now, as behind a lock.
+
+        To be called now and then: what could not be done right after a deletion is done here.
+        """
         await self._database.write(writes.lock)
+        await self._database.scrub_again()
 
     def may_have_changed(self) -> bool:
         """Whether ``changes`` may have something new since this was asked last; at once.
 
-        True where that cannot be told without asking the database.
+        True where that cannot be told without asking the database. Raises StoreReplacedError when
+        the store has to be closed and opened anew.
         """
         return self._database.may_have_changed()
 
@@ -171,28 +211,49 @@ class EventStore:
         """Delete a user's events, and tell all who read ``changes`` to forget the user.
 
         The user may be one of the training log alone. A second time it does nothing, unless events
-        have come in since. An event that is sent again after this counts as new.
+        have come in since. An event that is sent again after this counts as new. Nothing of the
+        user is in the files of SQLite when this returns, or where a reader is in the way, soon
+        after; see ``check_writable``.
         """
-        text = self._ids.user_text(user_id)
-        await self._database.write(lambda connection: writes.delete_user(connection, text))
-
-    async def forgotten_users(self) -> "dict[ExternalId, int]":
-        """All users whose data was deleted, and when (unix seconds)."""
-        return await self._database.read(
-            lambda connection: reads.forgotten_users(connection, self._ids)
+        text, tombstone = self._ids.user_text(user_id), self._ids.tombstone(user_id)
+        await self._database.write(
+            lambda connection: writes.delete_user(connection, text, tombstone)
         )
+        await self._database.scrub()
+
+    async def forgotten_users(self) -> dict[str, int]:
+        """The tombstones of all users whose data was deleted, and when (unix seconds)."""
+        return await self._database.read(reads.forgotten_users)
 
     async def prune(self, before: int) -> int:
         """Delete events of a time before this (unix seconds), a part per transaction; how many.
 
-        Writers get their turn in between. ``changes`` does not tell of it.
+        Writers get their turn in between. As with ``delete_user``, nothing is left in the files.
         """
-        total = 0
-        while deleted := await self._database.write(
-            lambda connection: writes.prune(connection, before)
-        ):
+        total, more = 0, True
+        while more:
+            deleted, more = await self._database.write(
+                lambda connection: writes.prune(connection, before)
+            )
             total += deleted
+        await self._database.scrub()
         return total
+
+    async def pairs(self, batch_size: int = _PAGE) -> AsyncIterator[list[PairState]]:
+        """All states of users and items; what changes meanwhile is told as it was or as it is."""
+        after = ("", "")
+        while True:
+            page, after = await self._pairs_page(after, batch_size)
+            if not page:
+                return
+            yield page
+
+    async def _pairs_page(
+        self, after: tuple[str, str], limit: int
+    ) -> tuple[list[PairState], tuple[str, str]]:
+        return await self._database.read(
+            lambda connection: reads.pairs_after(connection, after, limit, self._ids)
+        )
 
     async def events(
         self, batch_size: int = _PAGE, until: Position | None = None
@@ -214,3 +275,8 @@ class EventStore:
         """Commit what waits, and close all connections."""
         await self._group_commit.close()
         await self._database.close()
+
+
+def _unreachable(url: URL, found: str) -> InputError:
+    shown = url.set(query={}).render_as_string()
+    return InputError(f"a database at {shown}", found, "check the URL, and that it runs")

@@ -13,7 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Grows when the tables change, so that code refuses a database that it does not understand."""
 
 # Only a column of this very type is SQLite's own row number, and so needs no index of its own.
@@ -29,8 +29,12 @@ store = Table(
     Column("integer_users", Boolean, nullable=False),
     Column("integer_items", Boolean, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column("pruned_position", BigInteger, nullable=False, server_default="0"),
+    Column("secret", LargeBinary, nullable=False),
+    Column("catalogue", Text, nullable=False),
 )
-"""One row: what the store holds, and the latest change's position.
+"""One row: what the store holds, and the latest change's position, and the latest deletion's of
+expired events. secret: of ``IdTypes``. catalogue: of ``CatalogueSketch``, may be empty.
 
 Every writer locks this row first, so that positions have no gaps and become visible in order: who
 has seen position p will never find a new row at or below p. A sequence of the database gives no
@@ -51,6 +55,26 @@ events = Table(
     Index("recsys_events_by_time", "timestamp"),
 )
 
+states = Table(
+    "recsys_user_items",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("item_id", Text, primary_key=True),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("dismissed", Boolean, nullable=False),
+    Column("rating", Double),
+    Column("rated_at", BigInteger),
+    Index("recsys_user_items_of_user", "user_id", "timestamp", "position"),
+    Index("recsys_user_items_by_time", "timestamp"),
+    Index("recsys_user_items_by_rating", "rated_at"),
+    sqlite_with_rowid=False,
+)
+"""What a user thinks of an item, kept up to date from all events: the latest one by time, and by
+arrival among those of one time, says whether the user has dismissed the item (else: has had it).
+rating: the latest that was given, at ``rated_at``.
+"""
+
 users = Table(
     "recsys_users",
     metadata,
@@ -59,7 +83,11 @@ users = Table(
     Column("forgotten_at", BigInteger),
     Column("forgotten_position", BigInteger, index=True),
 )
-"""version: position of the latest change to the user's data; the row outlives the events."""
+"""version: position of the latest change to the user's data; the row goes with the last event.
+
+Of a user whose data was deleted there is nothing but a row with ``IdTypes.tombstone`` for an id,
+and a second one with the id itself only if events have come in since.
+"""
 
 items = Table(
     "recsys_items",

@@ -33,6 +33,10 @@ class StoreUnavailableError(Exception):
         super().__init__(f"expected the event store's database to answer; found {reason}; retry")
 
 
+class StoreReplacedError(StoreUnavailableError):
+    """The database is another one than it was, e.g. a restored one: it has to be opened anew."""
+
+
 @dataclass(frozen=True)
 class Event:
     """What a user did with an item.
@@ -80,21 +84,39 @@ class StoredItem(Item):
 
 @dataclass(frozen=True)
 class UserState:
-    """One user's latest events, oldest first by time, then by order of arrival.
+    """What a user thinks of items, one entry per item, oldest first by the latest event's time,
+    then by order of arrival.
 
     version: grows with each change to the user's data; 0 when the store knows nothing of the user.
-    item_ids, timestamps (unix seconds), types, values: one entry per event. forgotten_at: when the
-    user's data was deleted, unix seconds; what was known before that time, the training log's part
-    included, must not be used. Events stored since then are here.
+    item_ids, timestamps (unix seconds; of the latest event), dismissed (whether that was a
+    dismissal), ratings (the latest; None where there is none): of the latest items. older: the ids
+    of all others that the user has had. older_dismissed, older_dismissed_at: of all others that the
+    user has dismissed.
+    forgotten_at: when the user's data was deleted, unix seconds; what was known before that time,
+    the training log's part included, must not be used. Events stored since then are here.
     """
 
     user_id: "ExternalId"
     version: int
-    item_ids: "Sequence[ExternalId]"
-    timestamps: Sequence[int]
-    types: Sequence[EventType]
-    values: Sequence[float | None]
-    forgotten_at: int | None
+    item_ids: "Sequence[ExternalId]" = ()
+    timestamps: Sequence[int] = ()
+    dismissed: Sequence[bool] = ()
+    ratings: Sequence[float | None] = ()
+    older: "Sequence[ExternalId]" = ()
+    older_dismissed: "Sequence[ExternalId]" = ()
+    older_dismissed_at: Sequence[int] = ()
+    forgotten_at: int | None = None
+
+
+@dataclass(frozen=True)
+class PairState:
+    """What a user thinks of an item: see ``UserState``."""
+
+    user_id: "ExternalId"
+    item_id: "ExternalId"
+    timestamp: int
+    dismissed: bool
+    rating: float | None
 
 
 @dataclass(frozen=True)
@@ -114,12 +136,14 @@ class Appended:
 class Changes:
     """What was committed after one position, up to ``position``; each list in order of commits.
 
-    ``forgotten`` is to be applied before ``events``: those of a forgotten user came later.
-    ``more``: whether changes were left for the next call.
+    ``forgotten``, the tombstones of users (see ``IdTypes``), is to be applied before ``events``:
+    those of a forgotten user came later. ``pruned``: whether events have expired. ``more``: whether
+    changes were left for the next call.
     """
 
     position: Position
     events: list[Event]
     items: list[StoredItem]
-    forgotten: "list[ExternalId]"
+    forgotten: list[str]
+    pruned: bool
     more: bool

@@ -3,15 +3,18 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Table, delete, exists, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
 from recsys.events.ids import IdTypes
+from recsys.events.states import update_states
 from recsys.events.types import Appended, Event, Item, Position, StoredItem
+
+T = TypeVar("T")
 
 MAX_PARAMETERS = 10_000
 """Of one statement; SQLite and PostgreSQL take some 32,000."""
@@ -47,6 +50,7 @@ async def append(
             for number, one in enumerate(fresh, position + 1)
         ]
         await connection.execute(insert(tables.events), rows)
+        await update_states(connection, list(zip(fresh, rows, strict=True)))
         versions = {row["user_id"]: row["position"] for row in rows}
         await _set_versions(connection, versions)
         await _move(connection, rows[-1]["position"])
@@ -89,20 +93,18 @@ async def put_items(
     return stored
 
 
-async def delete_user(connection: AsyncConnection, user_id: str) -> None:
-    """Delete a user's events, and keep that they were deleted."""
+async def delete_user(connection: AsyncConnection, user_id: str, tombstone: str) -> None:
+    """Delete all that has a user's id, and keep that it was deleted."""
     position = await lock(connection)
     users = tables.users.c
-    deleted = await connection.execute(
-        delete(tables.events).where(tables.events.c.user_id == user_id)
-    )
-    forgotten = select(users.user_id).where(
-        users.user_id == user_id, users.forgotten_at.isnot(None)
-    )
+    for table in (tables.events, tables.states):
+        await connection.execute(delete(table).where(table.c.user_id == user_id))
+    deleted = await connection.execute(delete(tables.users).where(users.user_id == user_id))
+    forgotten = select(users.user_id).where(users.user_id == tombstone)
     if deleted.rowcount == 0 and (await connection.execute(forgotten)).first():
         return
     row = {
-        "user_id": user_id,
+        "user_id": tombstone,
         "version": position + 1,
         "forgotten_at": int(time.time()),
         "forgotten_position": position + 1,
@@ -111,18 +113,47 @@ async def delete_user(connection: AsyncConnection, user_id: str) -> None:
     await _move(connection, position + 1)
 
 
-async def prune(connection: AsyncConnection, before: int) -> int:
-    """Delete some of the events older than this, oldest first; how many, 0 at the end."""
+async def prune(connection: AsyncConnection, before: int) -> tuple[int, bool]:
+    """Delete some of what is older than this, oldest first; of how many events, and whether there
+    was anything.
+    """
     position = await lock(connection)
-    events = tables.events.c
+    events, states = tables.events.c, tables.states.c
     query = select(events.position, events.user_id).where(events.timestamp < before)
     old = (await connection.execute(query.order_by(events.timestamp).limit(_PRUNED_AT_ONCE))).all()
-    if old:
-        positions = [row.position for row in old]
-        await connection.execute(delete(tables.events).where(events.position.in_(positions)))
-        await _set_versions(connection, {row.user_id: position + 1 for row in old})
-        await _move(connection, position + 1)
-    return len(old)
+    positions = [row.position for row in old]
+    for some in _chunks(positions):
+        await connection.execute(delete(tables.events).where(events.position.in_(some)))
+    expired = await connection.execute(
+        delete(tables.states).where(_first_pairs(states.timestamp, before))
+    )
+    unrated = await connection.execute(
+        update(tables.states)
+        .where(_first_pairs(states.rated_at, before))
+        .values(rating=None, rated_at=None)
+    )
+    if not old and not expired.rowcount and not unrated.rowcount:
+        return 0, False
+    touched = sorted({row.user_id for row in old})
+    await _set_versions(connection, dict.fromkeys(touched, position + 1))
+    users = tables.users.c
+    has_events = exists().where(events.user_id == users.user_id)
+    for some in _chunks(touched):
+        await connection.execute(
+            delete(tables.users).where(
+                users.user_id.in_(some), users.forgotten_at.is_(None), ~has_events
+            )
+        )
+    await _move(connection, position + 1)
+    await connection.execute(update(tables.store).values(pruned_position=position + 1))
+    return len(old), True
+
+
+def _first_pairs(time: ColumnElement[Any], before: int) -> ColumnElement[bool]:
+    """Whether a state is one of the first whose ``time`` is older than this."""
+    states = tables.states.c
+    query = select(states.user_id, states.item_id).where(time < before)
+    return tuple_(states.user_id, states.item_id).in_(query.order_by(time).limit(_PRUNED_AT_ONCE))
 
 
 async def lock(connection: AsyncConnection) -> Position:
@@ -173,6 +204,6 @@ async def _upsert(
     )
 
 
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(values), MAX_PARAMETERS):
         yield values[start : start + MAX_PARAMETERS]

@@ -1,8 +1,11 @@
 """Rules, wishes, explanations, events and items by the HTTP application, in one process."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +325,58 @@ def test_events_older_than_their_retention_are_forgotten(
             time.sleep(0.05)
         # Its id, too: what is sent again counts as new.
         assert client.post("/events", json=stored).json()["accepted"] == 1
+
+
+@pytest.mark.parametrize("user", ["\0", "u\0", "\u672c" * 200, "\U0001f600" * 130])
+def test_an_id_that_cannot_be_stored_is_nobody_at_once(
+    string_id_bundle: Path, tmp_path: Path, user: str
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    with asking(string_id_bundle, store_url=url) as client:
+        found = client.get("/recommend", params={"user_id": user, "top_k": 3})
+        assert found.status_code == 200
+        assert found.json()["source"] == "popular"
+        assert "degraded" not in found.json()
+        assert "degraded" not in client.get("/recommend?user_id=u3").json()
+
+
+def test_a_restored_store_is_read_anew(untrained_bundle: Path, tmp_path: Path) -> None:
+    """Nothing is known any more of what it does not have; what is stored from then on counts."""
+    file = tmp_path / "e.db"
+    with asking(untrained_bundle, store_url=f"sqlite+aiosqlite:///{file}") as client:
+        before = client.get("/recommend?user_id=7&top_k=30").json()
+        like(client, 7, 1020, 1021)
+        known = client.get("/recommend?user_id=7&top_k=30").json()
+        assert known["source"] == "reranked"
+        for one in tmp_path.glob("e.db*"):
+            one.unlink()
+        body = {"event_id": "again", "user_id": 8, "item_id": 1003, "type": "like"}
+        until = time.monotonic() + 30
+        while client.post("/events", json={"events": [body]}).status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        found = client.get("/recommend?user_id=7&top_k=30").json()
+        assert found["source"] == "popular"
+        assert set(found["top_items"]) == set(before["top_items"])
+        assert client.get("/recommend?user_id=8&top_k=3").json()["source"] == "reranked"
+        like(client, 7, 1020, 1021)
+        again = client.get("/recommend?user_id=7&top_k=30").json()
+        assert again["top_items"] == known["top_items"]
+    with closing(sqlite3.connect(file)) as connection:
+        query = "SELECT count(*) FROM recsys_events"
+        assert connection.execute(query).fetchone() == (3,)
+
+
+def test_another_data_set_is_not_served_with_the_store_of_the_first(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    models = ModelStore(untrained_bundle, "cpu")
+    with TestClient(create_app(models, ServingOptions(store_url=url))):
+        models.prepared(untrained_bundle)
+        frame = models.current.item_frame
+        other = copy(models.current)
+        other.artifact = replace(other.artifact, item_frame=frame.assign(title="Bolt"))
+        assert models.fits_store is not None
+        with pytest.raises(InputError, match="of the bundle's data set"):
+            models.fits_store(other)

@@ -397,3 +397,19 @@ def test_parquet_errors_name_the_row(load: Load, tmp_path: Path) -> None:
     pd.DataFrame({"user_id": [1, None], "item_id": [1, 2], "timestamp": NOON}).to_parquet(events)
     with pytest.raises(InputError, match=r"column 'user_id' .*row 2: ''"):
         files.load(events, tmp_path / "items.csv")
+
+
+def test_text_ids_of_parquet_stay_text_whatever_they_look_like(tmp_path: Path) -> None:
+    events = pd.DataFrame({"user_id": ["1", "2"], "item_id": ["7", "8"], "timestamp": [10**9] * 2})
+    items = pd.DataFrame({"item_id": ["7", "8"], "title": ["A", "B"]})
+    paths = [tmp_path / "events.parquet", tmp_path / "items.parquet"]
+    for frame, path in zip((events, items), paths, strict=True):
+        frame.to_parquet(path)
+    found = files.load(*paths)
+    assert found.interactions["user_id"].tolist() == ["1", "2"]
+    assert found.items["item_id"].tolist() == ["7", "8"]
+    # One table with integers says what they are.
+    events.astype({"item_id": "int64"}).to_parquet(paths[0])
+    found = files.load(*paths)
+    assert found.interactions["user_id"].tolist() == ["1", "2"]
+    assert found.items["item_id"].tolist() == [7, 8]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from recsys.events.store import EventStore
 from recsys.events.types import Event, Item
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def with_store(
-    url: str, use: Callable[[EventStore], Awaitable[T]], *, integers: bool = True, **options: float
+    url: str, use: Callable[[EventStore], Awaitable[T]], *, integers: bool = True, **options: Any
 ) -> T:
     async def run() -> T:
         store = await EventStore.open(
