@@ -273,9 +273,11 @@ def _load_stage2(
 
 
 def _check_shapes(blank: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Raise RuntimeError unless each tensor has the shape that it has in ``blank``."""
+    """Raise RuntimeError unless each tensor of ``blank`` is stored, and in the same shape."""
     for name, expected in blank.state_dict().items():
-        if name in state and state[name].shape != expected.shape:
+        if name not in state:
+            raise RuntimeError(f"{name} is not stored")
+        if state[name].shape != expected.shape:
             shapes = f"{list(expected.shape)}, stored {list(state[name].shape)}"
             raise RuntimeError(f"size mismatch for {name}: by its settings {shapes}")
 

@@ -1,7 +1,9 @@
 """The whole road on the bundled sample, by the commands that a user types."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.bundle import read_manifest
+from recsys.bundle import list_bundles, read_manifest
 from recsys.data import sample
 from recsys.data.splits import make_split
 
@@ -160,6 +162,65 @@ def test_stage_2_killed_and_resumed_ends_like_the_uninterrupted_run(
         assert resumed["stage2"][name] == pytest.approx(value, abs=1e-6)
     nothing_left = finished(command(*stage2, "resume=true", cache=cache), status=2)
     assert "interrupted run" in nothing_left
+
+
+@pytest.mark.slow
+def test_latest_moves_when_a_run_has_been_evaluated_and_not_before(cache, tmp_path) -> None:
+    root, films = tmp_path / "out", tmp_path / "films"
+    shutil.copytree(ROOT / "data" / "sample", films)
+    options = [*QUICK, f"data.folder={films}", f"output_dir={root}"]
+    finished(command("train.py", *options, "stage=1", "name='x[b]y'", cache=cache))
+    before = (root / "latest").readlink()
+    assert before.name.startswith("x[b]y-")
+
+    killed = command("train.py", *options, "stage=all", cache=cache)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and killed.poll() is None:
+        if list(root.glob("logs/sample-*/fit/sample-*/manifest.json")):
+            break  # the bundle of stage 1
+        time.sleep(0.05)
+    assert killed.poll() is None, "finished before it could be killed"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert (root / "latest").readlink() == before
+    assert list_bundles(root) == [root / before]
+
+    events = films / "interactions.csv"
+    content = events.read_text()
+    events.write_text("".join(content.splitlines(keepends=True)[:-5]))
+    refused = finished(command("train.py", *options, "resume=true", cache=cache), status=2)
+    assert "other rows" in refused
+    events.write_text(content)
+    finished(command("train.py", *options, "resume=true", cache=cache))
+    assert (root / "latest").readlink().name.startswith("sample-stageall-")
+    assert "stage2" in metrics_of(root)
+    assert not list(root.glob("logs/*/fit"))
+
+
+def test_a_bundle_from_elsewhere_runs_nothing(trained, cache, tmp_path) -> None:
+    """By a command, since it is Hydra that would run it."""
+    theirs, mark = tmp_path / "theirs", tmp_path / "mark"
+    shutil.copytree((trained[0] / "latest").resolve(), theirs)
+    manifest = json.loads((theirs / "manifest.json").read_text())
+    del manifest["manifest_sha256"]
+    manifest["stage1"]["index"] = {"_target_": "pathlib.Path.touch", "self": str(mark)}
+    content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    (theirs / "manifest.json").write_text(json.dumps({**manifest, "manifest_sha256": digest}))
+    arguments = ["train.py", *QUICK, "stage=2", f"bundle={theirs}", f"output_dir={tmp_path}/out"]
+    output = finished(command(*arguments, cache=cache), status=2)
+    assert len(output.splitlines()) == 1
+    assert "expected stage1.index to be one of recsys.index_builders.FlatIndexBuilder" in output
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("option", ["name='a/b'", "name=../a", "name=''", "threads=0"])
+def test_what_cannot_be_is_refused_before_training(option: str, cache, tmp_path) -> None:
+    arguments = ["train.py", *QUICK, option, f"output_dir={tmp_path}/out"]
+    output = finished(command(*arguments, cache=cache), status=2)
+    assert len(output.splitlines()) == 1
+    assert option.split("=")[0] in output
+    assert not (tmp_path / "out").exists()
 
 
 def test_stage_2_without_stage_1_names_the_command(cache, tmp_path) -> None:

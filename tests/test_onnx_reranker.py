@@ -129,9 +129,9 @@ def test_the_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def graph_with(parts: Parts, change: Callable[[Any], None]) -> bytes:
+def graph_with(bundle: Path, change: Callable[[Any], None]) -> bytes:
     """A graph of a bundle from elsewhere."""
-    model = onnx_format.load_model_from_string(export_list_scorer(parts[0].cross_encoder, 4))
+    model = onnx_format.load_model_from_string((bundle / "cross_encoder.onnx").read_bytes())
     change(model)
     content: bytes = model.SerializeToString()
     return content
@@ -171,12 +171,16 @@ def hides_a_graph(model: Any) -> None:
         lambda m: m.functions.add(name="f", domain="d"),
     ],
 )
-def test_a_graph_of_anything_else_is_not_run(
-    parts: Parts, change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+def test_a_graph_of_anything_else_is_refused(
+    untrained_bundle: Path, change: Callable[[Any], None]
 ) -> None:
+    check_graph(graph_with(untrained_bundle, lambda _: None))
+    with pytest.raises(ValueError):
+        check_graph(graph_with(untrained_bundle, change))
+
+
+def test_such_a_graph_is_not_run(parts: Parts, untrained_bundle: Path) -> None:
     stage2, encoder, _ = parts
-    check_graph(graph_with(parts, lambda _: None))
-    graph = graph_with(parts, change)
-    monkeypatch.setattr("onnxruntime.InferenceSession", None)
-    with pytest.raises(InputError, match="a graph of stage 2 that can be run"):
+    graph = graph_with(untrained_bundle, loops)
+    with pytest.raises(InputError, match="one that holds the operator Loop; run: python train"):
         OnnxReranker(graph, stage2.cross_encoder, stage2.extractor, encoder)
