@@ -197,7 +197,7 @@ class LiveState:
             StoreUnavailableError: while it could not be opened.
         """
         if self._store is None:
-            raise StoreUnavailableError("none that could be reached since the start")
+            raise StoreUnavailableError("none that can be opened now")
         return self._store
 
     async def _connect(self) -> None:
