@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -268,13 +269,13 @@ class Recommender:
         batch = self.histories.batch(requests)
         item_idx, mask = batch.item_idx.numpy(), batch.mask.numpy()
         # Requests that came together share what they leave out.
-        more: dict[tuple[int, int], NDArray[np.int64]] = {}
+        more: dict[tuple[int, ...], NDArray[np.int64]] = {}
         excluded = []
         for row, request in enumerate(requests):
-            given = request.exclude, request.events.dismissed
-            key = id(given[0]), id(given[1])
+            unwanted = _unwanted(request)
+            key = tuple(map(id, unwanted))
             if key not in more:
-                more[key] = self.histories.known_items([*given[0], *given[1]])
+                more[key] = self.histories.known_items(list(chain(*unwanted)))
             seen = item_idx[row, mask[row]] if request.rules.exclude_seen else item_idx[row, :0]
             excluded.append(np.concatenate([seen, more[key]]))
         return self._builder.last_resorts(requests, excluded)
@@ -295,14 +296,20 @@ class Recommender:
         Args:
             seen: the items of the history.
         """
-        rules, events = request.rules, request.events
+        rules = request.rules
         mask = self.rules.mask(rules)
-        older = events.older if rules.exclude_seen and request.history is None else ()
-        more = self.histories.known_items([*request.exclude, *events.dismissed, *older])
+        more = self.histories.known_items(list(chain(*_unwanted(request))))
         if mask is None and rules.exclude_seen and not len(more):
             return seen
         items = np.concatenate([seen.items, more]) if rules.exclude_seen else more
         return self.retriever.index.exclusion(items, mask)
+
+
+def _unwanted(request: Request) -> tuple[Sequence[ExternalId], ...]:
+    """What must not be returned besides the history's items: lists of ids."""
+    events = request.events
+    keeps_older_away = request.rules.exclude_seen and request.history is None
+    return request.exclude, events.dismissed, events.older if keeps_older_away else ()
 
 
 def _projector(artifact: Artifact) -> ItemProjector:
