@@ -132,7 +132,8 @@ def test_the_end_answers_every_request_that_was_accepted(untrained_bundle: Path)
     options = ("cache.enabled=false", "max_batch=1", "max_queue=100000", "deadline_ms=30000")
     with serving(untrained_bundle, *options) as (process, address):
         host, port = address.split(":")
-        sockets = [socket.create_connection((host, int(port)), timeout=20) for _ in range(40)]
+        # A thousand lists: a busy machine, too, makes them in the time that the end leaves.
+        sockets = [socket.create_connection((host, int(port)), timeout=20) for _ in range(10)]
         for one in sockets:
             one.sendall(MANY)
         # Once as many have been taken in as there are, the rest is the server's to answer.
