@@ -162,15 +162,19 @@ class Batcher:
     def _run_late(self) -> None:
         torch.set_num_threads(1)  # of this thread
         while jobs := self._take_late():
-            waiting = [job for job in jobs if not job.future.done()]
-            # As of one moment: a batch may get on meanwhile.
-            found = {job: job.retrieved for job in waiting}
-            for own in _grouped(waiting, lambda job: _found_by(job, found[job])):  # noqa: B023
-                try:
-                    self._answer_late(own, [found[job] for job in own])
-                except Exception as error:
-                    log.exception("no list could be made in place of a late one")
-                    self._tell(own, _fail, error)
+            self._answer_all_late(jobs)
+            del jobs  # as in ``_run``
+
+    def _answer_all_late(self, jobs: Sequence[Job]) -> None:
+        waiting = [job for job in jobs if not job.future.done()]
+        # As of one moment: a batch may get on meanwhile.
+        found = {job: job.retrieved for job in waiting}
+        for own in _grouped(waiting, lambda job: _found_by(job, found[job])):
+            try:
+                self._answer_late(own, [found[job] for job in own])
+            except Exception as error:
+                log.exception("no list could be made in place of a late one")
+                self._tell(own, _fail, error)
 
     def _take_late(self) -> list[Job]:
         with self._late_changed:
