@@ -1,11 +1,14 @@
 """``serve.py workers=2`` when workers, bundles, folders and descriptors are out of order."""
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,11 +56,29 @@ def test_a_long_refusal_is_told_and_leaves_the_server_in_control(root: Path) -> 
         until(lambda: serves_two(server), seconds=60)
 
 
-def test_a_stopped_worker_is_replaced_and_a_reload_does_not_wait_for_long(root: Path) -> None:
+def keep_stopped(pid: int) -> None:
+    """Until there is no such process."""
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.05)
+
+
+def test_a_stopped_worker_goes_on(root: Path) -> None:
+    with serving(root / "latest", root / "tmp") as server:
+        each = server.to_each_worker()
+        victim = next(iter(each))
+        os.kill(victim, signal.SIGSTOP)
+        each[victim].sock.settimeout(100)
+        assert get(each[victim], "/recommend?user_id=101")[0] == 200
+        assert victim in server.workers()
+
+
+def test_a_stuck_worker_is_replaced_and_a_reload_does_not_wait_for_long(root: Path) -> None:
     with serving(root / "latest", root / "tmp") as server:
         each = server.to_each_worker()
         victim, other = each
-        os.kill(victim, signal.SIGSTOP)
+        threading.Thread(target=keep_stopped, args=[victim], daemon=True).start()
 
         each[other].request("POST", "/admin/reload", b'{"name": "second"}', JSON)
         each[other].sock.settimeout(100)

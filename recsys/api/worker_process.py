@@ -123,7 +123,7 @@ class WorkerProcess:
         self._tell("answer", error=None if error is None else packed(error))
 
     def watch(self) -> None:
-        """From now on, kill the process when its event loop does not run."""
+        """From now on, see that its event loop runs: wake a stopped process, kill a stuck one."""
         self._tasks.append(asyncio.create_task(self._watch()))
 
     def signal(self, number: int) -> None:
@@ -180,6 +180,9 @@ class WorkerProcess:
         while self.silence < self._longest_silence:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             self.silence += 1
+            if self.silence == self._longest_silence // 2:
+                # It may just have been stopped, by a terminal or a debugger; else nothing happens.
+                self.signal(signal.SIGCONT)
         log.error(
             "worker process %d has been silent for %d s; ending it",
             self.process.pid,
