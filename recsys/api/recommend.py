@@ -1,6 +1,7 @@
 """The routes that recommend."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
@@ -106,11 +107,14 @@ def recommend_routes(service: Service, gate: Gate) -> APIRouter:
         return seconds < default_seconds and not gate.admits(http.scope[CALLER])
 
     async def listed(request: Request, options: _Options) -> Answer:
+        started = time.monotonic()
         answer = await service.list_of(request, **options.of_list())
         late = answer.ranked.source == "popular" and answer.fallback is not None
         if options.hurried and late and request.user_id is not None:
             # What is missing from popular items is what was seen: not for who has time run out.
-            answer = await service.list_of(request, **replace(options, untold=True).of_list())
+            left = max(options.seconds - (time.monotonic() - started), 0.0)
+            again = replace(options, untold=True, seconds=left)
+            answer = await service.list_of(request, **again.of_list())
         return answer
 
     @router.get("/recommend", response_model=Recommendations, response_model_exclude_none=True)

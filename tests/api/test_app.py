@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,6 +10,9 @@ from recsys.api.app import create_app
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.request import Request
+
+HERE: dict[str, Any] = {"client": ("127.0.0.1", 1), "base_url": "http://localhost"}
+"""A client on this machine, which is told histories."""
 
 
 @pytest.fixture
@@ -203,7 +207,7 @@ def test_a_slow_stage_2_is_left_out_when_the_deadline_comes(models: ModelStore, 
 
     expected = models.current.recommend([Request(5, user_id=101)], rerank=False)[0]
     monkeypatch.setattr(models.current, "rerank", slow)
-    with TestClient(create_app(models, ServingOptions(threads=1))) as client:
+    with TestClient(create_app(models, ServingOptions(threads=1)), **HERE) as client:
         answer = client.get(
             "/recommend?user_id=101&top_k=5", headers={"X-Deadline-Ms": "200"}
         ).json()
@@ -268,7 +272,7 @@ def test_explanations_for_which_there_is_no_time_are_left_out_and_that_is_said(
         return []
 
     monkeypatch.setattr("recsys.api.explainer.explain", held)
-    with TestClient(create_app(models)) as client:
+    with TestClient(create_app(models), **HERE) as client:
         answer = client.get("/recommend?user_id=101&explain=true").json()
         go_on.set()
     assert (answer["fallback"], answer["degraded"]) == ("deadline", ["explanations"])

@@ -226,9 +226,9 @@ def test_the_text_model_is_loaded_before_the_server_is_ready_where_that_is_wante
 ) -> None:
     loaded = []
 
-    def load(config: Any) -> TextEncoder:
+    def load(config: Any, model: str | None) -> TextEncoder:
         loaded.append(config)
-        return encoder_from_config(config)
+        return encoder_from_config(config, model)
 
     monkeypatch.setattr("recsys.api.texts.encoder_from_config", load)
     for preload in (False, True):
