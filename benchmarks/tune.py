@@ -37,6 +37,7 @@ from benchmarks.tuning.rows import TrainingRows, ValidationDraw
 from benchmarks.tuning.space import Params, defaults, describe, load_space
 from benchmarks.tuning.study import best_trials, finished, open_study, run_study
 from benchmarks.tuning.targets import TARGETS, Problem, Target, configuration
+from recsys.core.threads import chosen_threads, use_threads
 from recsys.errors import InputError
 from train import load_data
 
@@ -64,7 +65,9 @@ def tune(arguments: argparse.Namespace, results: Path = RESULTS) -> optuna.Study
     space = load_space(arguments.target)
     default = defaults(cfg, space)
     # From here on there are no test rows.
-    rows = TrainingRows.of(load_data(cfg))
+    data = load_data(cfg)
+    use_threads(chosen_threads(cfg.threads, len(data.items)))
+    rows = TrainingRows.of(data)
     num_draws = arguments.draws or target.num_draws
     folder = Path(cfg.output_dir) / "tuning"
     lists = ListCache(folder / "lists")
