@@ -18,7 +18,10 @@ def parse_timestamps(text: "pd.Series[str]") -> "pd.Series[int]":
     if numeric.mean() >= 0.5:
         seconds = pd.to_numeric(text.where(numeric), errors="coerce").astype("Float64")
         return (seconds.where(seconds.abs() < 2**62) // 1).astype("Int64")
-    text = text.where(~numeric).str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
+    # pandas takes words such as "now" for times, too.
+    text = text.where(~numeric & text.str.match(r"[0-9]").astype(bool))
+    text = text.str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
     times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    since = times - pd.Timestamp(0, tz="UTC")
-    return (since // pd.Timedelta(seconds=1)).astype("Int64")
+    # In a unit that holds all years up to 9999.
+    microseconds = times.dt.as_unit("us").astype("int64").astype("Int64")
+    return (microseconds // 1_000_000).where(times.notna())
