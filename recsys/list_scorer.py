@@ -146,7 +146,9 @@ def check_graph(content: bytes) -> None:
         raise ValueError("sparse weights")
     for node in model.graph.node:
         if node.domain or node.op_type not in _OPERATORS:
-            raise ValueError(f"the operator {node.domain[:40]} {node.op_type[:40]}".strip())
+            raise ValueError(
+                " ".join(filter(None, ("the operator", node.domain[:40], node.op_type[:40])))
+            )
         if any(part.type not in _PLAIN_ATTRIBUTES for part in node.attribute):
             raise ValueError(f"an attribute of {node.op_type} that is more than numbers")
 

@@ -56,7 +56,11 @@ def test_events_change_the_taste_and_dismissed_items_go(
         by_history["top_items"].remove(1005)
         assert by_events["top_items"] == by_history["top_items"]
         # What is sent again counts once.
-        assert post(connection, event("a", 7, 1003))[1] == {"accepted": 0, "duplicates": 1}
+        assert post(connection, event("a", 7, 1003))[1] == {
+            "accepted": 0,
+            "duplicates": 1,
+            "unknown_items": 0,
+        }
 
 
 def test_a_deleted_user_is_forgotten_by_all_workers_and_after_a_restart(
