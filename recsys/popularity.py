@@ -57,7 +57,7 @@ def standardized(counts: NDArray[np.float64]) -> Scores:
 
     Entry 0, for items without events, is what a count of 0 gives.
     """
-    mean, deviation = counts[1:].mean(), max(float(counts[1:].std()), 1e-12)
+    mean, deviation = counts[1:].mean(), float(counts[1:].std()) or 1.0
     found: Scores = ((counts - mean) / deviation).astype(np.float32)
     found[0] = -mean / deviation
     return found
