@@ -148,10 +148,10 @@ def test_a_lock_is_noticed_without_any_event(untrained_bundle: Path, tmp_path: P
 
 
 def test_lists_go_on_without_postgresql_until_it_is_back(
-    untrained_bundle: Path, postgres: Cluster, postgres_url: str, tmp_path: Path
+    text_bundle: Path, postgres: Cluster, postgres_url: str, tmp_path: Path
 ) -> None:
     options = (f"store.url={postgres_url}", "store.timeout_s=0.5")
-    with serving(untrained_bundle, tmp_path / "x", *options) as server:
+    with serving(text_bundle, tmp_path / "x", *options) as server:
         connections = list(server.to_each_worker().values())
         first = connections[0]
         assert post(first, event("a", 104, 1020))[0] == 200
