@@ -33,7 +33,6 @@ def main(config: DictConfig) -> None:
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             cache_mb=config.cache.max_mb if config.cache.enabled else 0,
-            history_cache_mb=config.history_cache_mb,
             threads=config.threads,
             workers=workers,
             rate_limit=config.rate_limit,

@@ -106,21 +106,21 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             ),
         )
     if 2 in stages:
+        reranking = reranking_recipe(cfg.reranking, cfg.seed)
         lists = pipeline.stage2_lists(
             data,
             stage1_bundle,
             recipe,
             build_index,
+            reranking,
             cfg.reranking.num_folds,
-            cfg.reranking.lists_per_user,
-            cfg.seed,
             run,
         )
         _, curves["Stage 2"] = pipeline.train_stage2(
             data,
             stage1_bundle,
             lists,
-            reranking_recipe(cfg.reranking, cfg.seed),
+            reranking,
             run,
             pipeline.Destination(root, run_folder.name, manifest),
         )
@@ -177,6 +177,7 @@ def check_sizes(cfg: DictConfig) -> None:
         "epochs": cfg.retrieval.epochs,
         "cross_encoder": dict(cfg.reranking.cross_encoder),
         "max_history": cfg.reranking.max_history,
+        "relation_rank": cfg.reranking.relation_rank,
     }
     check_models(to_write, "the configuration", "see configs/retrieval and configs/reranking")
 
@@ -231,6 +232,8 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
     return RerankingRecipe(
         cross_encoder=dict(cfg.cross_encoder),
         max_history=cfg.max_history,
+        relation_rank=cfg.relation_rank,
+        list_length=cfg.list_length,
         batch_size=cfg.batch_size,
         epochs=cfg.epochs,
         learning_rate=cfg.learning_rate,

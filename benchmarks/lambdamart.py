@@ -22,7 +22,7 @@ from recsys.errors import InputError
 from recsys.metrics import ndcg_at_k
 from recsys.ranking import top_k
 from recsys.retriever import Retriever
-from recsys.signals import SignalExtractor, signal_names
+from recsys.signals.extractor import SignalExtractor, signal_names
 from recsys.training.folds import CandidateLists
 
 DEFAULT_PARAMS: Mapping[str, Any] = {

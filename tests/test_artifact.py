@@ -17,7 +17,7 @@ from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 from recsys.index_builders import FlatIndexBuilder
-from recsys.item_graph import ItemGraph
+from recsys.signals.item_graph import ItemGraph
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId

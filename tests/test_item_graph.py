@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsys import item_graph
 from recsys.data.histories import Histories
-from recsys.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
+from recsys.signals.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
 
 NUM_ITEMS = 6
 EVENTS = st.lists(

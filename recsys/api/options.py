@@ -13,7 +13,6 @@ class ServingOptions:
     """deadline_ms: for an answer, unless a request says otherwise.
     max_batch: requests run at once. max_queue: requests that may wait for it; more are refused.
     cache_mb: memory for answers; 0 for no cache.
-    history_cache_mb: memory for encoded histories and their candidates' signals; 0 keeps nothing.
     threads: batches run at the same time.
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
@@ -38,7 +37,6 @@ class ServingOptions:
     max_batch: int = 32
     max_queue: int = 512
     cache_mb: float = 64.0
-    history_cache_mb: float = 256.0
     threads: int = 1
     workers: int = 1
     rate_limit: str | None = None
@@ -64,7 +62,6 @@ class ServingOptions:
             ("max_batch", 1),
             ("max_queue", 1),
             ("cache_mb", 0),
-            ("history_cache_mb", 0),
             ("threads", 1),
             ("workers", 1),
             ("store_timeout_s", 0.01),

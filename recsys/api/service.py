@@ -63,7 +63,7 @@ class Service:
         self.telemetry.watch(self.batcher.__len__, self.cache, self._store_up)
         self.telemetry.serves(models.current.model_version)
         models.swapped = self._swapped
-        models.forgotten = self.cache.forget
+        models.forgotten, models.kept_users = self.cache.forget, self.cache.users
 
     @property
     def holds_integer_users(self) -> bool:

@@ -19,8 +19,8 @@ from torch import Tensor
 from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
-from recsys.item_graph import co_occurrence_counts
 from recsys.models.two_tower import TwoTower
+from recsys.signals.item_graph import co_occurrence_counts
 
 
 @dataclass(frozen=True)

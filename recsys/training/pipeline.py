@@ -22,6 +22,7 @@ from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.retriever import Retriever
 from recsys.schema import ExternalId
+from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
@@ -120,9 +121,8 @@ def stage2_lists(
     stage1_bundle: Path,
     retrieval: RetrievalRecipe,
     build_index: BuildIndex,
+    reranking: RerankingRecipe,
     num_folds: int,
-    lists_per_user: int,
-    seed: int,
     run: Run,
 ) -> list[CandidateLists]:
     """Out-of-fold candidate lists for the stage 1 of a bundle: what any stage 2 learns from.
@@ -145,14 +145,15 @@ def stage2_lists(
         model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
         return build_retriever(model, build_index, retrieval.max_history)
 
+    reduction = TextReduction.fit(text, reranking.relation_rank)
     return out_of_fold_lists(
         data.train,
-        text,
+        reduction(text),
         fit_retriever,
         num_folds=num_folds,
-        lists_per_user=lists_per_user,
         num_candidates=stage1.num_candidates,
-        seed=seed,
+        max_history=reranking.max_history,
+        seed=reranking.seed,
     )
 
 
@@ -170,8 +171,8 @@ def train_stage2(
     """
     stage1 = load_artifact(stage1_bundle)
     text, attributes = stage1.text, stage1.attributes
-    num_towers = len(stage1.manifest["towers"])
-    stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
+    reduction = TextReduction.fit(text, reranking.relation_rank)
+    stage2, curves = fit_stage2(reranking, lists, data.train, reduction, text, run)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -181,6 +182,7 @@ def train_stage2(
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,
+            "relation_rank": reranking.relation_rank,
             "stage1_version": stage1.version,
         },
         users=data.users,

@@ -17,7 +17,7 @@ from benchmarks.lambdamart import (
 )
 from recsys.errors import InputError
 from recsys.metrics import ndcg_at_k
-from recsys.signals import signal_names
+from recsys.signals.extractor import signal_names
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 
 NUM_USERS, NUM_CANDIDATES, NUM_REAL, NUM_RELEVANT = 40, 12, 10, 3

@@ -6,7 +6,7 @@ import torch
 
 from recsys.data.histories import Histories
 from recsys.index_builders import FlatIndexBuilder
-from recsys.signals import signal_names
+from recsys.signals.extractor import signal_names
 from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower
 from tests.training.conftest import recipe, run
