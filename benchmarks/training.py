@@ -24,7 +24,6 @@ class Recipe:
     reranking: RerankingRecipe | None
     num_candidates: int
     num_folds: int
-    lists_per_user: int
     build_index: BuildIndex
     trainer_factory: TrainerFactory
 
@@ -65,7 +64,7 @@ def candidate_lists(
     """What stage 2 learns from.
 
     The stage 1 of a fold that an earlier call with the same ``root`` trained is loaded again, so
-    calls must differ in ``lists_per_user`` alone.
+    calls must differ in what concerns stage 2 alone.
     """
     assert recipe.reranking is not None
     return stage2_lists(
@@ -73,9 +72,8 @@ def candidate_lists(
         stage1,
         recipe.retrieval,
         recipe.build_index,
+        recipe.reranking,
         recipe.num_folds,
-        recipe.lists_per_user,
-        recipe.reranking.seed,
         Run(recipe.trainer_factory, root / "folds", resume=True),
     )
 

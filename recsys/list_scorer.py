@@ -58,27 +58,19 @@ class ListScorer(nn.Module):
         )
         own = F.embedding(candidates, relations)
         signals = list_signals(inputs, own, F.embedding(candidates, statistics), signs)
-        tokens = F.embedding(candidates, candidate_tokens)
-        events = led_by_null(recent)
         batch = RankingBatch(
             signals,
-            tokens,
-            F.embedding(events, history_tokens),
-            event_mask(events),
-            led_by_null(age),
+            F.embedding(candidates, candidate_tokens),
+            F.embedding(recent, history_tokens),
+            event_mask(recent),
+            age,
             own,
-            F.embedding(events, relations) * signs,
+            F.embedding(recent, relations) * signs,
         )
         scores: Tensor = self.model(batch)
         return scores
 
 
-def led_by_null(events: Tensor) -> Tensor:
-    """With the null token's place before the events: [B, L] -> [B, 1 + L]."""
-    return F.pad(events, (1, 0))
-
-
-def event_mask(events: Tensor) -> Tensor:
-    """Which events int64 [B, 1 + L] are real, the null token among them: bool [B, 1 + L]."""
-    places = torch.arange(events.shape[1], device=events.device)
-    return (events > 0) | (places == 0)
+def event_mask(recent: Tensor) -> Tensor:
+    """Which places int64 [B, 1 + L] of ``ListInputs.recent`` count, that of the null token too."""
+    return torch.cat([recent[:, :1] == 0, recent[:, 1:] > 0], dim=1)

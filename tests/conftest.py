@@ -15,10 +15,10 @@ from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
 from recsys.index_builders import FlatIndexBuilder
-from recsys.signals.item_graph import co_occurrence_graphs
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId
 from recsys.signals.extractor import SignalExtractor
+from recsys.signals.item_graph import co_occurrence_graphs
 from recsys.text.from_config import encoder_from_config
 from recsys.training.content_map import KernelRidge, fix_items
 from tests.postgres import Cluster, programs

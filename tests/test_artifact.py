@@ -17,10 +17,10 @@ from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 from recsys.index_builders import FlatIndexBuilder
-from recsys.signals.item_graph import ItemGraph
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
+from recsys.signals.item_graph import ItemGraph
 from tests.conftest import write_untrained_bundle
 
 KINDS = {

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.histories import Histories, latest_events
-from recsys.signals.item_graph import co_occurrence_graphs
 from recsys.schema import HistoryBatch
 from recsys.signals.extractor import SignalExtractor, signal_names
+from recsys.signals.item_graph import co_occurrence_graphs
 
 DAY = 86_400
 NUM_ITEMS = 9

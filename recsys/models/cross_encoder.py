@@ -102,21 +102,17 @@ class CrossAttention(nn.Module):
 
         Args:
             x: [B * K, D]. asked: [B * K, D], what the candidates' text adds to queries. events:
-                [B, L, D], without the null token. mask: bool [B, 1 + L]. age: [B, 1 + L],
-                standardised. candidate_relations: [B, K, P r]. event_relations: [B, 1 + L, P r],
-                whose products with those are on about one scale. candidate_text: [B, K, R].
-                event_text: [B, 1 + L, R].
+                [B, 1 + L, D]. mask: bool [B, 1 + L]. age: [B, 1 + L], standardised.
+            candidate_relations: [B, K, P r]. event_relations: [B, 1 + L, P, r], whose products with
+                those are on about one scale. candidate_text: [B, K, R]. event_text: [B, 1 + L, R].
         """
-        batch, number, width = candidate_relations.shape
-        memory = torch.cat([self.null.expand_as(events[:, :1]), events], dim=1)
+        batch, number = candidate_relations.shape[:2]
+        memory = torch.cat([events[:, :1] * 0.0 + self.null, events[:, 1:]], dim=1)
         key, value = self.key_value(memory).chunk(2, dim=2)
         query = (self.query(self.norm(x)) + asked).view(batch, number, -1)
         key = self._heads(key).transpose(2, 3) / (query.shape[2] // self.num_heads) ** 0.5
-        each = width // self.relation_weight.shape[1]
-        weight = self.relation_weight.repeat_interleave(each, dim=1)
-        related = candidate_relations[:, None] @ (
-            event_relations[:, None] * weight[:, None]
-        ).transpose(2, 3)
+        weighted = event_relations[:, None] * self.relation_weight[:, None, :, None]
+        related = candidate_relations[:, None] @ weighted.flatten(start_dim=3).transpose(2, 3)
         rate = F.softplus(self.age_rate)[None, :, None, None]
         by_event = (-rate * age[:, None, None]).masked_fill(~mask[:, None, None], _LITTLE)
         logits = self._heads(query) @ key + related + by_event
@@ -236,9 +232,9 @@ class CrossEncoder(nn.Module):
         # In two dimensions, since ONNX's Gemm adds biases on the way, which its MatMul does not.
         signals = ((batch.signals - self.signal_mean) * self.signal_scale).flatten(end_dim=1)
         age = (batch.history_age.log1p() - self.age_mean) * self.age_scale
-        mask, relations = batch.history_mask, batch.history_relations
-        each = relations.shape[2] // len(self.relation_scale)
-        scale = self.relation_scale.repeat_interleave(each)
+        mask = batch.history_mask
+        blocks = (*mask.shape, self.relation_scale.shape[0], -1)
+        relations = batch.history_relations.view(blocks) * self.relation_scale[:, None]
         candidates, events = batch.candidate_tokens, batch.history_tokens
         if self.training:
             candidates, events = self._without_some(candidates), self._without_some(events)
@@ -249,7 +245,7 @@ class CrossEncoder(nn.Module):
         candidate_text, asked = candidates[..., :rank], candidates[..., rank:]
         event_text, told = events[..., :rank], events[..., rank:]
         x = self.dropout(self.signals(signals))
-        tokens = self.history_norm((told + self.history_age(age[:, :, None]))[:, 1:])
+        tokens = self.history_norm(told + self.history_age(age[:, :, None]))
         for attention, feed_forward in self.layers:
             x = x + attention(
                 x,
@@ -258,7 +254,7 @@ class CrossEncoder(nn.Module):
                 mask,
                 age,
                 batch.candidate_relations,
-                relations * scale,
+                relations,
                 candidate_text,
                 event_text,
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.data.histories import Histories, latest_events
 from recsys.growing import GrowingRows
 from recsys.schema import HistoryBatch
-from recsys.signals.list_signals import WINDOW_DAYS, ListInputs
+from recsys.signals.list_signals import WINDOW_DAYS, ListInputs, list_signals
 from recsys.signals.relations import Relations
 from recsys.signals.windows import RecentPopularity
 
@@ -87,7 +87,8 @@ class SignalExtractor:
         popularity = self._popularity(counted, last[:, 0].numpy())
         length = history.mask.sum(dim=1)
         recent = latest_events(history, self.max_history)
-        missing = (0, self.max_history - recent.mask.shape[1])
+        # Before the events there is the null token.
+        missing = (1, self.max_history - recent.mask.shape[1])
         age = (last - recent.timestamps).clamp(min=0) * recent.mask
         items = history.item_idx[history.mask]
         starts = length.cumsum(dim=0) - length
@@ -103,6 +104,11 @@ class SignalExtractor:
             F.pad(recent.item_idx, missing),
             F.pad(age, missing).float(),
         )
+
+    def signals(self, inputs: ListInputs) -> Tensor:
+        """Signals float32 [B, K, S], see ``signal_names``, of ``inputs``."""
+        relations, statistics = (part[inputs.candidates] for part in self.rows)
+        return list_signals(inputs, relations, statistics, self.relations.signs)
 
 
 def _context_affinity(histories: Histories, num_items: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which items go together: co-occurrence counts from training events, and their look-up by pair."""
+"""Which items go together: co-occurrence counts from training events."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 
 from recsys.data.histories import Histories
-
-# A full table is looked up in one gather; above this many entries the sparse form is kept.
-MAX_DENSE_ENTRIES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -23,51 +20,6 @@ class ItemGraph:
     num_items: int
     keys: Tensor
     weights: Tensor
-
-    def check(self) -> None:
-        """For tensors from outside, before anything is looked up by them.
-
-        Raises:
-            ValueError: when they are not as described above.
-        """
-        keys, weights = self.keys, self.weights
-        if (keys.dtype, weights.dtype) != (torch.int64, torch.float32) or keys.ndim != 1:
-            raise ValueError("a graph of other types or dimensions")
-        if keys.shape != weights.shape or (keys[1:] <= keys[:-1]).any():
-            raise ValueError("a graph whose keys do not rise, or lack weights")
-        if len(keys) and not 0 <= keys[0] <= keys[-1] < (self.num_items + 1) ** 2:
-            raise ValueError(f"pairs of items beyond 1..{self.num_items}")
-
-    def lookup(self) -> "PairLookup":
-        """The fastest look-up that fits in memory."""
-        if (self.num_items + 1) ** 2 > MAX_DENSE_ENTRIES:
-            return PairLookup(self.num_items, self.keys, self.weights)
-        dense = torch.zeros((self.num_items + 1) ** 2)
-        dense[self.keys] = self.weights
-        return PairLookup(self.num_items, None, dense)
-
-
-@dataclass(frozen=True)
-class PairLookup:
-    """W as a flat table (``keys`` is None), or as sorted keys with their weights."""
-
-    num_items: int
-    keys: Tensor | None
-    weights: Tensor
-
-    def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """W at each pair: int64 [...] and int64 [...] (broadcast together) -> float32 [...]."""
-        wanted = rows * (self.num_items + 1) + columns
-        if self.keys is None:
-            return self.weights[wanted]
-        if not len(self.keys):
-            return torch.zeros(wanted.shape)
-        position = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-        return torch.where(self.keys[position] == wanted, self.weights[position], 0.0)
-
-    def to(self, device: torch.device) -> "PairLookup":
-        keys = None if self.keys is None else self.keys.to(device)
-        return PairLookup(self.num_items, keys, self.weights.to(device))
 
 
 def co_occurrence_graphs(

@@ -13,6 +13,7 @@ from recsys.signals.relations import RELATIONS
 
 WINDOW_DAYS = (1, 7, 30)
 FEEDBACK_ITEMS = 20
+_IDENTITY = torch.eye(len(RELATIONS))
 
 
 class ListInputs(NamedTuple):
@@ -22,8 +23,9 @@ class ListInputs(NamedTuple):
     stage-1 scores by tower; they add up to the stage-1 score. popularity: float32 [B, K, 6], of
     ``RecentPopularity``. taste: float32 [B, 3 r], the sum of the history's items' relations.
     popular_taste: float32 [B], the mean of their log(1 + events). length: float32 [B], events of
-    the history. context: float32 [B, A], the user's attributes. recent: int64 [B, L], the latest
-    events' items, left-aligned, 0 = none. age: float32 [B, L], seconds before the last event.
+    the history. context: float32 [B, A], the user's attributes. recent: int64 [B, 1 + L], the place
+    of the null token (0), then the latest events' items, 0 = none and last. age: float32
+    [B, 1 + L], seconds before the last event.
     """
 
     candidates: Tensor
@@ -75,30 +77,28 @@ def list_signals(
     number = len(RELATIONS)
     log_count, alone = statistics[..., 0], statistics[..., 1 : 1 + number]
     affinity = statistics[..., 1 + number :]
-    length = inputs.length.clamp(min=1.0)[:, None]
-    is_best = (torch.arange(mask.shape[1], device=mask.device) < FEEDBACK_ITEMS) & mask
-    first = slice(0, FEEDBACK_ITEMS)
-    best = (relations[:, first] * is_best[:, first, None]).sum(dim=1)
-    matches = relations @ _side_by_side(torch.stack([inputs.taste * signs, best * signs], dim=2))
-    # Without the candidate itself, where it is one of the best.
-    others = (is_best.sum(dim=1, keepdim=True) - is_best.to(torch.int64)).clamp(min=1)
-    feedback = (matches[..., number:] - alone * is_best[:, :, None]) / others[:, :, None]
+    is_best = mask[:, :FEEDBACK_ITEMS].float()
+    best = (relations[:, :FEEDBACK_ITEMS] * is_best[..., None]).sum(dim=1)
+    tastes = torch.stack([inputs.taste * signs, best * signs], dim=2)
+    matches = relations @ _side_by_side(tastes)
     relative = torch.cat(
         [
             inputs.tower_scores.sum(dim=2, keepdim=True),
             inputs.tower_scores,
             matches[..., :number],
-            feedback,
+            _feedback(matches[..., number:], alone, is_best),
         ],
         dim=2,
     )
-    ranks = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    nothing = log_count * 0.0
+    length = inputs.length.clamp(min=1.0).log()[:, None]
+    rank = mask.float().cumsum(dim=1).clamp(min=1.0).log()
     absolute = torch.stack(
         [
-            ranks.to(log_count.dtype).log().expand_as(log_count),
+            rank,
             log_count,
             log_count - inputs.popular_taste[:, None],
-            length.log().expand_as(log_count),
+            length + nothing,
             (affinity * inputs.context[:, None, :]).sum(dim=2),
         ],
         dim=2,
@@ -107,15 +107,30 @@ def list_signals(
     return signals * mask[:, :, None]
 
 
+def _feedback(likeness: Tensor, alone: Tensor, is_best: Tensor) -> Tensor:
+    """How candidates go with the list's best others, as if those were history: [B, K, 3].
+
+    Pseudo-relevance feedback (Croft and Harper 1979): the best candidates of stage 1 are good
+    enough on average to tell about the others.
+
+    Args:
+        likeness: [B, K, 3], to all of the best together. alone: [B, K, 3], to itself. is_best:
+            [B, up to FEEDBACK_ITEMS], which of the first candidates are real.
+    """
+    number, first = is_best.sum(dim=1)[:, None, None], is_best.shape[1]
+    among = (likeness[:, :first] - alone[:, :first]) / (number - 1.0).clamp(min=1.0)
+    return torch.cat([among, likeness[:, first:] / number.clamp(min=1.0)], dim=1)
+
+
 def _side_by_side(vectors: Tensor) -> Tensor:
     """Vectors [B, 3 r, n] -> [B, 3 r, n * 3], each block of r rows in a column of its own.
 
     A product with that is one with each block.
     """
-    number = len(RELATIONS)
-    width = vectors.shape[1] // number
-    block = torch.eye(number, device=vectors.device).repeat_interleave(width, dim=0)
-    return (vectors[..., None] * block[:, None]).flatten(start_dim=2)
+    batch, width, number = vectors.shape
+    blocks = vectors.view(batch, len(RELATIONS), -1, number, 1)
+    apart = blocks * _IDENTITY.to(vectors.device)[:, None, None, :]
+    return apart.view(batch, width, -1)
 
 
 def standardized(values: Tensor, mask: Tensor) -> Tensor:

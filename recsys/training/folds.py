@@ -18,7 +18,7 @@ from recsys.data.histories import Histories
 from recsys.retriever import Retriever
 from recsys.signals.extractor import SignalExtractor
 from recsys.signals.item_graph import co_occurrence_graphs
-from recsys.signals.list_signals import ListInputs, list_signals
+from recsys.signals.list_signals import ListInputs
 from recsys.signals.relations import Relations
 
 _LISTS_AT_A_TIME = 64
@@ -56,21 +56,11 @@ class CandidateLists:
             self.tower_scores[own],
         )
 
-    def signals(self, inputs: ListInputs) -> Tensor:
-        """Signals float32 [B, K, S] of lists; see ``signal_names``."""
-        table, relations = self.extractor.rows, self.extractor.relations
-        return list_signals(
-            inputs,
-            table.relations[inputs.candidates],
-            table.statistics[inputs.candidates],
-            relations.signs,
-        )
-
     def all_signals(self) -> Tensor:
         """Of all lists, float32 [n, K, S]; not kept, since many lists take gigabytes."""
         starts = range(0, len(self), _LISTS_AT_A_TIME)
         rows = [np.arange(start, min(start + _LISTS_AT_A_TIME, len(self))) for start in starts]
-        return torch.cat([self.signals(self.inputs(part)) for part in rows])
+        return torch.cat([self.extractor.signals(self.inputs(part)) for part in rows])
 
 
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:

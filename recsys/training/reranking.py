@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recsys.list_scorer import event_mask, led_by_null
+from recsys.list_scorer import event_mask
 from recsys.losses import listwise_softmax
 from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
@@ -131,15 +131,15 @@ class _FoldBatches(Dataset[LabelledBatch]):
         inputs, relevance = fold.inputs(batch.rows), fold.relevance[rows]
         columns = self._columns(inputs.candidates, relevance, batch.seed)
         candidates = inputs.candidates.gather(1, columns)
-        signals = fold.signals(inputs)
-        events, relations = led_by_null(inputs.recent), fold.extractor.relations
+        signals = fold.extractor.signals(inputs)
+        events, relations = inputs.recent, fold.extractor.relations
         return LabelledBatch(
             RankingBatch(
                 signals.gather(1, columns[:, :, None].expand(-1, -1, signals.shape[2])),
                 self.reduced_text[candidates],
                 self.reduced_text[events],
                 event_mask(events),
-                led_by_null(inputs.age),
+                inputs.age,
                 relations.vectors[candidates],
                 relations.vectors[events] * relations.signs,
             ),
