@@ -52,7 +52,7 @@ SIZES = "6000x1000,60000x100000"
 SECONDS_TO_WAKE = 2
 LIVE_EVENTS_COLD = 100
 """Of as many users what the store said is kept: more than ask at a time, fewer than there are."""
-WARM_USERS = 1_000
+WARM_USERS = 300
 NUM_COMPARED, USERS_COMPARED = 10, 200
 """Length of the lists that are compared with PyTorch's, and for how many users they are."""
 
