@@ -61,11 +61,7 @@ def write_stage1(recipe: Recipe, data: TrainingData, text: Tensor, root: Path) -
 def candidate_lists(
     recipe: Recipe, data: TrainingData, stage1: Path, root: Path
 ) -> list[CandidateLists]:
-    """What stage 2 learns from.
-
-    The stage 1 of a fold that an earlier call with the same ``root`` trained is loaded again, so
-    calls must differ in what concerns stage 2 alone.
-    """
+    """What stage 2 learns from."""
     assert recipe.reranking is not None
     return stage2_lists(
         data,
@@ -74,7 +70,7 @@ def candidate_lists(
         recipe.build_index,
         recipe.reranking,
         recipe.num_folds,
-        Run(recipe.trainer_factory, root / "folds", resume=True),
+        Run(recipe.trainer_factory, root / "folds", resume=False),
     )
 
 

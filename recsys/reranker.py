@@ -43,9 +43,8 @@ class TorchScorer:
 
     @torch.inference_mode()
     def __call__(self, inputs: ListInputs, tables: ItemTables) -> Tensor:
-        """See ``ScoreLists``; tables are on the model's device already."""
-        on_device = (part.to(self.device) for part in (*inputs, *tables))
-        scores: Tensor = self.scorer(*on_device)
+        """See ``ScoreLists``; the tables are on the model's device."""
+        scores: Tensor = self.scorer(*(part.to(self.device) for part in inputs), *tables)
         return scores.float().cpu()
 
 
@@ -70,11 +69,13 @@ class Reranker:
         self.extractor = extractor
         self.reduction = reduction
         self.scorer = scorer
+        self._device = model.signal_mean.device
         self._tokens = [GrowingRows(part) for part in self._tokens_of(reduction(text))]
+        self._tables = self._current_tables()
 
     @torch.inference_mode()
     def _tokens_of(self, reduced: Tensor) -> ItemTokens:
-        return self.model.tokens(reduced.to(self.model.signal_mean.device))
+        return self.model.tokens(reduced.to(self._device))
 
     def with_items(self, positions: Tensor, text: Tensor) -> "Reranker":
         """With more items, or others in their place, at positions int64 [m], see ``GrowingRows``.
@@ -91,13 +92,14 @@ class Reranker:
             rows.with_rows(positions, new)
             for rows, new in zip(self._tokens, self._tokens_of(reduced), strict=True)
         ]
+        other._tables = other._current_tables()
         return other
 
-    @property
-    def tables(self) -> ItemTables:
-        """What the scorer reads of items."""
-        candidates, history = (rows.rows for rows in self._tokens)
-        return ItemTables(*self.extractor.rows, candidates, history, self.extractor.relations.signs)
+    def _current_tables(self) -> ItemTables:
+        """What the scorer reads of items, on the model's device."""
+        tokens = (rows.rows for rows in self._tokens)
+        parts = (*self.extractor.rows, *tokens, self.extractor.relations.signs)
+        return ItemTables(*(part.to(self._device) for part in parts))
 
     def scores(
         self, history: HistoryBatch, item_idx: NDArray[np.int64], tower_scores: Tensor
@@ -110,13 +112,12 @@ class Reranker:
         """
         lengths = (item_idx > 0).sum(axis=1)
         found = np.full(item_idx.shape, -np.inf, np.float32)
-        tables = self.tables
         for length, rows in _alike(lengths):
             own = torch.from_numpy(rows)
             part = HistoryBatch(*(one[own] for one in history))
             candidates = np.ascontiguousarray(item_idx[rows, :length])
             inputs = self.extractor.inputs(part, candidates, tower_scores[own, :length])
-            found[rows, :length] = self.scorer(inputs, tables).numpy()
+            found[rows, :length] = self.scorer(inputs, self._tables).numpy()
         return found
 
 
