@@ -190,7 +190,7 @@ def _served_alike(
     options = ["log_level=warning", "store.enabled=false", "port={port}"]
     command = ["serve.py", f"bundle={bundle}", f"device={device}", *options]
     lists = recommender.recommend([Request(LENGTH, user_id=user) for user in users])
-    same = []
+    same: list[bool] = []
     with serving(command, "/health/ready") as server:
         for user, expected in zip(users, lists, strict=True):
             url = f"{server.url}/recommend?user_id={user}&top_k={LENGTH}"

@@ -188,6 +188,7 @@ def test_a_missing_wrk_is_told_first(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @needs_wrk
 def test_bundles_are_driven_without_a_bad_answer(
     untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
