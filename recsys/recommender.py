@@ -233,8 +233,10 @@ class Recommender:
 
     def _reranked(self, reranker: Reranker, retrieved: Retrieved) -> NDArray[np.float32]:
         """Stage 2's scores float32 [B, K]; -inf where there is no candidate."""
-        queries = torch.from_numpy(retrieved.encoded.queries)
-        by_tower = self.retriever.tower_scores(queries, torch.from_numpy(retrieved.item_idx))
+        queries, scores, item_idx = map(
+            torch.from_numpy, (retrieved.encoded.queries, retrieved.scores, retrieved.item_idx)
+        )
+        by_tower = self.retriever.tower_scores(queries, item_idx, scores)
         return reranker.scores(retrieved.encoded.history, retrieved.item_idx, by_tower)
 
     def as_retrieved(self, retrieved: Retrieved, is_late: IsLate = never_late) -> list[RankedList]:

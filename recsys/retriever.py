@@ -95,9 +95,11 @@ class Retriever:
         missing = max(self.min_rows - len(recent.item_idx), 0)
         parts = (recent.item_idx, recent.mask, recent.context)
         items, mask, context = (_pad_rows(part, missing).to(device) for part in parts)
-        item_idx, positions = torch.unique(items, return_inverse=True)
-        tables = [side.rows[item_idx] for side in self._query_sides]
+        positions, tables = items, [side.rows for side in self._query_sides]
         if wanted is not None:
+            # Only the rows that count, since they are copied.
+            item_idx, positions = torch.unique(items, return_inverse=True)
+            tables = [rows[item_idx] for rows in tables]
             query_sides, _ = self._sides(_pad_rows(wanted, missing))
             own = len(item_idx) + torch.arange(len(items), device=device)[:, None]
             positions = torch.cat([positions, own], dim=1)
@@ -112,28 +114,36 @@ class Retriever:
         exclude = [self.index.exclusion(items) for items in history.item_idx.numpy()]
         scores, found = self.index.search(query.float().cpu().numpy(), k, exclude)
         item_idx = torch.from_numpy(found)
-        tower_scores = self.tower_scores(query, item_idx)
-        return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
+        total = torch.from_numpy(scores)
+        return Candidates(item_idx, total, self.tower_scores(query, item_idx, total))
 
     @torch.inference_mode()
-    def tower_scores(self, query: Tensor, item_idx: Tensor) -> Tensor:
+    def tower_scores(self, query: Tensor, item_idx: Tensor, total: Tensor | None = None) -> Tensor:
         """Each tower's part of the scores of items int64 [B, K], 0 = none: float32 [B, K, H].
 
         Args:
-            query: float [B, D].
+            query: float [B, D]. total: float32 [B, K], the scores, where they are known: what the
+                widest tower adds is then what the others leave.
         """
         num_rows, device = len(item_idx), self.embeddings.device
         # A product of one row is rounded otherwise than one of several.
         missing = 1 if num_rows == 1 and self.min_rows > 1 else 0
         queries, padded = _pad_rows(query.to(device), missing), _pad_rows(item_idx, missing)
         dims = self.model.embedding_dims
-        by_tower = zip(
-            torch.split(queries, dims, dim=1),
-            torch.split(self.embeddings[padded.to(device)], dims, dim=2),
-            strict=True,
-        )
-        scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
-        return scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
+        padded = padded.to(device)
+        # An approximate index's scores are approximate.
+        widest = None if total is None or not self.index.exact else dims.index(max(dims))
+        parts: list[Tensor] = []
+        sides = (torch.split(whole, dims, dim=1) for whole in (queries, self.embeddings))
+        for number, (part, rows) in enumerate(zip(*sides, strict=True)):
+            if number == widest:
+                parts.append(torch.zeros(padded.shape, device=device))
+            else:
+                parts.append((rows[padded] @ part[:, :, None])[:, :, 0])
+        scores = torch.stack(parts, dim=2)[:num_rows].float().cpu()
+        if widest is not None and total is not None:
+            scores[:, :, widest] = total - scores.sum(dim=2)
+        return scores * (item_idx > 0)[:, :, None]
 
 
 def _pad_rows(batch: Tensor, number: int) -> Tensor:
