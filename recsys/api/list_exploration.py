@@ -133,8 +133,7 @@ class ListExploration:
                 "propensities": found.propensities,
             }
             log.info("exploration", extra={"fields": fields})
-            propensities = found.propensities
-        elif self.policy.epsilon:
+        if self.policy.epsilon or any(found.is_new):
             propensities = found.propensities
         return ranked, propensities
 

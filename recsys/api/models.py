@@ -202,7 +202,7 @@ class ModelStore:
             _count(self.current, told)
 
     def added_since(self, time: float) -> dict[ExternalId, float]:
-        """Items of the event store that were first put there after a time (unix seconds), and when."""
+        """When items were first put into the store (unix seconds), of those after a time."""
         items = list(self._items.values())
         return {item.item_id: item.added_at for item in items if item.added_at >= time}
 
