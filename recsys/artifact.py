@@ -165,7 +165,7 @@ def save_artifact(
     }
     graphs: dict[str, bytes] = {}
     if stage2 is not None:
-        graphs["cross_encoder"] = _exported(stage2, text, histories)
+        graphs["cross_encoder"] = stage2.graph or export_stage2(stage2, text, histories)
         relations, reduction = stage2.extractor.relations, stage2.reduction
         tensors["cross_encoder"] = dict(stage2.cross_encoder.state_dict())
         tensors["relations"] = {"vectors": relations.vectors, "signs": relations.signs}
@@ -255,7 +255,7 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
     return two_tower
 
 
-def _exported(stage2: Stage2, text: Tensor, histories: Histories) -> bytes:
+def export_stage2(stage2: Stage2, text: Tensor, histories: Histories) -> bytes:
     """The graph, by the example of a few lists of nothing."""
     extractor, model = stage2.extractor, stage2.cross_encoder
     nobody = histories.pad(np.zeros(3, np.int64))

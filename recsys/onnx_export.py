@@ -15,8 +15,32 @@ INPUTS = (*ListInputs._fields, *ItemTables._fields)
 """Of the graph, in this order."""
 
 _OPERATORS = {
-    *("Add", "Cast", "Clip", "Concat", "Constant", "CumSum", "Div", "Equal", "Flatten", "Gather"),
-    *("Gelu", "Gemm", "Greater", "LayerNormalization", "Log", "MatMul", "Mul", "Neg", "Not", "Pow"),
+    *(
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Flatten",
+        "Gather",
+    ),
+    *(
+        "Gelu",
+        "Gemm",
+        "Greater",
+        "Identity",
+        "LayerNormalization",
+        "Log",
+        "MatMul",
+        "Mul",
+        "Neg",
+        "Not",
+        "Pow",
+    ),
     *("ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze"),
     *("Sub", "Transpose", "Unsqueeze", "Where"),
 }

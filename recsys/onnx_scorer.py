@@ -44,12 +44,18 @@ class OnnxScorer:
             raise InputError(
                 expected, f"one that ONNX Runtime refuses ({reason})", remedy
             ) from error
-        names = [one.name for one in self._session.get_inputs()]
-        if names != list(INPUTS):
-            raise InputError(f"{expected}, with inputs {INPUTS}", f"{names}", remedy)
+        # Without attention there is no use for all of them.
+        self._names = {one.name for one in self._session.get_inputs()}
+        if not self._names <= set(INPUTS):
+            found = ", ".join(sorted(self._names - set(INPUTS)))
+            raise InputError(f"{expected}, with inputs {INPUTS}", found[:200], remedy)
 
     def __call__(self, inputs: ListInputs, tables: ItemTables) -> Tensor:
         """See ``ScoreLists``; the tables are not copied."""
-        values = (part.contiguous().numpy() for part in (*inputs, *tables))
-        (scores,) = self._session.run(None, dict(zip(INPUTS, values, strict=True)))
+        values = {
+            name: part.contiguous().numpy()
+            for name, part in zip(INPUTS, (*inputs, *tables), strict=True)
+            if name in self._names
+        }
+        (scores,) = self._session.run(None, values)
         return torch.from_numpy(scores)

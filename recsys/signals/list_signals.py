@@ -137,6 +137,8 @@ def standardized(values: Tensor, mask: Tensor) -> Tensor:
     """Zero mean and unit variance over the real candidates: float [B, K, S], bool [B, K]."""
     real = mask[:, :, None]
     count = real.sum(dim=1, keepdim=True).clamp(min=1)
-    centred = (values - (values * real).sum(dim=1, keepdim=True) / count) * real
+    mean = (values * real).sum(dim=1, keepdim=True) / count
+    centred = (values - mean) * real
     variance = centred.square().sum(dim=1, keepdim=True) / count
-    return centred / (variance.sqrt() + 1e-6)
+    # Where all are alike but for rounding, nothing is made of that.
+    return centred / (variance.sqrt() + 1e-4 * mean.abs() + 1e-6)
