@@ -41,18 +41,19 @@ class RequestEncoder:
     def encoded(self, requests: Sequence[Request]) -> EncodedRequests:
         """All requests, in their order."""
         history = self.histories.batch(requests)
-        queries = self.retriever.encode(history).float().cpu()
+        # NumPy's, as PyTorch writes into no tensor of inference mode.
+        queries = self.retriever.encode(history).float().cpu().numpy()
         for row, request in enumerate(requests):
             if request.text_vector is not None:
                 own, wanted = self.histories.batch([request]), self.project(request.text_vector)
-                queries[row] = self.retriever.encode(own, wanted)[0].float().cpu()
+                queries[row] = self.retriever.encode(own, wanted)[0].float().cpu().numpy()
         shares = np.zeros(len(requests))
         if self.blend is not None:
             known = self.histories.user_idx(requests)
             for row, request in enumerate(requests):
                 if known[row] == 0 or request.history is not None:
                     shares[row] = self._popular_share(request, history, row)
-        return EncodedRequests(history, queries.numpy(), shares)
+        return EncodedRequests(history, queries, shares)
 
     def _popular_share(self, request: Request, history: HistoryBatch, row: int) -> float:
         """Of popularity in the scores of somebody whom training has not seen."""
