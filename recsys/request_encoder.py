@@ -41,7 +41,6 @@ class RequestEncoder:
     def encoded(self, requests: Sequence[Request]) -> EncodedRequests:
         """All requests, in their order."""
         history = self.histories.batch(requests)
-        # NumPy's, as PyTorch writes into no tensor of inference mode.
         queries = self.retriever.encode(history).float().cpu().numpy()
         for row, request in enumerate(requests):
             if request.text_vector is not None:

@@ -24,9 +24,9 @@ class RecentPopularity:
     def __init__(self, histories: Histories, num_items: int, days: Sequence[float]) -> None:
         self.seconds = np.array(days) * _SECONDS_PER_DAY
         times = histories.timestamps
-        self.origin = int(times.min(initial=0)) if len(times) else 0
+        self.origin = int(times.min()) if len(times) else 0
         # A moment is at most this far from the first event; items lie further apart in the keys.
-        self.span = int(times.max(initial=0)) - self.origin + 1 if len(times) else 1
+        self.span = int(times.max()) - self.origin + 1 if len(times) else 1
         shifted = times - self.origin
         by_time = np.argsort(shifted, kind="stable")
         self._all = _DecayedCounts(np.zeros(len(times), np.int64), shifted[by_time], self.seconds)
@@ -34,7 +34,9 @@ class RecentPopularity:
         order = np.lexsort((shifted, histories.item_idx))
         self._items = _DecayedCounts(histories.item_idx[order], shifted[order], self.seconds)
         self._keys = self._items.groups * self._stride + self._items.times
-        self._share = np.bincount(histories.item_idx, minlength=num_items + 1) / max(len(times), 1)
+        self._share = (
+            np.bincount(histories.item_idx, minlength=num_items + 1) / max(len(times), 1)
+        ).astype(np.float32)
 
     def __call__(self, items: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts, and how they compare to what the items' total shares lead to expect.
@@ -53,8 +55,11 @@ class RecentPopularity:
         place = np.searchsorted(self._all.times, moment) - 1
         total = self._all.at(place, np.zeros_like(place), moment)
         expected = total[:, None, :] * self._share[items][:, :, None]
-        trend = np.log((counts + 1.0) / (expected + 1.0))
-        return np.concatenate([np.log1p(counts), trend], axis=2).astype(np.float32)
+        counts += 1.0
+        expected += 1.0
+        both: NDArray[np.float32] = np.concatenate([counts, counts / expected], axis=2)
+        np.log(both, out=both)
+        return both
 
 
 class _DecayedCounts:
@@ -67,22 +72,26 @@ class _DecayedCounts:
     def __init__(
         self, groups: NDArray[np.int64], times: NDArray[np.int64], seconds: NDArray[np.float64]
     ) -> None:
-        self.groups, self.times, self.seconds = groups, times, seconds
-        self.counts = np.stack([_accumulated(groups, times, one) for one in seconds], axis=-1)
+        self.groups, self.times = groups, times
+        self.rates = (1.0 / seconds).astype(np.float32)
+        counts = [_accumulated(groups, times, one) for one in seconds]
+        self.counts = np.stack(counts, axis=-1).astype(np.float32)
 
     def at(
         self, place: NDArray[np.int64], groups: NDArray[np.int64], moment: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[np.float32]:
         """Counts [..., T] at a moment of the groups, whose latest event before it is at a place.
 
         Groups of which there is none before it have another's event there, or -1.
         """
         if not len(self.times):
-            return np.zeros((*place.shape, len(self.seconds)))
+            return np.zeros((*place.shape, len(self.rates)), np.float32)
         found = (place >= 0) & (self.groups[place] == groups)
-        age = (moment - self.times[place])[..., None] / self.seconds
-        decay = np.exp(-np.where(found[..., None], age, np.inf))
-        counts: NDArray[np.float64] = self.counts[place] * decay
+        age = ((moment - self.times[place]) * found).astype(np.float32)
+        decay = age[..., None] * -self.rates
+        np.exp(decay, out=decay)
+        counts: NDArray[np.float32] = self.counts[place] * decay
+        counts *= found[..., None]
         return counts
 
 
