@@ -14,6 +14,7 @@ from benchmarks.runs import counted
 from recsys.data.prepare import TrainingData
 from recsys.evaluation import Targets
 from recsys.exploration import ReservedPlaces
+from recsys.new_items import NewItems
 from recsys.recommender import BATCH_SIZE, Recommender
 from recsys.request import Request
 from recsys.results import column_name
@@ -48,18 +49,17 @@ def ranked_lists(
 ) -> dict[str, Tensor]:
     """Each user's list in the whole catalogue, int64 [U, ``LENGTH``], without and with places."""
     cold = np.flatnonzero(draw.cold)
-    new, pool = set(cold.tolist()), torch.from_numpy(cold)
+    new = NewItems(recommender.retriever, cold)
     requests = [Request(top_k=LENGTH, user_id=user_id) for user_id in user_ids(draw, targets)]
     lists = {name: np.zeros((len(requests), LENGTH), np.int64) for name in (AS_RANKED, RESERVED)}
     for start in range(0, len(requests), BATCH_SIZE):
         found = recommender.retrieve(requests[start : start + BATCH_SIZE], rerank=rerank)
         answers = recommender.rerank(found) if rerank else recommender.as_retrieved(found)
-        queries = torch.from_numpy(found.encoded.queries)
         for row, answer in enumerate(answers):
             listed = recommender.items.encode(answer.item_ids).tolist()
             # Nobody has seen any of them: no cold item has a training row.
-            best = recommender.retriever.best_of(pool, queries[row], LENGTH).tolist()
-            filled = PLACES.filled(listed, best, new).items
+            best = new.best(found.encoded.queries[row], LENGTH)
+            filled = PLACES.filled(listed, best, new.all).items
             for name, items in ((AS_RANKED, listed), (RESERVED, filled)):
                 lists[name][start + row, : len(items)] = items
     return {name: torch.from_numpy(items) for name, items in lists.items()}

@@ -11,7 +11,6 @@ from recsys.data.histories import latest_events
 from recsys.growing import GrowingRows
 from recsys.index import CandidateIndex
 from recsys.models.two_tower import TwoTowerEnsemble
-from recsys.ranking import top_k
 from recsys.schema import HistoryBatch
 
 
@@ -135,15 +134,6 @@ class Retriever:
         )
         scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
         return scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
-
-    def best_of(self, item_idx: Tensor, query: Tensor, k: int) -> Tensor:
-        """The up to ``k`` best of items int64 [m], best first.
-
-        Args:
-            query: float [D].
-        """
-        scores = self.tower_scores(query[None], item_idx[None]).sum(dim=2)
-        return top_k(scores, item_idx, k)[1][0]
 
 
 def _pad_rows(batch: Tensor, number: int) -> Tensor:

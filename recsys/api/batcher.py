@@ -193,15 +193,19 @@ class Batcher:
         recommender, rows = jobs[0].recommender, [one for one in found if one is not None]
         if not rows:
             lists = recommender.popular([job.request for job in jobs])
-            queries = None
+            retrieved = None
         else:
             retrieved = rows[0][0].of([row for _, row in rows])
             lists = recommender.as_retrieved(retrieved, always_late)
-            queries = retrieved.encoded.queries
         self._resolve(
             jobs,
             [
-                Answer(one, "deadline", job.times, query=None if queries is None else queries[row])
+                Answer(
+                    one,
+                    "deadline",
+                    job.times,
+                    found=None if retrieved is None else (retrieved, row),
+                )
                 for row, (job, one) in enumerate(zip(jobs, lists, strict=True))
             ],
         )
@@ -318,7 +322,7 @@ class Batcher:
                     ranked,
                     fallback or ("deadline" if row in late else None),
                     times,
-                    query=None if retrieved is None else retrieved.encoded.queries[row],
+                    found=None if retrieved is None else (retrieved, row),
                 )
                 for row, ranked in enumerate(lists)
             ],

@@ -1,5 +1,6 @@
 """Features of now, for serving: the training log, and what has come in since."""
 
+import math
 import threading
 import time
 from array import array
@@ -115,7 +116,7 @@ class OnlineFeatures:
         found = np.zeros(len(item_idx), bool)
         known = item_idx + 1 < len(self._items.offsets)
         items = item_idx[known]
-        first = self._items.position(items, np.full(len(items), int(time)))
+        first = self._items.position(items, np.full(len(items), math.ceil(time)))
         found[known] = first > self._items.offsets[items]
         return found
 

@@ -58,8 +58,8 @@ def explored(
     one: ListExploration | None = None,
 ) -> tuple[RankedList, list[float] | None]:
     one = one or exploration()
-    query = recommender.retrieve([request]).encoded.queries[0]
-    return one.explored(recommender, request, ranked, query, one.draw(request))
+    found = recommender.retrieve([request]), 0
+    return one.explored(recommender, request, ranked, found, one.draw(request))
 
 
 def best(recommender: Recommender, request: Request, item_ids: list[int]) -> list[int]:

@@ -24,20 +24,17 @@ class FirstItems:
 
     def __init__(self, draw: ColdItems) -> None:
         self.items = draw.data.items
-        self.retriever = self
+        self.retriever = SimpleNamespace(embeddings=torch.arange(61.0)[:, None])
         cold = np.flatnonzero(draw.cold)
         warm = np.flatnonzero(~draw.cold)[1:]
         self.order = self.items.decode(np.concatenate([warm, cold]))
 
     def retrieve(self, requests: Any, *, rerank: bool) -> Any:
-        queries = np.zeros((len(requests), 2), np.float32)
+        queries = np.ones((len(requests), 1), np.float32)
         return SimpleNamespace(requests=requests, encoded=SimpleNamespace(queries=queries))
 
     def as_retrieved(self, found: Any) -> Any:
         return [SimpleNamespace(item_ids=self.order[: one.top_k]) for one in found.requests]
-
-    def best_of(self, item_idx: Any, query: Any, k: int) -> Any:
-        return item_idx.flip(0)[:k]
 
 
 @pytest.fixture
