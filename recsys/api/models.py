@@ -201,9 +201,10 @@ class ModelStore:
             self._events.extend(told)
             _count(self.current, told)
 
-    def added_since(self, time: float) -> list[ExternalId]:
-        """Items of the event store that were first put there after this time (unix seconds)."""
-        return [item.item_id for item in list(self._items.values()) if item.added_at >= time]
+    def added_since(self, time: float) -> dict[ExternalId, float]:
+        """When items were first put into the store (unix seconds), of those after a time."""
+        items = list(self._items.values())
+        return {item.item_id: item.added_at for item in items if item.added_at >= time}
 
     def later_items(self, item_ids: Collection[ExternalId]) -> pd.DataFrame:
         """Those of the items that the event store has, as in ``Dataset.items``."""

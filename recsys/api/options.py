@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recsys.errors import InputError
+from recsys.exploration import ReservedPlaces
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ServingOptions:
     live_events: of all users together, kept in memory.
     rules: of all lists, see ``Rules.from_config``; a request may change them.
     exploration_epsilon, exploration_slots: see ``Exploration``; an epsilon of 0 for none.
-    exploration_days: that an item counts as new.
+    exploration_places: see ``ReservedPlaces``. exploration_days: that an item counts as new.
     tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
     tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
@@ -51,6 +52,7 @@ class ServingOptions:
     rules: Mapping[str, Any] = field(default_factory=dict)
     exploration_epsilon: float = 0.0
     exploration_slots: int = 1
+    exploration_places: Sequence[int] = (11, 14, 17)
     exploration_days: float = 14.0
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
@@ -74,6 +76,7 @@ class ServingOptions:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
+        ReservedPlaces(self.exploration_places)
         if self.tracing_endpoint is not None:
             _check_tracing(self.tracing_endpoint, self.tracing_sample_rate)
 
