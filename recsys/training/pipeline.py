@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,30 @@ def train_stage1(
     """
     attributes = torch.from_numpy(data.catalog.attributes)
     epochs, curves = search_epochs(recipe, data.train, text, attributes, run)
-    refit = replace(run, folder=run.folder / "refit")
-    two_tower = fit_two_tower(recipe, epochs, data.train, text, attributes, refit)
-    retriever = build_retriever(two_tower, build_index, recipe.max_history)
-    without_newcomers = replace(run, folder=run.folder / "new_users")
-    new_users = fit_new_users(
-        data.train,
-        len(data.items),
-        lambda rest: fit_two_tower(recipe, epochs, rest, text, attributes, without_newcomers),
-        recipe.max_history,
-        recipe.seed,
+    refit, without_newcomers = (
+        partial(
+            fit_two_tower, recipe, epochs, text=text, attributes=attributes, run=run.apart(name)
+        )
+        for name in ("refit", "new_users")
     )
+    calls: list[Callable[[], Any]] = [
+        partial(refit, data.train),
+        partial(
+            fit_new_users,
+            data.train,
+            len(data.items),
+            without_newcomers,
+            recipe.max_history,
+            recipe.seed,
+        ),
+    ]
+    two_tower, new_users = run.workers.results(calls)
+    log.info(
+        "new users: %s, half-life of popularity %s days",
+        new_users.gate or "stage 1 alone",
+        new_users.half_life_days,
+    )
+    retriever = build_retriever(two_tower, build_index, recipe.max_history)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -137,24 +151,44 @@ def stage2_lists(
     check_same_data(stage1_bundle, stage1.manifest, data)
     epochs = int(stage1.manifest["epochs"])
     text, attributes = stage1.text, stage1.attributes
-
-    def fit_retriever(train: Histories, fold: int) -> Retriever:
-        log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
-        fold_run = replace(run, folder=run.folder / f"fold{fold}")
-        # A seed of its own per fold: the lists shall not share one initialisation's whims.
-        model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
-        return build_retriever(model, build_index, retrieval.max_history)
-
     reduction = TextReduction.fit(text, reranking.relation_rank)
     return out_of_fold_lists(
         data.train,
         reduction(text),
-        fit_retriever,
+        partial(
+            fold_retriever,
+            recipe=retrieval,
+            epochs=epochs,
+            text=text,
+            attributes=attributes,
+            build_index=build_index,
+            run=run.apart(),
+        ),
         num_folds=num_folds,
         num_candidates=stage1.num_candidates,
         max_history=reranking.max_history,
         seed=reranking.seed,
+        workers=run.workers,
     )
+
+
+def fold_retriever(
+    train: Histories,
+    fold: int,
+    *,
+    recipe: RetrievalRecipe,
+    epochs: int,
+    text: Tensor,
+    attributes: Tensor,
+    build_index: BuildIndex,
+    run: Run,
+) -> Retriever:
+    """The stage 1 of a fold, trained on the events outside of it."""
+    # A seed of its own per fold: the lists shall not share one initialisation's whims.
+    model = fit_two_tower(
+        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
+    )
+    return build_retriever(model, build_index, recipe.max_history)
 
 
 def train_stage2(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,20 @@ class RetrievalRecipe:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how to run Lightning. folder: for checkpoints. resume: go on from them."""
+    """Where and how to run Lightning.
+
+    folder: for checkpoints. resume: go on from them. workers: for fits that do not need each other.
+    """
 
     trainer_factory: TrainerFactory
     folder: Path
     resume: bool
     logger_factory: Callable[[str], Logger] | None = None
+    workers: Workers = field(default_factory=Workers)
+
+    def apart(self, name: str = "") -> "Run":
+        """In a folder below, for fits without a log that another process may make."""
+        return Run(self.trainer_factory, self.folder / name, self.resume)
 
     def logger(self, name: str) -> Logger | None:
         return None if self.logger_factory is None else self.logger_factory(name)
