@@ -1,6 +1,8 @@
 """Which items go together: co-occurrence counts from training events."""
 
+import weakref
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -54,6 +56,17 @@ def co_occurrence_graphs(
     )
 
 
+class _Latest(NamedTuple):
+    """Counts that both stages need of the same events; kept as long as those are."""
+
+    histories: "weakref.ref[Histories]"
+    settings: tuple[int, float, int, bool]
+    counts: tuple[sp.csr_matrix, sp.csr_matrix]
+
+
+_latest: list[_Latest] = []
+
+
 def co_occurrence_counts(
     histories: Histories,
     num_items: int,
@@ -63,6 +76,8 @@ def co_occurrence_counts(
     taper: bool = False,
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """How often two items meet in one history: sparse symmetric float32 [N + 1, N + 1], twice.
+
+    Not to be changed: who asks again for the same events gets the same matrices.
 
     Two events of one user count 1 / (1 + |dt| / time_scale) in the first matrix, the session
     matrix, so that items seen in one sitting weigh most, and 1 in the second. An event is not
@@ -76,8 +91,27 @@ def co_occurrence_counts(
             a window: 1 / (1 + |t|) is convex and falls to 0 (Polya 1949), so is the taper, and a
             product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
+    taper = taper and bool((histories.lengths > window + 1).any())
+    settings = (num_items, time_scale, window, taper)
+    for latest in _latest:
+        if latest.histories() is histories and latest.settings == settings:
+            return latest.counts
+    counts = _counted(histories, *settings)
+    if _is_small(num_items):
+        kept = weakref.ref(histories, lambda _: _latest.clear())
+        _latest[:] = [_Latest(kept, settings, counts)]
+    return counts
+
+
+def _is_small(num_items: int) -> bool:
+    return (num_items + 1) ** 2 <= _DENSE_CELLS
+
+
+def _counted(
+    histories: Histories, num_items: int, time_scale: float, window: int, taper: bool
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     shape = num_items + 1, num_items + 1
-    sums = _DenseSums(shape) if shape[0] * shape[1] <= _DENSE_CELLS else _SparseSums(shape)
+    sums = _DenseSums(shape) if _is_small(num_items) else _SparseSums(shape)
     user_idx, item_idx, timestamps = histories.user_idx, histories.item_idx, histories.timestamps
     place = np.arange(len(histories)) - histories.offsets[user_idx]
     # Latest places first: those that have an event so many before them come first.
@@ -145,8 +179,7 @@ def _normalized(
     graph: sp.spmatrix, counts: np.ndarray, shrinkage: float, max_neighbors: int
 ) -> ItemGraph:
     """Damped cosine weights; each item keeps its strongest neighbours (the union is symmetric)."""
-    csr = graph.tocsr()
-    csr.sort_indices()
+    csr = graph.tocsr().sorted_indices()
     row = np.repeat(np.arange(len(counts)), np.diff(csr.indptr))
     column = csr.indices.astype(np.int64)
     weight = csr.data / (np.sqrt(counts[row] * counts[column]) + shrinkage)

@@ -21,7 +21,6 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
-from recsys.retriever import Retriever
 from recsys.schema import ExternalId
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
@@ -33,6 +32,7 @@ from recsys.training.stage1 import (
     Run,
     build_retriever,
     fit_two_tower,
+    fold_retriever,
     search_epochs,
 )
 from recsys.training.stage2 import RerankingRecipe, fit_stage2
@@ -94,11 +94,7 @@ def train_stage1(
         ),
     ]
     two_tower, new_users = run.workers.results(calls)
-    log.info(
-        "new users: %s, half-life of popularity %s days",
-        new_users.gate or "stage 1 alone",
-        new_users.half_life_days,
-    )
+    log.info("new users: %s", new_users)
     retriever = build_retriever(two_tower, build_index, recipe.max_history)
     bundle = save_artifact(
         destination.root,
@@ -170,25 +166,6 @@ def stage2_lists(
         seed=reranking.seed,
         workers=run.workers,
     )
-
-
-def fold_retriever(
-    train: Histories,
-    fold: int,
-    *,
-    recipe: RetrievalRecipe,
-    epochs: int,
-    text: Tensor,
-    attributes: Tensor,
-    build_index: BuildIndex,
-    run: Run,
-) -> Retriever:
-    """The stage 1 of a fold, trained on the events outside of it."""
-    # A seed of its own per fold: the lists shall not share one initialisation's whims.
-    model = fit_two_tower(
-        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
-    )
-    return build_retriever(model, build_index, recipe.max_history)
 
 
 def train_stage2(

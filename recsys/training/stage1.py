@@ -137,6 +137,25 @@ def fit_two_tower(
     return module.model
 
 
+def fold_retriever(
+    train: Histories,
+    fold: int,
+    *,
+    recipe: RetrievalRecipe,
+    epochs: int,
+    text: Tensor,
+    attributes: Tensor,
+    build_index: BuildIndex,
+    run: Run,
+) -> Retriever:
+    """The stage 1 of a fold, trained on the events outside of it."""
+    # A seed of its own per fold: the lists shall not share one initialisation's whims.
+    model = fit_two_tower(
+        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
+    )
+    return build_retriever(model, build_index, recipe.max_history)
+
+
 def build_retriever(
     model: TwoTowerEnsemble, build_index: BuildIndex, max_history: int
 ) -> Retriever:

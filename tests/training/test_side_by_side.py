@@ -8,8 +8,7 @@ import torch
 
 from recsys.index_builders import FlatIndexBuilder
 from recsys.training.folds import CandidateLists, out_of_fold_lists
-from recsys.training.pipeline import fold_retriever
-from recsys.training.stage1 import Run
+from recsys.training.stage1 import Run, fold_retriever
 from recsys.training.workers import Workers
 from tests.training.conftest import recipe, run
 

@@ -106,7 +106,7 @@ from functools import partial
 from recsys.training.workers import Workers
 if __name__ == "__main__":
     with Workers(2) as workers:
-        workers.start()
+        workers.results([partial(time.sleep, 0)] * 2)
         print(*(process.pid for process in workers._processes.values()), flush=True)
         workers.results([partial(time.sleep, 120)] * 2)
 """
