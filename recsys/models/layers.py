@@ -68,11 +68,11 @@ def weighted_sum_pool(table: Tensor, positions: Tensor, weights: Tensor) -> Tens
     """
     # Where histories are of many lengths, most places are padding.
     used = weights != 0
-    ends = used.sum(dim=1).cumsum(dim=0)
+    number = used.sum(dim=1)
     return F.embedding_bag(
         positions[used],
         table,
-        offsets=F.pad(ends[:-1], (1, 0)),
+        offsets=number.cumsum(dim=0) - number,
         mode="sum",
         per_sample_weights=weights[used].to(table.dtype),
     )
