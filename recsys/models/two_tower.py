@@ -44,11 +44,17 @@ class ItemEncoder(nn.Module):
 
     def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
         """item_idx: int64 [n]; features: float [N + 1, F], all items' content -> float [n, D]."""
+        return self.with_content(item_idx, self.content(item_idx, features))
+
+    def content(self, item_idx: Tensor, features: Tensor) -> Tensor | None:
+        """What content says of items, float [n, D]; None for an encoder by id alone."""
+        return None if self.projection is None else self.projection(features[item_idx])
+
+    def with_content(self, item_idx: Tensor, content: Tensor | None) -> Tensor:
+        """``forward`` where ``content`` has been called; in training, ids drop out each time."""
         embedding: Tensor = self.id_embedding(item_idx)
         embedding = drop_rows(embedding, self.id_dropout, self.training)
-        if self.projection is not None:
-            embedding = embedding + self.projection(features[item_idx])
-        return embedding
+        return embedding if content is None else embedding + content
 
     @torch.no_grad()
     def fix(self, vectors: Tensor) -> None:

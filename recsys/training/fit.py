@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from multiprocessing import parent_process
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -50,7 +51,8 @@ def fit(
     last = folder / LAST_CHECKPOINT
     if not resume:
         last.unlink(missing_ok=True)
-    on_terminal = sys.stdout.isatty()
+    # Bars of several processes would be drawn over each other.
+    on_terminal = sys.stdout.isatty() and parent_process() is None
     all_callbacks: list[Callback] = [
         Reproducible(seed),
         *callbacks,

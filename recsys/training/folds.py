@@ -6,8 +6,10 @@ on the rest, and its candidates for the held-out events become lists. No missed 
 added.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from recsys.signals.extractor import SignalExtractor
 from recsys.signals.item_graph import co_occurrence_graphs
 from recsys.signals.list_signals import ListInputs
 from recsys.signals.relations import Relations
+from recsys.training.workers import Workers
+
+log = logging.getLogger(__name__)
 
 _LISTS_AT_A_TIME = 64
 
@@ -81,25 +86,47 @@ def out_of_fold_lists(
     num_candidates: int,
     max_history: int,
     seed: int,
+    workers: Workers | None = None,
 ) -> list[CandidateLists]:
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
 
     Args:
         histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
-        max_history: see ``SignalExtractor``.
+        max_history: see ``SignalExtractor``. workers: to make the folds side by side, which
+            ``fit_retriever`` must allow.
     """
     folds = assign_folds(histories, num_folds, seed)
-    lists = []
-    for fold in range(num_folds):
-        train, held_out = histories.select(folds != fold), histories.select(folds == fold)
-        users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
-        if not len(users):
-            continue
-        retriever = fit_retriever(train, fold)
-        extractor = build_extractor(train, reduced_text, max_history)
-        lists.append(candidate_lists(train, held_out, users, retriever, extractor, num_candidates))
-    return lists
+
+    def calls() -> Iterator[Callable[[], CandidateLists]]:
+        for fold in range(num_folds):
+            train, held_out = histories.select(folds != fold), histories.select(folds == fold)
+            users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
+            if not len(users):
+                continue
+            log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
+            yield partial(
+                _fold_lists,
+                train,
+                held_out,
+                users,
+                partial(fit_retriever, train, fold),
+                partial(build_extractor, train, reduced_text, max_history),
+                num_candidates,
+            )
+
+    return (workers or Workers()).results(calls())
+
+
+def _fold_lists(
+    train: Histories,
+    held_out: Histories,
+    users: NDArray[np.int64],
+    fit: Callable[[], Retriever],
+    build: Callable[[], SignalExtractor],
+    num_candidates: int,
+) -> CandidateLists:
+    return candidate_lists(train, held_out, users, fit(), build(), num_candidates)
 
 
 def build_extractor(
