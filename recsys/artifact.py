@@ -264,7 +264,7 @@ def export_stage2(stage2: Stage2, text: Tensor, histories: Histories) -> bytes:
     inputs = extractor.inputs(nobody, candidates, torch.zeros(3, 30, num_towers))
     with torch.no_grad():
         tokens = model.tokens(stage2.reduction(text))
-    tables = ItemTables(*extractor.rows, *tokens, extractor.relations.signs)
+    tables = ItemTables(*extractor.rows, *tokens, extractor.relations.blocks)
     return export_list_scorer(ListScorer(model), inputs, tables)
 
 

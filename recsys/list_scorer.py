@@ -17,15 +17,15 @@ class ItemTables(NamedTuple):
     """What stage 2 reads of items, one row each, row 0 of padding.
 
     relations: float32 [N + 1, 3 r], statistics: float32 [N + 1, 4 + A], of ``SignalExtractor``.
-    candidate_tokens, history_tokens: float32 [N + 1, E], of ``CrossEncoder.tokens``. signs: float32
-    [3 r], of ``Relations``.
+    candidate_tokens, history_tokens: float32 [N + 1, E], of ``CrossEncoder.tokens``. blocks:
+    float32 [3 r, 3], of ``Relations``.
     """
 
     relations: Tensor
     statistics: Tensor
     candidate_tokens: Tensor
     history_tokens: Tensor
-    signs: Tensor
+    blocks: Tensor
 
 
 class ListScorer(nn.Module):
@@ -50,14 +50,14 @@ class ListScorer(nn.Module):
         statistics: Tensor,
         candidate_tokens: Tensor,
         history_tokens: Tensor,
-        signs: Tensor,
+        blocks: Tensor,
     ) -> Tensor:
         """``ListInputs``, then ``ItemTables`` -> scores float32 [B, K]."""
         inputs = ListInputs(
             candidates, tower_scores, popularity, taste, popular_taste, length, context, recent, age
         )
         own = F.embedding(candidates, relations)
-        signals = list_signals(inputs, own, F.embedding(candidates, statistics), signs)
+        signals = list_signals(inputs, own, F.embedding(candidates, statistics), blocks)
         batch = RankingBatch(
             signals,
             F.embedding(candidates, candidate_tokens),
@@ -65,7 +65,8 @@ class ListScorer(nn.Module):
             event_mask(recent),
             age,
             own,
-            F.embedding(recent, relations) * signs,
+            F.embedding(recent, relations),
+            blocks,
         )
         scores: Tensor = self.model(batch)
         return scores

@@ -98,7 +98,7 @@ class Reranker:
     def _current_tables(self) -> ItemTables:
         """What the scorer reads of items, on the model's device."""
         tokens = (rows.rows for rows in self._tokens)
-        parts = (*self.extractor.rows, *tokens, self.extractor.relations.signs)
+        parts = (*self.extractor.rows, *tokens, self.extractor.relations.blocks)
         return ItemTables(*(part.to(self._device) for part in parts))
 
     def scores(

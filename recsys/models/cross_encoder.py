@@ -33,12 +33,13 @@ class ItemTokens(NamedTuple):
 class RankingBatch(NamedTuple):
     """What the cross-encoder reads of B lists with K candidates and L history events each.
 
-    Events are led by a null token, at place 0, which has zeros for tokens, age and pairs.
+    Events are led by a null token, at place 0, which has zeros for tokens, age and relations.
 
     signals: float32 [B, K, S]; the first is the stage-1 score. candidate_tokens: float32 [B, K, E],
     history_tokens: float32 [B, 1 + L, E], rows of ``ItemTokens``. history_mask: bool [B, 1 + L],
-    True = real. history_age: float32 [B, 1 + L], seconds before the last event. pairs: float32
-    [B, P, K, 1 + L], how candidates and events go together.
+    True = real. history_age: float32 [B, 1 + L], seconds before the last event.
+    candidate_relations: float32 [B, K, W], history_relations: float32 [B, 1 + L, W], vectors of the
+    items. blocks: float32 [W, P]; ``(left * right) @ blocks`` is how two go together in P ways.
     """
 
     signals: Tensor
@@ -48,6 +49,21 @@ class RankingBatch(NamedTuple):
     history_age: Tensor
     candidate_relations: Tensor
     history_relations: Tensor
+    blocks: Tensor
+
+
+class AttendedEvents(NamedTuple):
+    """What candidates attend to, the null token first.
+
+    tokens: [B, 1 + L, D]. text: [B, 1 + L, R]. relations: [B, 1 + L, W]. age: [B, 1 + L],
+    standardised. mask: bool [B, 1 + L].
+    """
+
+    tokens: Tensor
+    text: Tensor
+    relations: Tensor
+    age: Tensor
+    mask: Tensor
 
 
 class CrossAttention(nn.Module):
@@ -72,12 +88,13 @@ class CrossAttention(nn.Module):
         products: bool,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
         self.null = nn.Parameter(torch.zeros(dim))
-        self.relation_weight = nn.Parameter(torch.zeros(num_heads, num_relations))
+        self.relation_weight = nn.Parameter(torch.zeros(num_relations, num_heads))
         # Older events count less, by a rate that is learned: softplus keeps it from below 0.
         self.age_rate = nn.Parameter(torch.zeros(num_heads))
         self.out = nn.Linear(dim, dim)
@@ -90,48 +107,52 @@ class CrossAttention(nn.Module):
         self,
         x: Tensor,
         asked: Tensor,
-        events: Tensor,
-        mask: Tensor,
-        age: Tensor,
-        candidate_relations: Tensor,
-        event_relations: Tensor,
-        candidate_text: Tensor,
-        event_text: Tensor,
+        text: Tensor,
+        relations: Tensor,
+        blocks: Tensor,
+        events: AttendedEvents,
     ) -> Tensor:
-        """What to add to candidates [B * K, D].
+        """What to add to candidates [B, K, D].
 
         Args:
-            x: [B * K, D]. asked: [B * K, D], what the candidates' text adds to queries. events:
-                [B, 1 + L, D]. mask: bool [B, 1 + L]. age: [B, 1 + L], standardised.
-            candidate_relations: [B, K, P r]. event_relations: [B, 1 + L, P, r], whose products with
-                those are on about one scale. candidate_text: [B, K, R]. event_text: [B, 1 + L, R].
+            x: [B, K, D]. asked: [B, K, D], what the candidates' text adds to queries. text:
+                [B, K, R]. relations: [B, K, W]. blocks: [W, P], see ``RankingBatch``, of a scale
+                that brings relations to about unit variance.
         """
-        batch, number = candidate_relations.shape[:2]
-        memory = torch.cat([events[:, :1] * 0.0 + self.null, events[:, 1:]], dim=1)
-        key, value = self.key_value(memory).chunk(2, dim=2)
-        query = (self.query(self.norm(x)) + asked).view(batch, number, -1)
-        key = self._heads(key).transpose(2, 3) / (query.shape[2] // self.num_heads) ** 0.5
-        weighted = event_relations[:, None] * self.relation_weight[:, None, :, None]
-        related = candidate_relations[:, None] @ weighted.flatten(start_dim=3).transpose(2, 3)
-        rate = F.softplus(self.age_rate)[None, :, None, None]
-        by_event = (-rate * age[:, None, None]).masked_fill(~mask[:, None, None], _LITTLE)
-        logits = self._heads(query) @ key + related + by_event
-        weights = logits.softmax(dim=3)
-        # The logarithm of the sum over the logits' exponentials, read off the null token.
-        found = logits[..., 0] - (weights[..., 0] + _TINY).log()
-        weights = self.dropout(weights)
-        attended = (weights @ self._heads(value)).transpose(1, 2).reshape(x.shape)
-        out = self.out(attended) + self.found(found.transpose(1, 2).reshape(-1, self.num_heads))
+        first = events.tokens[:, :1] * 0.0 + self.null
+        memory = torch.cat([first, events.tokens[:, 1:]], dim=1)
+        keys = self.key(memory) / self.head_dim**0.5
+        # A text asks events alone: with the null token it would be a matter of its own.
+        told = torch.cat([keys[:, :1] * 0.0, keys[:, 1:]], dim=1)
+        weight = (blocks @ self.relation_weight).T  # [heads, W]
+        # Head by head: a dimension for heads would have to be moved back and forth.
+        heads = zip(
+            self.query(self.norm(x)).split(self.head_dim, dim=2),
+            asked.split(self.head_dim, dim=2),
+            keys.split(self.head_dim, dim=2),
+            told.split(self.head_dim, dim=2),
+            self.value(memory).split(self.head_dim, dim=2),
+            weight.unbind(),
+            (-F.softplus(self.age_rate)).unbind(),
+            strict=True,
+        )
+        attended, texts, found = [], [], []
+        for query, by_text, key, text_key, value, own, rate in heads:
+            by_event = (rate * events.age).masked_fill(~events.mask, _LITTLE)
+            both = torch.cat([query, by_text], dim=2), torch.cat([key, text_key], dim=2)
+            logits = both[0] @ both[1].transpose(1, 2) + by_event[:, None]
+            logits = logits + relations @ (events.relations * own).transpose(1, 2)
+            weights = logits.softmax(dim=2)
+            # The logarithm of the sum of exponentials, read off the null token.
+            found.append(logits[..., :1] - (weights[..., :1] + _TINY).log())
+            weights = self.dropout(weights)
+            attended.append(weights @ value)
+            texts.append(text * (weights @ events.text))
+        out = self.out(torch.cat(attended, dim=2)) + self.found(torch.cat(found, dim=2))
         if self.product is not None:
-            text = (weights @ event_text[:, None]).transpose(1, 2)  # [B, K, heads, R]
-            products = candidate_text[:, :, None] * text
-            out = out + self.product(products.flatten(start_dim=2).flatten(end_dim=1))
+            out = out + self.product(torch.cat(texts, dim=2))
         result: Tensor = self.dropout(out)
         return result
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, n, D] -> [B, heads, n, D / heads]"""
-        return x.view(x.shape[0], x.shape[1], self.num_heads, -1).transpose(1, 2)
 
 
 class CrossEncoder(nn.Module):
@@ -165,7 +186,6 @@ class CrossEncoder(nn.Module):
         row_dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        self.dim = dim
         self.text_rank = text_rank
         self.row_dropout = row_dropout
         # Statistics of the training lists.
@@ -229,37 +249,30 @@ class CrossEncoder(nn.Module):
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Scores float [B, K]."""
-        # In two dimensions, since ONNX's Gemm adds biases on the way, which its MatMul does not.
-        signals = ((batch.signals - self.signal_mean) * self.signal_scale).flatten(end_dim=1)
+        signals = (batch.signals - self.signal_mean) * self.signal_scale
         age = (batch.history_age.log1p() - self.age_mean) * self.age_scale
-        mask = batch.history_mask
-        blocks = (*mask.shape, self.relation_scale.shape[0], -1)
-        relations = batch.history_relations.view(blocks) * self.relation_scale[:, None]
-        candidates, events = batch.candidate_tokens, batch.history_tokens
+        mask, candidates, events = batch.history_mask, batch.candidate_tokens, batch.history_tokens
         if self.training:
             candidates, events = self._without_some(candidates), self._without_some(events)
             kept = torch.rand(mask.shape, device=mask.device) >= self.row_dropout
             kept[:, 0] = True
             mask = mask & kept
         rank = self.text_rank
-        candidate_text, asked = candidates[..., :rank], candidates[..., rank:]
-        event_text, told = events[..., :rank], events[..., rank:]
+        told = self.history_norm(events[..., rank:] + self.history_age(age[:, :, None]))
+        attended = AttendedEvents(told, events[..., :rank], batch.history_relations, age, mask)
+        blocks = batch.blocks * self.relation_scale
         x = self.dropout(self.signals(signals))
-        tokens = self.history_norm(told + self.history_age(age[:, :, None]))
         for attention, feed_forward in self.layers:
             x = x + attention(
                 x,
-                asked.flatten(end_dim=1),
-                tokens,
-                mask,
-                age,
+                candidates[..., rank:],
+                candidates[..., :rank],
                 batch.candidate_relations,
-                relations,
-                candidate_text,
-                event_text,
+                blocks,
+                attended,
             )
             x = feed_forward(x)
-        scores: Tensor = (self.linear(signals) + self.head(x)).view(batch.signals.shape[:2])
+        scores: Tensor = (self.linear(signals) + self.head(x)).squeeze(-1)
         return scores
 
     @property

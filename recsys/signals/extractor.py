@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.histories import Histories, latest_events
+from recsys.data.histories import Histories
 from recsys.growing import GrowingRows
 from recsys.schema import HistoryBatch
 from recsys.signals.list_signals import WINDOW_DAYS, ListInputs, list_signals
@@ -81,34 +81,39 @@ class SignalExtractor:
             history: the complete history, [B, L]. candidates: int64 [B, K], in stage-1 order, 0 =
                 none and last. tower_scores: float32 [B, K, H], stage-1 scores by tower.
         """
-        last = history.timestamps.max(dim=1, keepdim=True).values
+        # Arrays, since on a few numbers their functions take a third of the time of PyTorch's.
+        item_idx, times, mask = (part.numpy() for part in history[:3])
+        now, length = times.max(axis=1), mask.sum(axis=1)
         # Items that came later have no events, as padding has none.
         counted = np.where(candidates > self._num_counted, 0, candidates)
-        popularity = self._popularity(counted, last[:, 0].numpy())
-        length = history.mask.sum(dim=1)
-        recent = latest_events(history, self.max_history)
         # Before the events there is the null token.
-        missing = (1, self.max_history - recent.mask.shape[1])
-        age = (last - recent.timestamps).clamp(min=0) * recent.mask
-        items = history.item_idx[history.mask]
-        starts = length.cumsum(dim=0) - length
-        popular = F.embedding_bag(items, self._statistics.rows[:, :1], starts, mode="mean")
+        places = np.arange(-1, self.max_history)
+        source = np.maximum(length - self.max_history, 0)[:, None] + places
+        is_real = (places >= 0) & (source < length[:, None])
+        source *= is_real
+        rows = np.arange(len(source))[:, None]
+        age = (now[:, None] - times[rows, source]) * is_real
+        items = torch.from_numpy(item_idx[mask])
+        starts = torch.from_numpy(length.cumsum() - length)
+        tables = self._relations.rows, self._statistics.rows[:, :1]
+        taste, popular = (F.embedding_bag(items, rows, starts, mode="sum") for rows in tables)
+        number = torch.from_numpy(length.astype(np.float32))
         return ListInputs(
             torch.from_numpy(candidates),
             tower_scores,
-            torch.from_numpy(popularity),
-            F.embedding_bag(items, self._relations.rows, starts, mode="sum"),
-            popular[:, 0],
-            length.float(),
+            torch.from_numpy(self._popularity(counted, now)),
+            taste,
+            popular[:, 0] / number.clamp(min=1.0),
+            number,
             history.context,
-            F.pad(recent.item_idx, missing),
-            F.pad(age, missing).float(),
+            torch.from_numpy(item_idx[rows, source] * is_real),
+            torch.from_numpy(age.astype(np.float32)),
         )
 
     def signals(self, inputs: ListInputs) -> Tensor:
         """Signals float32 [B, K, S], see ``signal_names``, of ``inputs``."""
         relations, statistics = (part[inputs.candidates] for part in self.rows)
-        return list_signals(inputs, relations, statistics, self.relations.signs)
+        return list_signals(inputs, relations, statistics, self.relations.blocks)
 
 
 def _context_affinity(histories: Histories, num_items: int) -> Tensor:

@@ -13,7 +13,6 @@ from recsys.signals.relations import RELATIONS
 
 WINDOW_DAYS = (1, 7, 30)
 FEEDBACK_ITEMS = 20
-_IDENTITY = torch.eye(len(RELATIONS))
 
 
 class ListInputs(NamedTuple):
@@ -62,49 +61,50 @@ def num_relative(num_towers: int) -> int:
 
 
 def list_signals(
-    inputs: ListInputs, relations: Tensor, statistics: Tensor, signs: Tensor
+    inputs: ListInputs, relations: Tensor, statistics: Tensor, blocks: Tensor
 ) -> Tensor:
     """Signals of each candidate, standardised within its list where only the order matters.
 
     Args:
         relations: float32 [B, K, 3 r], statistics: float32 [B, K, 4 + A], the candidates' rows of
-            ``ItemRows``. signs: float32 [3 r], see ``Relations``.
+            ``ItemRows``. blocks: float32 [3 r, 3], see ``Relations``.
 
     Returns:
         float32 [B, K, S]; see ``signal_names``.
     """
     mask = inputs.candidates > 0
     number = len(RELATIONS)
-    log_count, alone = statistics[..., 0], statistics[..., 1 : 1 + number]
+    log_count, alone = statistics[..., :1], statistics[..., 1 : 1 + number]
     affinity = statistics[..., 1 + number :]
-    is_best = mask[:, :FEEDBACK_ITEMS].float()
-    best = (relations[:, :FEEDBACK_ITEMS] * is_best[..., None]).sum(dim=1)
-    tastes = torch.stack([inputs.taste * signs, best * signs], dim=2)
-    matches = relations @ _side_by_side(tastes)
+    is_best = mask[:, :FEEDBACK_ITEMS, None].float()
+    best = (relations[:, :FEEDBACK_ITEMS] * is_best).sum(dim=1)
+    tastes = torch.cat([inputs.taste[..., None] * blocks, best[..., None] * blocks], dim=2)
+    by_taste, likeness = (relations @ tastes).chunk(2, dim=2)
     relative = torch.cat(
         [
             inputs.tower_scores.sum(dim=2, keepdim=True),
             inputs.tower_scores,
-            matches[..., :number],
-            _feedback(matches[..., number:], alone, is_best),
+            by_taste,
+            _feedback(likeness, alone, is_best),
         ],
         dim=2,
     )
-    nothing = log_count * 0.0
-    length = inputs.length.clamp(min=1.0).log()[:, None]
-    rank = mask.float().cumsum(dim=1).clamp(min=1.0).log()
-    absolute = torch.stack(
+    real = mask[..., None].float()
+    length = inputs.length.clamp(min=1.0).log()
+    signals = torch.cat(
         [
-            rank,
+            standardized(relative, real),
+            real.cumsum(dim=1).clamp(min=1.0).log(),
             log_count,
-            log_count - inputs.popular_taste[:, None],
-            length + nothing,
-            (affinity * inputs.context[:, None, :]).sum(dim=2),
+            log_count - inputs.popular_taste[:, None, None],
+            # Of each candidate the same.
+            real * length[:, None, None],
+            affinity @ inputs.context[..., None],
+            inputs.popularity,
         ],
         dim=2,
     )
-    signals = torch.cat([standardized(relative, mask), absolute, inputs.popularity], dim=2)
-    return signals * mask[:, :, None]
+    return signals * real
 
 
 def _feedback(likeness: Tensor, alone: Tensor, is_best: Tensor) -> Tensor:
@@ -115,28 +115,22 @@ def _feedback(likeness: Tensor, alone: Tensor, is_best: Tensor) -> Tensor:
 
     Args:
         likeness: [B, K, 3], to all of the best together. alone: [B, K, 3], to itself. is_best:
-            [B, up to FEEDBACK_ITEMS], which of the first candidates are real.
+            [B, up to FEEDBACK_ITEMS, 1], 1 where the first candidates are real.
     """
-    number, first = is_best.sum(dim=1)[:, None, None], is_best.shape[1]
-    among = (likeness[:, :first] - alone[:, :first]) / (number - 1.0).clamp(min=1.0)
-    return torch.cat([among, likeness[:, first:] / number.clamp(min=1.0)], dim=1)
+    number = is_best.sum(dim=1, keepdim=True)
+    first = slice(0, FEEDBACK_ITEMS)
+    among = (likeness[:, first] - alone[:, first]) / (number - 1.0).clamp(min=1.0)
+    others = likeness[:, FEEDBACK_ITEMS:] / number.clamp(min=1.0)
+    return torch.cat([among, others], dim=1)
 
 
-def _side_by_side(vectors: Tensor) -> Tensor:
-    """Vectors [B, 3 r, n] -> [B, 3 r, n * 3], each block of r rows in a column of its own.
+def standardized(values: Tensor, real: Tensor) -> Tensor:
+    """Zero mean and unit variance over the real candidates.
 
-    A product with that is one with each block.
+    Args:
+        values: float [B, K, S]. real: float [B, K, 1], 1 for a real candidate.
     """
-    batch, width, number = vectors.shape
-    blocks = vectors.view(batch, len(RELATIONS), -1, number, 1)
-    apart = blocks * _IDENTITY.to(vectors.device)[:, None, None, :]
-    return apart.view(batch, width, -1)
-
-
-def standardized(values: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit variance over the real candidates: float [B, K, S], bool [B, K]."""
-    real = mask[:, :, None]
-    count = real.sum(dim=1, keepdim=True).clamp(min=1)
+    count = real.sum(dim=1, keepdim=True).clamp(min=1.0)
     mean = (values * real).sum(dim=1, keepdim=True) / count
     centred = (values - mean) * real
     variance = centred.square().sum(dim=1, keepdim=True) / count

@@ -58,10 +58,18 @@ class Relations:
         if not (self.signs.abs() == 1).all() or not self.vectors.isfinite().all():
             raise ValueError("relations that are not finite, or signs other than 1 and -1")
 
+    @property
+    def blocks(self) -> Tensor:
+        """The sign of each column, in the place of its relation: float32 [3 r, 3], the rest 0.
+
+        ``(left * right) @ blocks`` is how two vectors go together, by relation.
+        """
+        one_hot = torch.eye(len(RELATIONS)).repeat_interleave(self.width, dim=0)
+        return self.signs[:, None] * one_hot
+
     def with_itself(self) -> Tensor:
         """Each relation of each item with itself: float32 [N + 1, 3]."""
-        square = self.vectors.square() * self.signs
-        return square.view(len(square), len(RELATIONS), -1).sum(dim=2)
+        return self.vectors.square() @ self.blocks
 
     def later(self, text: Tensor) -> "Relations":
         """Of items without events, by their text float32 [m, r] alone."""

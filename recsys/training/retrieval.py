@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.data.datamodule import ValidationBatch
 from recsys.losses import CandidateFn
+from recsys.models.layers import weighted_sum_pool
 from recsys.models.two_tower import ItemEncoder, TwoTower, TwoTowerEnsemble
 from recsys.schema import HistoryBatch
 from recsys.training.history_dropout import Shown, first_events, some_events
@@ -126,7 +127,8 @@ class RetrievalModule(pl.LightningModule):
             encoded.append(embedding)
             return embedding
 
-        query = tower.encode_history(table, positions, shown.weights, batch.context).float()
+        pooled = weighted_sum_pool(table, positions, shown.weights)
+        query = tower.encode_history(pooled, batch.context).float()
         # Mixed precision ends here: sums over a whole catalogue need float32.
         with torch.autocast(query.device.type, enabled=False):
             hidden = batch.mask & ~shown.visible

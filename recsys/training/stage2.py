@@ -11,7 +11,6 @@ from recsys.artifact import ModelConfig, Stage2, build_cross_encoder
 from recsys.data.histories import Histories
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.signals.list_signals import num_relative
-from recsys.signals.relations import RELATIONS
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.fit import fit
@@ -107,11 +106,9 @@ def fit_stage2(
 def _fit_scales(model: CrossEncoder, example: LabelledBatch, num_towers: int) -> None:
     inputs, mask = example.inputs, example.mask
     events = inputs.history_mask[:, 1:]
-    left, right = (
-        part.reshape(*part.shape[:2], len(RELATIONS), -1)
-        for part in (inputs.candidate_relations, inputs.history_relations[:, 1:])
-    )
-    related = torch.einsum("bkpr,blpr->bklp", left, right)
+    left, right = inputs.candidate_relations, inputs.history_relations[:, 1:]
+    by_relation = [left @ (right * block).transpose(1, 2) for block in inputs.blocks.T]
+    related = torch.stack(by_relation, dim=3)
     model.fit_statistics(
         inputs.signals[mask],
         inputs.history_age[:, 1:][events],

@@ -72,6 +72,9 @@ def test_each_relation_has_a_block_of_one_width(relations: Relations) -> None:
     blocks = relations.vectors.view(9, len(RELATIONS), 4)
     expected = (blocks.square() * relations.signs.view(len(RELATIONS), 4)).sum(dim=2)
     torch.testing.assert_close(relations.with_itself(), expected)
+    together = (relations.vectors[2] * relations.vectors[5]) @ relations.blocks
+    signed = blocks[2] * relations.signs.view(len(RELATIONS), 4)
+    torch.testing.assert_close(together, (signed * blocks[5]).sum(dim=1))
 
 
 def test_later_items_go_together_by_text_alone(relations: Relations) -> None:
