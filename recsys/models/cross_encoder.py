@@ -127,11 +127,11 @@ class CrossAttention(nn.Module):
         weight = (blocks @ self.relation_weight).T  # [heads, W]
         # Head by head: a dimension for heads would have to be moved back and forth.
         heads = zip(
-            self.query(self.norm(x)).split(self.head_dim, dim=2),
-            asked.split(self.head_dim, dim=2),
-            keys.split(self.head_dim, dim=2),
-            told.split(self.head_dim, dim=2),
-            self.value(memory).split(self.head_dim, dim=2),
+            torch.split(self.query(self.norm(x)), self.head_dim, dim=2),
+            torch.split(asked, self.head_dim, dim=2),
+            torch.split(keys, self.head_dim, dim=2),
+            torch.split(told, self.head_dim, dim=2),
+            torch.split(self.value(memory), self.head_dim, dim=2),
             weight.unbind(),
             (-F.softplus(self.age_rate)).unbind(),
             strict=True,
