@@ -140,7 +140,8 @@ class Retriever:
         scores = torch.stack(parts, dim=2)[:num_rows].float().cpu()
         if widest is not None and total is not None:
             scores[:, :, widest] = total - scores.sum(dim=2)
-        return scores * (item_idx > 0)[:, :, None]
+        # Not by a product: an empty slot's total is no number.
+        return scores.masked_fill((item_idx == 0)[:, :, None], 0.0)
 
 
 def _pad_rows(batch: Tensor, number: int) -> Tensor:

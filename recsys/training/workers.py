@@ -86,7 +86,7 @@ class Workers:
             InputError: when a process ends during a call.
         """
         if self.number < 2:
-            return [call() for call in calls]
+            return [task() for task in calls]
         self.start()
         results = dict(self._results(calls))
         return [results[number] for number in sorted(results)]
@@ -163,10 +163,10 @@ def _serve(connection: Connection, threads: int) -> None:
             _send(connection, _outcome(pickle.loads(connection.recv_bytes())))
 
 
-def _outcome(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def _outcome(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
     """The result and the error of a call, one of which is None."""
     try:
-        return call(), None
+        return task(), None
     except Exception as error:
         # A traceback cannot be sent; its text can.
         error.add_note(f"in a training process:\n{traceback.format_exc()}")

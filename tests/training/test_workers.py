@@ -101,10 +101,13 @@ def test_a_process_that_ends_is_told_and_others_take_its_place(two) -> None:
 
 
 PROGRAM = """
+import signal
 import time
 from functools import partial
 from recsys.training.workers import Workers
 if __name__ == "__main__":
+    # Who runs the tests in the background may have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Workers(2) as workers:
         workers.results([partial(time.sleep, 0)] * 2)
         print(*(process.pid for process in workers._processes.values()), flush=True)
