@@ -1,6 +1,7 @@
 """Serve a bundle over HTTP: ``python serve.py``; ``--help`` lists the options."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +23,7 @@ def main(config: DictConfig) -> None:
         from recsys.api.server import serve
 
     endpoint = config.tracing.endpoint
+    exploration: Any = OmegaConf.to_container(config.exploration, resolve=True)
     serve(
         Path(str(config.bundle)),
         host=str(config.host),
@@ -33,7 +35,6 @@ def main(config: DictConfig) -> None:
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             cache_mb=config.cache.max_mb if config.cache.enabled else 0,
-            history_cache_mb=config.history_cache_mb,
             threads=config.threads,
             workers=workers,
             rate_limit=config.rate_limit,
@@ -46,9 +47,10 @@ def main(config: DictConfig) -> None:
             retention_days=config.store.retention_days,
             live_events=config.store.live_events,
             rules=OmegaConf.to_container(config.rules, resolve=True),  # type: ignore[arg-type]
-            exploration_epsilon=config.exploration.epsilon,
-            exploration_slots=config.exploration.slots,
-            exploration_days=config.exploration.days,
+            exploration_epsilon=exploration["epsilon"],
+            exploration_slots=exploration["slots"],
+            exploration_places=exploration["places"],
+            exploration_days=exploration["days"],
             tracing_endpoint=str(endpoint) if endpoint is not None else None,
             tracing_sample_rate=config.tracing.sample_rate,
             tracing_service_name=str(config.tracing.service_name),

@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from recsys.training.run_folder import open_run
     from recsys.training.stage1 import Run
     from recsys.training.stored_recipe import stored_recipe
+    from recsys.training.workers import Workers, chosen_processes
 
     started = time.perf_counter()
     use_threads(chosen_threads(cfg.threads, 0))
@@ -61,7 +62,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         read["stage 1"] = stage1["version"]
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = load_data(cfg)
-    use_threads(chosen_threads(cfg.threads, len(data.items)))
+    threads = chosen_threads(cfg.threads, len(data.items))
+    use_threads(threads)
+    workers = Workers(
+        chosen_processes(
+            cfg.processes,
+            threads,
+            most=max(2, cfg.reranking.num_folds) if 2 in stages else 2,
+            on_cpu=cfg.trainer.accelerator == "cpu" or not torch.accelerator.is_available(),
+        ),
+        threads,
+    )
     read["rows"] = data.content_hash()
     if 1 not in stages:
         pipeline.check_same_data(stage1_bundle, stage1, data)
@@ -75,6 +86,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         resume=run_folder.resumed,
         logger_factory=logger
         and (lambda name: logger(run_folder.tensorboard, name="", version=name)),
+        workers=workers,
     )
     manifest = {
         "dataset": data.name,
@@ -88,39 +100,43 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         # A bundle of stage 1 alone is of no use to others where stage 2 is to follow.
         folder = run_folder.checkpoints if 2 in stages else root
         stage1_bundle = folder / run_folder.name
-    if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
-        encoder = instantiate(cfg.text.encoder)
-        vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
-        stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
-            data,
-            torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0)),
-            recipe,
-            build_index,
-            cfg.retrieval.num_candidates,
-            {"retrieval": config["retrieval"], "index": config["index"], "seed": cfg.seed},
-            run,
-            pipeline.Destination(
-                folder,
-                run_folder.name,
-                manifest | {"text": {"name": cfg.text.name, "fingerprint": encoder.fingerprint}},
-            ),
-        )
+    with workers:
+        workers.start()
+        if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
+            encoder = instantiate(cfg.text.encoder)
+            vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+            stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
+                data,
+                torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0)),
+                recipe,
+                build_index,
+                cfg.retrieval.num_candidates,
+                {"retrieval": config["retrieval"], "index": config["index"], "seed": cfg.seed},
+                run,
+                pipeline.Destination(
+                    folder,
+                    run_folder.name,
+                    manifest
+                    | {"text": {"name": cfg.text.name, "fingerprint": encoder.fingerprint}},
+                ),
+            )
+        if 2 in stages:
+            reranking = reranking_recipe(cfg.reranking, cfg.seed)
+            lists = pipeline.stage2_lists(
+                data,
+                stage1_bundle,
+                recipe,
+                build_index,
+                reranking,
+                cfg.reranking.num_folds,
+                run,
+            )
     if 2 in stages:
-        lists = pipeline.stage2_lists(
-            data,
-            stage1_bundle,
-            recipe,
-            build_index,
-            cfg.reranking.num_folds,
-            cfg.reranking.lists_per_user,
-            cfg.seed,
-            run,
-        )
         _, curves["Stage 2"] = pipeline.train_stage2(
             data,
             stage1_bundle,
             lists,
-            reranking_recipe(cfg.reranking, cfg.seed),
+            reranking,
             run,
             pipeline.Destination(root, run_folder.name, manifest),
         )
@@ -177,6 +193,7 @@ def check_sizes(cfg: DictConfig) -> None:
         "epochs": cfg.retrieval.epochs,
         "cross_encoder": dict(cfg.reranking.cross_encoder),
         "max_history": cfg.reranking.max_history,
+        "relation_rank": cfg.reranking.relation_rank,
     }
     check_models(to_write, "the configuration", "see configs/retrieval and configs/reranking")
 
@@ -231,6 +248,8 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
     return RerankingRecipe(
         cross_encoder=dict(cfg.cross_encoder),
         max_history=cfg.max_history,
+        relation_rank=cfg.relation_rank,
+        list_length=cfg.list_length,
         batch_size=cfg.batch_size,
         epochs=cfg.epochs,
         learning_rate=cfg.learning_rate,

@@ -20,7 +20,6 @@ from benchmarks.ablation_variants import (
     stage1_variants,
     stage2_recipes,
     text_variants,
-    with_lists_of_all_folds,
 )
 from benchmarks.harness import load_setting
 from benchmarks.runs import save_result
@@ -40,7 +39,6 @@ from recsys.training.pipeline import served_ranking
 log = logging.getLogger(__name__)
 
 STAGE1_ALONE = "stage 1 alone"
-ALL_FOLDS = "lists from all folds"
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 
 
@@ -123,9 +121,6 @@ def stage2_rankings(full: Variant, targets: Targets, seed: int) -> dict[str, Ten
             for other, recipe in stage2_recipes(variant.recipe).items():
                 log.info("stage 2: %s", other)
                 rankings[other] = bench.ranking(recipe, lists)
-            log.info("stage 2: %s", ALL_FOLDS)
-            recipe = with_lists_of_all_folds(variant.recipe)
-            rankings[ALL_FOLDS] = bench.ranking(recipe, bench.lists(recipe))
     return rankings
 
 

@@ -102,22 +102,12 @@ def stage2_recipes(recipe: Recipe) -> dict[str, Recipe]:
         return replace(recipe, reranking=replace(reranking, cross_encoder=encoder))
 
     unaveraged = replace(reranking, average_share=0.0)
-    wide = network(dim=64, num_heads=4)
-    assert wide.reranking is not None
     return {
-        "64 wide, attending to 50 events": replace(
-            wide, reranking=replace(wide.reranking, max_history=50)
-        ),
+        "64 wide, 4 heads": network(dim=64, num_heads=4),
         "without attention to the history": network(num_layers=0),
-        "with text vectors in the tokens": network(text_tokens=True),
+        "without products of texts": network(products=False),
         "without averaged weights": replace(recipe, reranking=unaveraged),
-        "correction served whole": network(correction=1.0),
     }
-
-
-def with_lists_of_all_folds(recipe: Recipe) -> Recipe:
-    """Each user's lists come from every fold."""
-    return replace(recipe, lists_per_user=recipe.num_folds)
 
 
 def _with_regression(recipe: Recipe, **changes: float) -> Recipe:

@@ -2,7 +2,8 @@
 
 A random tenth of the items is held out of training altogether and stays in the catalogue with its
 text and attributes. Relevant are each user's interactions with those items, ranked (a) among the
-cold items and (b) within the whole catalogue, the user's training items left out.
+cold items and (b) within the whole catalogue, the user's training items left out. A second table
+has what places that lists reserve for cold items bring these, and what they cost all others.
 
     python benchmarks/cold_items.py --draws 3 --output cold_items.json
 """
@@ -11,7 +12,7 @@ if not __package__:  # run as a file
     import _root  # type: ignore[import-not-found]  # noqa: F401
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,6 +44,7 @@ from benchmarks.harness import (
     present,
     run_draws,
 )
+from benchmarks.reserved_places import evaluate_places, places_table, user_ids, warm_targets
 from benchmarks.runs import counted
 from benchmarks.training import TrainRecommender, train_recommender
 from recsys.baselines import Baseline, Popularity, rank
@@ -51,7 +53,6 @@ from recsys.evaluation import ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.results import column_name
-from recsys.schema import ExternalId
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +77,14 @@ def evaluate_ranker(ranker: Baseline, draw: ColdItems, seed: int) -> Figures:
 
 def evaluate_recommender(recommender: Recommender, draw: ColdItems, *, rerank: bool) -> Figures:
     """The figures of what the service answers; warm items are left out by ``Request.exclude``."""
-    items, users = draw.data.items, draw.data.users
-    known = draw.targets.user_idx > 0
-    user_ids: list[ExternalId | None] = [None] * int((~known).sum())
-    user_ids += users.decode(draw.targets.user_idx[known])
+    items = draw.data.items
     warm = items.decode(np.flatnonzero(~draw.cold)[1:])
     figures = {}
     for candidates, exclude in (("cold", warm), ("catalogue", [])):
-        requests = [Request(top_k=K, user_id=user_id, exclude=exclude) for user_id in user_ids]
+        requests = [
+            Request(top_k=K, user_id=user_id, exclude=exclude)
+            for user_id in user_ids(draw, draw.targets)
+        ]
         lists = [answer.item_ids for answer in recommender.recommend(requests, rerank=rerank)]
         ranked = ranked_tensor(lists, items, K)
         figures[candidates] = mean_metrics(ranked, draw.targets, len(items), METRICS)
@@ -145,9 +146,18 @@ def measure_baselines(
 
 
 def measure_two_tower(
-    draw: ColdItems, text: Tensor, train: TrainRecommender, *, stage2: bool
+    draw: ColdItems,
+    text: Tensor,
+    train: TrainRecommender,
+    *,
+    stage2: bool,
+    trained: Callable[[str, Recommender], None] | None = None,
 ) -> dict[str, Figures]:
-    """The product, and the same with parts of its content blanked out, by name."""
+    """The product, and the same with parts of its content blanked out, by name.
+
+    Args:
+        trained: told of each, and of what its name ends with: nothing for the product itself.
+    """
     data = draw.data
     blank = replace(data.catalog, attributes=np.zeros_like(data.catalog.attributes))
     variants = {
@@ -159,6 +169,8 @@ def measure_two_tower(
     for suffix, (variant, vectors) in variants.items():
         log.info("two-tower%s: training", suffix)
         recommender = train(variant, vectors)
+        if trained is not None:
+            trained(suffix, recommender)
         systems[f"two-tower{suffix}"] = evaluate_recommender(recommender, draw, rerank=False)
         if stage2:
             reranked = evaluate_recommender(recommender, draw, rerank=True)
@@ -173,8 +185,19 @@ def measure(setting: Setting, seed: int, *, stage2: bool) -> dict[str, Any]:
     fit_als = instantiate(setting.cfg.baselines.als, seed=seed)
     content = measure_baselines(draw, setting.text.numpy(), fit_als, seed)
     train = partial(train_recommender, setting.recipe(seed, stage2=stage2))
-    content["systems"] |= measure_two_tower(draw, setting.text, train, stage2=stage2)
-    return {"num_cold": int(draw.cold.sum()), "num_users": len(draw.targets), **content}
+    warm, places = warm_targets(setting.data, draw), {}
+
+    def reserve(suffix: str, recommender: Recommender) -> None:
+        if not suffix:
+            for name, rerank in {"two-tower": False, "both stages": True}.items():
+                if stage2 or not rerank:
+                    places[name] = evaluate_places(recommender, draw, warm, rerank=rerank)
+
+    content["systems"] |= measure_two_tower(
+        draw, setting.text, train, stage2=stage2, trained=reserve
+    )
+    counts = {"num_cold": int(draw.cold.sum()), "num_users": len(draw.targets)}
+    return {**counts, **content, "places": places}
 
 
 def results_table(content: Mapping[str, Any]) -> Table:
@@ -202,7 +225,8 @@ def main() -> None:
     arguments = parse_arguments(argument_parser("Rank items that have no interactions."))
     content = run_draws(arguments, partial(measure, stage2=arguments.stage2))
     content["protocol"] = " ".join((__doc__ or "").split("\n\n")[1].split())
-    present("Items without any training row", [results_table(content)], content, arguments.output)
+    tables = [results_table(content), places_table(content)]
+    present("Items without any training row", tables, content, arguments.output)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def measure(recommender: Recommender, num_cases: int, seed: int) -> dict[str, An
         started = time.perf_counter()
         explanations = explain(recommender, request, ranked)
         seconds.append(time.perf_counter() - started)
-        history = recommender.items.decode(recommender.histories.seen(request))
+        batch = recommender.histories.batch([request])
+        history = recommender.items.decode(batch.item_idx[batch.mask].numpy())
         for one in explanations[: num_cases - len(held)]:
             others = [item for item in history if not one.because or item != one.because[0].item_id]
             if not one.because or not others:

@@ -61,7 +61,6 @@ class Setting:
             reranking=reranking_recipe(reranking, seed) if stage2 else None,
             num_candidates=self.cfg.retrieval.num_candidates,
             num_folds=reranking.num_folds,
-            lists_per_user=reranking.lists_per_user,
             build_index=self.build_index,
             trainer_factory=self.trainer_factory,
         )

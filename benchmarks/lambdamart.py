@@ -22,7 +22,8 @@ from recsys.errors import InputError
 from recsys.metrics import ndcg_at_k
 from recsys.ranking import top_k
 from recsys.retriever import Retriever
-from recsys.signals import SignalExtractor, signal_names
+from recsys.signals.extractor import SignalExtractor
+from recsys.signals.list_signals import signal_names
 from recsys.training.folds import CandidateLists
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
@@ -117,7 +118,9 @@ def rank_lambdamart(
     for start in range(0, len(user_idx), _BATCH_SIZE):
         history = histories.pad(user_idx[start : start + _BATCH_SIZE])
         found = retriever.retrieve(history, max(num_candidates, k))
-        signals = extractor.signals(history, found.item_idx, found.tower_scores)
+        signals = extractor.signals(
+            extractor.inputs(history, found.item_idx.numpy(), found.tower_scores)
+        )
         scores = score_lambdamart(model, found.item_idx, signals)
         _, best = top_k(scores, found.item_idx, k)
         ranked[start : start + len(best), : best.shape[1]] = best
@@ -195,7 +198,7 @@ class _Part:
 
     def __init__(self, lists: Sequence[CandidateLists], weight: float) -> None:
         self.lists = lists
-        self.features = [fold.signals[fold.candidates > 0].numpy() for fold in lists]
+        self.features = [fold.all_signals()[fold.candidates > 0].numpy() for fold in lists]
         self.scores = [_start(features, weight) for features in self.features]
 
     def after_round(self, booster: lgb.Booster, number: int) -> Tensor:
@@ -225,7 +228,7 @@ def _dataset(
     """The real candidates of all lists, one query each."""
     masks = [fold.candidates > 0 for fold in lists]
     pairs = list(zip(lists, masks, strict=True))
-    features = torch.cat([fold.signals[real] for fold, real in pairs]).numpy()
+    features = torch.cat([fold.all_signals()[real] for fold, real in pairs]).numpy()
     relevance = torch.cat([fold.relevance[real] for fold, real in pairs])
     sizes = torch.cat([real.sum(dim=1) for real in masks])
     return lgb.Dataset(

@@ -89,9 +89,8 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
             stage1,
             recipe.retrieval,
             recipe.build_index,
+            recipe.reranking,
             recipe.num_folds,
-            recipe.lists_per_user,
-            seed,
             run,
         )
     with costs.of("stage2"):

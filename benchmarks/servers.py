@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from benchmarks.runs import ROOT
 from recsys.errors import InputError
+from recsys.schema import ExternalId
 
-SECONDS_TO_START = 60
+SECONDS_TO_START = 300
+"""A large bundle takes its time, more so beside others."""
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server(NamedTuple):
@@ -35,7 +39,7 @@ def serving(command: Sequence[str], path: str) -> Iterator[Server]:
         command: for Python; ``{port}`` stands for the port. path: answers 200 when it is ready.
 
     Raises:
-        InputError: when it ends, or does not answer within a minute.
+        InputError: when it ends, or does not answer in five minutes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -65,23 +69,62 @@ def need_wrk() -> None:
         raise InputError("the program wrk", "none on the path", "run: apt install wrk")
 
 
-def drive(url: str, users: str, connections: int, seconds: int) -> dict[str, Any]:
-    """Requests per second, percentiles in milliseconds, and answers that were not 2xx.
+def processes(pid: int) -> list[int]:
+    """The process and its descendants."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = (child for one in lists for child in one.read_text().split())
+    return [pid, *(found for child in children for found in processes(int(child)))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """That the process, its descendants and those that ended have taken, in user and kernel."""
+    ticks = 0
+    for one in processes(pid):
+        # The name, in parentheses, may hold anything.
+        fields = Path(f"/proc/{one}/stat").read_text().rsplit(") ", 1)[1].split()
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / _TICKS
+
+
+def write_users(ids: Iterable[ExternalId], folder: Path, name: str) -> Path:
+    """A file for ``drive``."""
+    path = folder / f"{name}.txt"
+    path.write_text("".join(f"{quote(str(one))}\n" for one in ids))
+    return path
+
+
+def drive(
+    server: Server, users: Path, connections: int, seconds: int, start: int | None = None
+) -> dict[str, Any]:
+    """Requests per second, percentiles in milliseconds, CPU per request and bad answers.
 
     Args:
-        users: ids to choose from, a comma list.
+        users: of ``write_users``. start: where in it to begin, with each user in turn; None asks
+            for users at random.
+
+    Returns:
+        ``asked``: requests that were sent, ``requests``: that were answered. ``cpu_ms``: CPU time
+        of all processes of the server by request. ``bad``: answers that were not 2xx.
 
     Raises:
         InputError: when wrk fails.
     """
-    script = Path(__file__).with_name("random_users.lua")
+    script = Path(__file__).with_name("users.lua")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
-    done = subprocess.run(
-        [*command, url], env={**os.environ, "USERS": users}, capture_output=True, text=True
-    )
+    environment = {**os.environ, "USERS_FILE": str(users)}
+    if start is not None:
+        environment["START"] = str(start)
+    before = cpu_seconds(server.pid)
+    done = subprocess.run([*command, server.url], env=environment, capture_output=True, text=True)
+    used = cpu_seconds(server.pid) - before
     lines = [text for text in done.stdout.splitlines() if text.startswith("{")]
     if done.returncode or len(lines) != 1:
         told = (done.stderr or done.stdout).strip().splitlines()[:1]
-        raise InputError(f"figures from wrk of {url}", " ".join(told) or "none", "try again")
+        expected = f"figures from wrk of {server.url}"
+        raise InputError(expected, " ".join(told) or "none", "try again")
     found: dict[str, Any] = json.loads(lines[0])
-    return {**found, "rps": found["requests"] / found["seconds"]}
+    rates = {
+        "rps": found["requests"] / found["seconds"],
+        "cpu_ms": 1e3 * used / max(found["requests"], 1),
+    }
+    return {**found, **rates}

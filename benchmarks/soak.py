@@ -14,8 +14,10 @@ if not __package__:  # run as a file
 import argparse
 import statistics
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.harness import plain_table, present
 from benchmarks.runs import ROOT, machine
-from benchmarks.servers import drive, need_wrk, serving
+from benchmarks.servers import drive, need_wrk, processes, serving, write_users
 from recsys.artifact import load_artifact
 from recsys.errors import InputError
 
@@ -59,16 +61,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     need_wrk()
     artifact = load_artifact(arguments.bundle)
-    users = ",".join(map(str, artifact.users.ids.tolist()))
     command = ["serve.py", f"bundle={arguments.bundle}", "log_level=warning", "port={port}"]
-    with serving([*command, *arguments.overrides], "/health/ready") as server:
-        drive(server.url, users, CONNECTIONS, arguments.warm_up)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        users = write_users(artifact.users.ids.tolist(), folder, "users")
+        server = stack.enter_context(serving([*command, *arguments.overrides], "/health/ready"))
+        drive(server, users, CONNECTIONS, arguments.warm_up)
         samples: dict[int, list[int]] = {pid: [] for pid in processes(server.pid)}
         finished = threading.Event()
         watcher = threading.Thread(target=watch, args=(samples, finished))
         watcher.start()
         try:
-            figures = drive(server.url, users, CONNECTIONS, round(60 * arguments.minutes))
+            figures = drive(server, users, CONNECTIONS, round(60 * arguments.minutes))
         finally:
             finished.set()
             watcher.join()
@@ -82,12 +86,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "bad": figures["bad"],
         "processes": [summary(pid, taken) for pid, taken in samples.items()],
     }
-
-
-def processes(pid: int) -> list[int]:
-    """The process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(found for child in children for found in processes(int(child)))]
 
 
 def resident_kb(pid: int) -> int:

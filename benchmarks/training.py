@@ -24,7 +24,6 @@ class Recipe:
     reranking: RerankingRecipe | None
     num_candidates: int
     num_folds: int
-    lists_per_user: int
     build_index: BuildIndex
     trainer_factory: TrainerFactory
 
@@ -62,21 +61,16 @@ def write_stage1(recipe: Recipe, data: TrainingData, text: Tensor, root: Path) -
 def candidate_lists(
     recipe: Recipe, data: TrainingData, stage1: Path, root: Path
 ) -> list[CandidateLists]:
-    """What stage 2 learns from.
-
-    The stage 1 of a fold that an earlier call with the same ``root`` trained is loaded again, so
-    calls must differ in ``lists_per_user`` alone.
-    """
+    """What stage 2 learns from."""
     assert recipe.reranking is not None
     return stage2_lists(
         data,
         stage1,
         recipe.retrieval,
         recipe.build_index,
+        recipe.reranking,
         recipe.num_folds,
-        recipe.lists_per_user,
-        recipe.reranking.seed,
-        Run(recipe.trainer_factory, root / "folds", resume=True),
+        Run(recipe.trainer_factory, root / "folds", resume=False),
     )
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,17 @@ from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
 from recsys.features import ContentFeatures
 from recsys.index import CandidateIndex
-from recsys.item_graph import ItemGraph
-from recsys.list_scorer import can_export, export_list_scorer
+from recsys.list_scorer import ItemTables, ListScorer
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.new_users import NewUserSettings
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
-from recsys.pair_signals import PAIR_NAMES
+from recsys.onnx_export import export_list_scorer
 from recsys.schema import DESCRIPTION, GENRES, ITEM_ID, RELEASE_DATE, TITLE, USER_ID, YEAR
-from recsys.signals import SignalExtractor, signal_names
+from recsys.signals.extractor import SignalExtractor
+from recsys.signals.list_signals import signal_names
+from recsys.signals.relations import RELATIONS, Relations
+from recsys.text.reduction import TextReduction
 
 ModelConfig = Mapping[str, Any]
 """Keyword arguments of a model's constructor, plain JSON values."""
@@ -39,13 +42,13 @@ _REMEDY = "use the code that wrote it, or run: python train.py stage=all"
 class Stage2:
     """The re-ranker's parts.
 
-    max_history: the latest events that it attends to. graph: its exported form in ONNX, for CPUs;
-    None where there is none.
+    reduction: of the text vectors that it reads. graph: ``ListScorer`` in ONNX, for CPUs; None
+    where there is none.
     """
 
     cross_encoder: CrossEncoder
     extractor: SignalExtractor
-    max_history: int
+    reduction: TextReduction
     graph: bytes | None = None
 
 
@@ -123,9 +126,9 @@ def _untrained_two_tower(
     return ensemble
 
 
-def build_cross_encoder(config: ModelConfig, text: Tensor, num_towers: int) -> CrossEncoder:
-    """A freshly initialised cross-encoder over text float32 [N + 1, T]."""
-    return CrossEncoder(text, len(signal_names(num_towers)), len(PAIR_NAMES), **config)
+def build_cross_encoder(config: ModelConfig, num_towers: int, text_dim: int) -> CrossEncoder:
+    """A freshly initialised cross-encoder over reduced text of this width."""
+    return CrossEncoder(len(signal_names(num_towers)), len(RELATIONS), text_dim, **config)
 
 
 def save_artifact(
@@ -162,13 +165,13 @@ def save_artifact(
     }
     graphs: dict[str, bytes] = {}
     if stage2 is not None:
-        if can_export(stage2.cross_encoder):
-            graphs["cross_encoder"] = export_list_scorer(stage2.cross_encoder, stage2.max_history)
+        graphs["cross_encoder"] = stage2.graph or export_stage2(stage2, text, histories)
+        relations, reduction = stage2.extractor.relations, stage2.reduction
         tensors["cross_encoder"] = dict(stage2.cross_encoder.state_dict())
-        tensors["graphs"] = {
-            f"{graph_name}.{part}": tensor
-            for graph_name, graph in stage2.extractor.graphs.items()
-            for part, tensor in (("keys", graph.keys), ("weights", graph.weights))
+        tensors["relations"] = {"vectors": relations.vectors, "signs": relations.signs}
+        tensors["text_reduction"] = {
+            "mean": reduction.mean,
+            "components": reduction.components,
         }
     return write_bundle(
         root,
@@ -252,6 +255,19 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
     return two_tower
 
 
+def export_stage2(stage2: Stage2, text: Tensor, histories: Histories) -> bytes:
+    """The graph, by the example of a few lists of nothing."""
+    extractor, model = stage2.extractor, stage2.cross_encoder
+    nobody = histories.pad(np.zeros(3, np.int64))
+    num_towers = len(model.signal_mean) - len(signal_names(0))
+    candidates = np.zeros((3, 30), np.int64)
+    inputs = extractor.inputs(nobody, candidates, torch.zeros(3, 30, num_towers))
+    with torch.no_grad():
+        tokens = model.tokens(stage2.reduction(text))
+    tables = ItemTables(*extractor.rows, *tokens, extractor.relations.blocks)
+    return export_list_scorer(ListScorer(model), inputs, tables)
+
+
 def _load_stage2(
     bundle: Bundle, histories: Histories, text: Tensor, num_towers: int
 ) -> Stage2 | None:
@@ -259,17 +275,19 @@ def _load_stage2(
     if config is None:
         return None
     num_items, state = len(text) - 1, bundle.tensors["cross_encoder"]
-    session, co_occurrence = (
-        _checked_graph(bundle, name, num_items) for name in ("session", "co_occurrence")
-    )
+    with _fitting(bundle.path, "relations"):
+        relations = Relations(**bundle.tensors["relations"])
+        relations.check(num_items)
+        reduction = TextReduction(**bundle.tensors["text_reduction"])
+        reduction.check(text.shape[1], relations.width)
     with _fitting(bundle.path, "cross_encoder"):
         with torch.device("meta"):
-            _check_shapes(build_cross_encoder(config, text.to("meta"), num_towers), state)
-        model = build_cross_encoder(config, text, num_towers)
+            _check_shapes(build_cross_encoder(config, num_towers, relations.width), state)
+        model = build_cross_encoder(config, num_towers, relations.width)
         model.load_state_dict(state)
-    extractor = SignalExtractor(histories, num_items, session, co_occurrence, text)
     max_history = int(bundle.manifest["max_history"])
-    return Stage2(model.eval(), extractor, max_history, bundle.graphs.get("cross_encoder"))
+    extractor = SignalExtractor(histories, num_items, relations, max_history)
+    return Stage2(model.eval(), extractor, reduction, bundle.graphs.get("cross_encoder"))
 
 
 def _check_shapes(blank: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -292,7 +310,7 @@ def _check_parts(bundle: Bundle) -> None:
     }
     if manifest.get("cross_encoder") is not None:
         wanted["manifest"].append("max_history")
-        wanted["tensors"] += ["cross_encoder", "graphs"]
+        wanted["tensors"] += ["cross_encoder", "relations", "text_reduction"]
     there = {"manifest": manifest, "tensors": bundle.tensors, "tables": bundle.frames}
     missing = [
         f"{name} ({kind})"
@@ -319,14 +337,6 @@ def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histor
             raise _misfit(bundle.path, expected, str(histories.num_users))
         histories.check(num_items)
     return histories
-
-
-def _checked_graph(bundle: Bundle, name: str, num_items: int) -> ItemGraph:
-    with _fitting(bundle.path, f"graph {name}"):
-        keys, weights = (bundle.tensors["graphs"][f"{name}.{part}"] for part in ("keys", "weights"))
-        graph = ItemGraph(num_items, keys, weights)
-        graph.check()
-    return graph
 
 
 def _check_sizes(bundle: Bundle, num_users: int, num_items: int) -> None:

@@ -53,7 +53,7 @@ class CandidateSearch:
         queries: Scores,
         excluded: Sequence[Exclusion],
         limits: NDArray[np.int64],
-        popular_shares: Sequence[float],
+        popular_shares: NDArray[np.float64],
     ) -> tuple[Scores, Items]:
         """Scores and items [B, K] of each request's best candidates; -inf and 0 where none.
 

@@ -13,3 +13,7 @@ class InputError(ValueError):
         self.found = found
         self.remedy = remedy
         super().__init__(f"expected {expected}; found {found}; {remedy}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickled, as on its way from one process to another, with its three parts.
+        return type(self), (self.expected, self.found, self.remedy), self.__dict__

@@ -173,10 +173,6 @@ def _scores(
     queries = recommender.retriever.encode(history)
     items = torch.from_numpy(candidates).expand(len(queries), -1)
     by_tower = recommender.retriever.tower_scores(queries, items)
-    extractor, model = recommender.encoder.extractor, recommender.cross_encoder
-    if not reranked or extractor is None or model is None:
+    if not reranked or recommender.reranker is None:
         return by_tower.sum(dim=2)
-    signals = extractor.signals(history, items, by_tower)
-    batch = extractor.ranking_batch(history, items, signals, recommender.encoder.max_history)
-    scores: Tensor = model(type(batch)(*(part.to(model.text.device) for part in batch)))
-    return scores.float().cpu()
+    return torch.from_numpy(recommender.reranker.scores(history, items.numpy(), by_tower))

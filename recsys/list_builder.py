@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from recsys.candidate_search import CandidateSearch
 from recsys.data.vocabulary import Vocabulary
-from recsys.encoded_history import EncodedHistory
 from recsys.index import Exclusion
 from recsys.list_rules import MOST_ARRANGED, ListRules, RankedItems
 from recsys.popularity import Popularity
@@ -54,13 +53,14 @@ class ListBuilder:
         real = item_idx > 0
         ends = real.sum(axis=1).cumsum().tolist()
         item_ids = self.items.decode(item_idx[real])
+        has_events = retrieved.encoded.history.mask.any(dim=1).tolist()
         answers: list[RankedList] = []
         for row, (request, start, end) in enumerate(
             zip(retrieved.requests, [0, *ends], ends, strict=False)
         ):
-            history, excluded = retrieved.histories[row], retrieved.excluded[row]
+            excluded = retrieved.excluded[row]
             late = request.rules.takes_long and is_late(row)
-            if not _tells_a_taste(request, history):
+            if not (has_events[row] or _tells_a_taste(request)):
                 answers += (
                     self.last_resorts([request], [excluded.items])
                     if late
@@ -69,7 +69,9 @@ class ListBuilder:
             elif request.rules.arranges or end - start < request.top_k:
                 own = slice(0, end - start)
                 candidates = RankedItems(item_idx[row, own], scores[row, own])
-                everything = partial(self.search.everything, history.query, excluded)
+                everything = partial(
+                    self.search.everything, retrieved.encoded.queries[row], excluded
+                )
                 answers.append(
                     self._list(
                         request,
@@ -196,7 +198,6 @@ def _allowed(
         width *= 4
 
 
-def _tells_a_taste(request: Request, history: EncodedHistory) -> bool:
-    """Whether anything is known that a list could be made of."""
-    has_more = request.context is not None or request.text_vector is not None
-    return has_more or len(history.seen.items) > 0
+def _tells_a_taste(request: Request) -> bool:
+    """Whether anything but a history is known that a list could be made of."""
+    return request.context is not None or request.text_vector is not None

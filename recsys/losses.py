@@ -109,7 +109,9 @@ def whole_matrix_squared(
     return (everywhere - 2.0 * at_events + events.sum()) / len(query)
 
 
-def listwise_softmax(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
+def listwise_softmax(
+    scores: Tensor, relevance: Tensor, mask: Tensor, ranks: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of each relevant candidate against the list's other ones, top-weighted.
 
     As ListNet's top-one loss (Cao et al. 2007) with two changes, both of which rank better at the
@@ -118,14 +120,16 @@ def listwise_softmax(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
     looks. Every list with a relevant candidate weighs the same, as every user does in the metrics.
 
     Args:
-        scores: float [B, K], columns in the order before re-ranking. relevance: bool [B, K].
-        mask: bool [B, K], True = a real candidate.
+        scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
+        ranks: int64 [B, K], from 1, of the candidates before re-ranking; None where they are in
+            that order, none left out.
     """
     relevant = relevance & mask
     scores = scores.float()
     others = scores.masked_fill(relevant | ~mask, -torch.inf).logsumexp(dim=1, keepdim=True)
     loss = torch.logaddexp(scores, others) - scores
-    ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device)
+    if ranks is None:
+        ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device)
     weights = relevant / (ranks + 1.0).log2()
     # where, not multiplication: the loss of an empty slot is not a number.
     per_list = (torch.where(relevant, loss, 0.0) * weights).sum(dim=1) / weights.sum(dim=1).clamp(

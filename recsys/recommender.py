@@ -15,7 +15,6 @@ from torch import Tensor
 from recsys.artifact import Artifact, Stage2, load_artifact
 from recsys.candidate_search import CandidateSearch
 from recsys.data.vocabulary import Vocabulary
-from recsys.encoded_history import HistoryCache, HistoryEncoder
 from recsys.errors import InputError
 from recsys.feature_store.online import OnlineFeatures
 from recsys.growing import GrowingRows
@@ -23,18 +22,17 @@ from recsys.index import Exclusion
 from recsys.list_builder import ListBuilder
 from recsys.list_rules import ListRules
 from recsys.live_items import ItemProjector
-from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.new_users import NewUserBlend, opening_lift
-from recsys.onnx_reranker import OnnxReranker
+from recsys.onnx_scorer import OnnxScorer
 from recsys.popularity import Popularity
 from recsys.ranking import order, tie_hash
 from recsys.request import Request
 from recsys.request_encoder import RequestEncoder
-from recsys.reranker import BatchReranker, Reranker
+from recsys.reranker import Reranker, TorchScorer
 from recsys.retrieved import IsLate, Retrieved, Watch, never_late, unwatched
 from recsys.retriever import Retriever
 from recsys.rules import ItemTable
-from recsys.schema import ITEM_ID, TITLE, ExternalId, RankedList, Source
+from recsys.schema import ITEM_ID, TITLE, ExternalId, HistoryBatch, RankedList, Source
 from recsys.user_histories import UserHistories
 
 # Bounds memory; a list does not depend on which requests share its batch.
@@ -49,15 +47,13 @@ class Recommender:
     Args:
         artifact: models, histories, vocabularies and catalogue, as loaded or just trained.
         device: where the models run, ``cpu`` or ``cuda``.
-        cache_bytes: memory for encoded histories of stored users, which makes the next list of the
-            same user cheaper; 0 keeps nothing.
 
     ``features`` and ``popularity`` may be told of events since training. ``revision`` counts the
     times that ``with_items`` led here. ``stored_positions`` is the caller's own note of which
     version of later items it has given.
     """
 
-    def __init__(self, artifact: Artifact, device: str = "cpu", cache_bytes: int = 0) -> None:
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         self.artifact = artifact
         self.model_version = artifact.version
         self.manifest = artifact.manifest
@@ -67,7 +63,6 @@ class Recommender:
         self.num_candidates = artifact.num_candidates
         self.revision = 0
         self.stored_positions: Mapping[ExternalId, int] = {}
-        self.cache = HistoryCache(cache_bytes)
         self.histories = UserHistories(
             artifact.histories,
             artifact.users,
@@ -78,10 +73,7 @@ class Recommender:
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
         stage2 = artifact.stage2
-        self.encoder = HistoryEncoder(self.retriever, None, 1)
-        self.reranker: Reranker | None = None
-        if stage2 is not None:
-            self.encoder, self.reranker = _reranking(stage2, self.retriever, device)
+        self.reranker = None if stage2 is None else _reranker(stage2, artifact.text, device)
         new_users = artifact.new_users
         self.features = OnlineFeatures(
             artifact.histories, len(artifact.items), new_users.half_life_days
@@ -99,21 +91,19 @@ class Recommender:
         self._connect()
 
     @classmethod
-    def load(cls, bundle: Path, device: str = "cpu", cache_bytes: int = 0) -> "Recommender":
+    def load(cls, bundle: Path, device: str = "cpu") -> "Recommender":
         """Load a bundle; arguments as of the class.
 
         Raises:
             InputError: when the bundle is missing or damaged.
         """
-        return cls(load_artifact(bundle), device, cache_bytes)
+        return cls(load_artifact(bundle), device)
 
     def _connect(self) -> None:
         """Make what consists of the parts that there are now."""
         # No method of this object, which would keep it alive: what is replaced is freed at once.
         project = partial(_projected, self.artifact)
-        self._requests = RequestEncoder(
-            self.histories, self.encoder, project, self.cache, self._blend
-        )
+        self._requests = RequestEncoder(self.histories, self.retriever, project, self._blend)
         self._search = CandidateSearch(
             self.retriever,
             self.rules,
@@ -123,11 +113,6 @@ class Recommender:
             self._blend,
         )
         self._builder = ListBuilder(self.items, self.rules, self._search, self.popularity)
-
-    @property
-    def cross_encoder(self) -> CrossEncoder | None:
-        """Stage 2's model, in PyTorch, for all items; None where there is no stage 2."""
-        return None if self.reranker is None else self.reranker.model
 
     def with_items(self, frame: pd.DataFrame, text: NDArray[np.float32]) -> "Recommender":
         """A recommender with more items, or others in their place; this one goes on as it is.
@@ -150,15 +135,12 @@ class Recommender:
             positions = torch.from_numpy(item_idx[later])
             other._text = self._text.with_rows(positions, vectors.text)
             other.retriever = self.retriever.with_vectors(positions, vectors.towers)
-            other.encoder = self.encoder.with_text(other._text.rows, other.retriever)
             if self.reranker is not None:
-                other.reranker = self.reranker.with_text(other._text.rows, other.encoder)
+                other.reranker = self.reranker.with_items(positions, vectors.text)
             other.histories = self.histories.with_items(other.items)
             other.features.grow(len(other.items))
             new = _hashes(len(self._hashes), len(other.items) + 1)
             other._hashes = np.append(self._hashes, new)
-        if (known[later] > 0).any():  # histories with these items have changed
-            other.cache = HistoryCache(self.cache.max_bytes)
         other.rules = self.rules.with_items(other.items, item_idx, frame, other._text.rows)
         titles = [*self._titles, *[""] * (len(other.items) - len(self.items))]
         for item, title in zip(item_idx.tolist(), frame[TITLE].tolist(), strict=True):
@@ -207,16 +189,13 @@ class Recommender:
             chooses[:] = True
         limits[chooses] = np.maximum(limits[chooses], self.num_candidates)
         with watch("encode"):
-            keys, histories = self._requests.encoded(requests)
+            encoded = self._requests.encoded(requests)
         with watch("search"):
-            queries = np.stack([one.query for one in histories])
-            excluded = [
-                self._excluded(request, one.seen)
-                for request, one in zip(requests, histories, strict=True)
-            ]
-            shares = [one.popular_share for one in histories]
-            scores, item_idx = self._search.search(requests, queries, excluded, limits, shares)
-        return Retrieved(requests, keys, histories, excluded, item_idx, scores)
+            excluded = self._excluded(requests, encoded.history)
+            scores, item_idx = self._search.search(
+                requests, encoded.queries, excluded, limits, encoded.popular_shares
+            )
+        return Retrieved(requests, encoded, excluded, item_idx, scores)
 
     def rerank(
         self, retrieved: Retrieved, *, watch: Watch = unwatched, is_late: IsLate = never_late
@@ -229,18 +208,19 @@ class Recommender:
         if self.reranker is None:
             with watch("rules"):
                 return self.as_retrieved(retrieved, is_late)
-        item_idx = retrieved.item_idx
+        item_idx, scores = retrieved.item_idx, retrieved.scores.copy()
+        # Stage 2 has learned nothing of wishes, nor of newcomers: their lists stay as they are.
+        as_found = [
+            request.text_vector is not None or share > 0
+            for request, share in zip(
+                retrieved.requests, retrieved.encoded.popular_shares.tolist(), strict=True
+            )
+        ]
         with watch("rerank"):
-            features = self._requests.features(self.reranker, retrieved)
-            scores = self.reranker.scores(retrieved.histories, features)
-            # Stage 2 has learned nothing of wishes, nor of newcomers: their lists stay as they are.
-            as_found = [
-                request.text_vector is not None or history.popular_share > 0
-                for request, history in zip(retrieved.requests, retrieved.histories, strict=True)
-            ]
-            scores[as_found] = retrieved.scores[as_found, : scores.shape[1]]
+            own = np.flatnonzero(~np.array(as_found))
+            if len(own):
+                scores[own] = self._reranked(self.reranker, retrieved.of(own.tolist()))
         with watch("rules"):
-            item_idx = item_idx[:, : scores.shape[1]]
             wanted = max(
                 scores.shape[1] if request.rules.arranges else request.top_k
                 for request in retrieved.requests
@@ -250,6 +230,14 @@ class Recommender:
             scores = np.take_along_axis(scores, best, axis=1)
             sources: list[Source] = ["retrieved" if own else "reranked" for own in as_found]
             return self._builder.lists(retrieved, item_idx, scores, sources, is_late)
+
+    def _reranked(self, reranker: Reranker, retrieved: Retrieved) -> NDArray[np.float32]:
+        """Stage 2's scores float32 [B, K]; -inf where there is no candidate."""
+        queries, scores, item_idx = map(
+            torch.from_numpy, (retrieved.encoded.queries, retrieved.scores, retrieved.item_idx)
+        )
+        by_tower = self.retriever.tower_scores(queries, item_idx, scores)
+        return reranker.scores(retrieved.encoded.history, retrieved.item_idx, by_tower)
 
     def as_retrieved(self, retrieved: Retrieved, is_late: IsLate = never_late) -> list[RankedList]:
         """The answers in stage 1's order; ``is_late`` as of ``rerank``."""
@@ -286,23 +274,23 @@ class Recommender:
 
     def returnable(self, request: Request, item_ids: Sequence[ExternalId]) -> list[ExternalId]:
         """Those of the items that a list for the request may hold."""
-        excluded = self._excluded(request, Exclusion(self.histories.seen(request)))
+        (excluded,) = self._excluded([request], self.histories.batch([request]))
         items = self.histories.known_items(item_ids)
         return self.items.decode(items[~np.isin(items, excluded.items)])
 
-    def _excluded(self, request: Request, seen: Exclusion) -> Exclusion:
-        """What must not be returned: of the history, and as the request has it.
-
-        Args:
-            seen: the items of the history.
-        """
-        rules = request.rules
-        mask = self.rules.mask(rules)
-        more = self.histories.known_items(list(chain(*_unwanted(request))))
-        if mask is None and rules.exclude_seen and not len(more):
-            return seen
-        items = np.concatenate([seen.items, more]) if rules.exclude_seen else more
-        return self.retriever.index.exclusion(items, mask)
+    def _excluded(self, requests: Sequence[Request], history: HistoryBatch) -> list[Exclusion]:
+        """What must not be returned: items of the history, and as each request has it."""
+        item_idx = history.item_idx.numpy()
+        ends = history.mask.sum(dim=1).tolist()
+        excluded = []
+        for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
+            rules = request.rules
+            items = item_idx[row, :end] if rules.exclude_seen else item_idx[row, :0]
+            more = self.histories.known_items(list(chain(*_unwanted(request))))
+            if len(more):
+                items = np.concatenate([items, more])
+            excluded.append(self.retriever.index.exclusion(items, self.rules.mask(rules)))
+        return excluded
 
 
 def _unwanted(request: Request) -> tuple[Sequence[ExternalId], ...]:
@@ -335,12 +323,7 @@ def _check_top_k(requests: Sequence[Request]) -> None:
         raise InputError("top_k of at least 1", str(fewest), "ask for one item or more")
 
 
-def _reranking(
-    stage2: Stage2, retriever: Retriever, device: str
-) -> tuple[HistoryEncoder, Reranker]:
-    model, extractor = stage2.cross_encoder, stage2.extractor
-    if device == "cpu" and stage2.graph is not None:
-        encoder = HistoryEncoder(retriever, extractor, stage2.max_history, exported=model)
-        return encoder, OnnxReranker(stage2.graph, model, extractor, encoder)
-    encoder = HistoryEncoder(retriever, extractor, stage2.max_history)
-    return encoder, BatchReranker(model.to(device), extractor, encoder)
+def _reranker(stage2: Stage2, text: Tensor, device: str) -> Reranker:
+    model, graph = stage2.cross_encoder.to(device), stage2.graph
+    scorer = TorchScorer(model) if graph is None or device != "cpu" else OnnxScorer(graph)
+    return Reranker(model, stage2.extractor, stage2.reduction, text, scorer)

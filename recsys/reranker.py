@@ -1,6 +1,7 @@
-"""Stage 2 as it is served: signals of the candidates, then the cross-encoder."""
+"""Stage 2 as it is served: what it reads of lists, then ``ListScorer`` in PyTorch or in ONNX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -8,91 +9,122 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.encoded_history import EncodedHistory, HistoryEncoder, ListFeatures
-from recsys.models.cross_encoder import CrossEncoder, RankingBatch
-from recsys.signals import SignalExtractor
+from recsys.growing import GrowingRows
+from recsys.list_scorer import ItemTables, ListScorer
+from recsys.models.cross_encoder import CrossEncoder, ItemTokens
+from recsys.schema import HistoryBatch
+from recsys.signals.extractor import SignalExtractor
+from recsys.signals.list_signals import ListInputs
+from recsys.text.reduction import TextReduction
+
+_LISTS_AT_A_TIME = 16
+"""One by one, calls cost more; more at a time do not fit into a core's second-level cache."""
+_FEWEST_CANDIDATES = 16
+"""Shorter lists run alone: matrix products take other ways, and round otherwise, for few rows."""
 
 
-class Reranker(Protocol):
-    """Scores lists of candidates, from features that may have been computed before.
+class ScoreLists(Protocol):
+    """Runs ``ListScorer``."""
 
-    model: the same in PyTorch.
-    """
-
-    model: CrossEncoder
-
-    def features(
-        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
-    ) -> list[ListFeatures]:
-        """Of each history with its candidates int64 [B, K], in stage-1 order, 0 = none and last.
-
-        They do not depend on what shares the batch.
-        """
-
-    def scores(
-        self, histories: Sequence[EncodedHistory], features: Sequence[ListFeatures]
-    ) -> NDArray[np.float32]:
-        """Scores [B, K] of the candidates, K being those of the longest list.
-
-        -inf where there is no candidate.
-        """
-
-    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "Reranker":
-        """For more items: float32 [M + 1, T], the first the same. This object stays as it is.
-
-        Args:
-            encoder: of the histories that are to come then.
-        """
+    def __call__(self, inputs: ListInputs, tables: ItemTables) -> Tensor:
+        """Scores float32 [B, K], on the CPU."""
 
 
-class BatchReranker:
-    """Runs the cross-encoder on a batch of lists: for a GPU, and where there is no exported graph.
+class TorchScorer:
+    """Runs ``ListScorer`` in PyTorch, on its own device: for a GPU, and for any batch.
 
     Args:
-        model: in evaluation mode. encoder: of the histories that are to come.
+        model: in evaluation mode.
+    """
+
+    def __init__(self, model: CrossEncoder) -> None:
+        self.scorer = ListScorer(model).eval()
+        self.device = model.signal_mean.device
+
+    @torch.inference_mode()
+    def __call__(self, inputs: ListInputs, tables: ItemTables) -> Tensor:
+        """See ``ScoreLists``; the tables are on the model's device."""
+        scores: Tensor = self.scorer(*(part.to(self.device) for part in inputs), *tables)
+        return scores.float().cpu()
+
+
+class Reranker:
+    """Scores lists of candidates, the same whatever shares their batch.
+
+    Args:
+        model: the cross-encoder, which makes tokens of later items' texts. extractor: of the
+            signals. reduction: of text vectors. text: float32 [N + 1, T], of all items. scorer: of
+            ``model``.
     """
 
     def __init__(
-        self, model: CrossEncoder, extractor: SignalExtractor, encoder: HistoryEncoder
+        self,
+        model: CrossEncoder,
+        extractor: SignalExtractor,
+        reduction: TextReduction,
+        text: Tensor,
+        scorer: ScoreLists,
     ) -> None:
         self.model = model
         self.extractor = extractor
-        self.encoder = encoder
-
-    def features(
-        self, histories: Sequence[EncodedHistory], item_idx: NDArray[np.int64]
-    ) -> list[ListFeatures]:
-        """See ``Reranker``: the signals."""
-        # Row by row: a list must not depend on the padding of its neighbours.
-        lists = [row[row > 0] for row in item_idx]
-        return [
-            ListFeatures(items, [self.encoder.signals(history, items).numpy()])
-            for history, items in zip(histories, lists, strict=True)
-        ]
+        self.reduction = reduction
+        self.scorer = scorer
+        self._device = model.signal_mean.device
+        self._tokens = [GrowingRows(part) for part in self._tokens_of(reduction(text))]
+        self._tables = self._current_tables()
 
     @torch.inference_mode()
+    def _tokens_of(self, reduced: Tensor) -> ItemTokens:
+        return self.model.tokens(reduced.to(self._device))
+
+    def with_items(self, positions: Tensor, text: Tensor) -> "Reranker":
+        """With more items, or others in their place, at positions int64 [m], see ``GrowingRows``.
+
+        This object stays as it is.
+
+        Args:
+            text: float32 [m, T].
+        """
+        reduced = self.reduction(text)
+        other = copy(self)
+        other.extractor = self.extractor.with_items(positions, reduced)
+        other._tokens = [
+            rows.with_rows(positions, new)
+            for rows, new in zip(self._tokens, self._tokens_of(reduced), strict=True)
+        ]
+        other._tables = other._current_tables()
+        return other
+
+    def _current_tables(self) -> ItemTables:
+        """What the scorer reads of items, on the model's device."""
+        tokens = (rows.rows for rows in self._tokens)
+        parts = (*self.extractor.rows, *tokens, self.extractor.relations.blocks)
+        return ItemTables(*(part.to(self._device) for part in parts))
+
     def scores(
-        self, histories: Sequence[EncodedHistory], features: Sequence[ListFeatures]
+        self, history: HistoryBatch, item_idx: NDArray[np.int64], tower_scores: Tensor
     ) -> NDArray[np.float32]:
-        """See ``Reranker``."""
-        candidates = _stacked([torch.from_numpy(one.item_idx) for one in features])
-        signals = _stacked([torch.from_numpy(one.arrays[0][0]) for one in features])
-        recent = torch.from_numpy(np.stack([one.recent for one in histories]))
-        age = torch.from_numpy(np.stack([one.recent_age for one in histories]))
-        batch = RankingBatch(
-            candidates, signals, recent, recent > 0, age, self.extractor.pairs(candidates, recent)
-        )
-        device = self.model.text.device
-        scores: Tensor = self.model(RankingBatch(*(part.to(device) for part in batch)))
-        found: NDArray[np.float32] = scores.float().cpu().numpy()
+        """Scores float32 [B, K] of candidates; -inf where there is none.
+
+        Args:
+            history: [B, L], complete. item_idx: int64 [B, K], in stage-1 order, 0 = none and last.
+            tower_scores: float32 [B, K, H], stage-1 scores by tower.
+        """
+        lengths = (item_idx > 0).sum(axis=1)
+        found = np.full(item_idx.shape, -np.inf, np.float32)
+        for length, rows in _alike(lengths):
+            own = torch.from_numpy(rows)
+            part = HistoryBatch(*(one[own] for one in history))
+            candidates = np.ascontiguousarray(item_idx[rows, :length])
+            inputs = self.extractor.inputs(part, candidates, tower_scores[own, :length])
+            found[rows, :length] = self.scorer(inputs, self._tables).numpy()
         return found
 
-    def with_text(self, text: Tensor, encoder: HistoryEncoder) -> "BatchReranker":
-        """See ``Reranker``."""
-        assert encoder.extractor is not None
-        return BatchReranker(self.model.with_text(text), encoder.extractor, encoder)
 
-
-def _stacked(rows: Sequence[Tensor]) -> Tensor:
-    """[B, K, ...], padded with 0."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Rows that run together, and their length; rows without candidates are left out."""
+    for length in np.unique(lengths[lengths > 0]).tolist():
+        rows = np.flatnonzero(lengths == length)
+        size = _LISTS_AT_A_TIME if length >= _FEWEST_CANDIDATES else 1
+        for start in range(0, len(rows), size):
+            yield length, rows[start : start + size]

@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from recsys.encoded_history import EncodedHistory
 from recsys.index import Exclusion
 from recsys.request import Request
-from recsys.schema import ExternalId
+from recsys.schema import HistoryBatch
 
 Step = Literal["encode", "search", "rerank", "rules"]
 """What making lists consists of; the first two are stage 1, the others stage 2."""
@@ -38,17 +38,33 @@ def unwatched(step: Step) -> AbstractContextManager[object]:  # noqa: ARG001
     return nullcontext()
 
 
+class EncodedRequests(NamedTuple):
+    """What requests tell of a taste.
+
+    history: [B, L], complete. queries: float32 [B, D], query embeddings. popular_shares: [B], of
+    popularity in the scores, see ``NewUserBlend``.
+    """
+
+    history: HistoryBatch
+    queries: NDArray[np.float32]
+    popular_shares: NDArray[np.float64]
+
+    def of(self, rows: Sequence[int]) -> "EncodedRequests":
+        """Some of the requests."""
+        own = torch.tensor(rows)
+        history = HistoryBatch(*(part[own] for part in self.history))
+        return EncodedRequests(history, self.queries[rows], self.popular_shares[rows])
+
+
 class Retrieved(NamedTuple):
     """What stage 1 found for some requests, and what stage 2 needs besides.
 
-    keys: whose history it is that is kept for later lists; None where it is not. histories: of each
-    request. excluded: what each must not get. item_idx: int64 [B, K], the candidates, best first,
-    0 = none. scores: float32 [B, K], -inf where none.
+    excluded: what each must not get. item_idx: int64 [B, K], the candidates, best first, 0 = none.
+    scores: float32 [B, K], -inf where none.
     """
 
     requests: Sequence[Request]
-    keys: Sequence[ExternalId | None]
-    histories: Sequence[EncodedHistory]
+    encoded: EncodedRequests
     excluded: Sequence[Exclusion]
     item_idx: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -57,8 +73,7 @@ class Retrieved(NamedTuple):
         """Some of the requests."""
         return Retrieved(
             [self.requests[row] for row in rows],
-            [self.keys[row] for row in rows],
-            [self.histories[row] for row in rows],
+            self.encoded.of(rows),
             [self.excluded[row] for row in rows],
             self.item_idx[rows],
             self.scores[rows],

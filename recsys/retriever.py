@@ -1,10 +1,10 @@
 """Stage 1 as it is served: encode the history, search the index, split the scores by tower."""
 
-from collections.abc import Sequence
 from copy import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.data.histories import latest_events
@@ -48,8 +48,8 @@ class Retriever:
         self.max_history = max_history
         with torch.inference_mode():
             vectors = torch.split(model.item_vectors(), model.vector_dims, dim=1)
-        # By tower: what a history's items, and what candidates, are to it.
-        self._query_sides = [GrowingRows(part.contiguous()) for part in vectors[::2]]
+        # What a history's items, and what candidates, are to the towers, side by side.
+        self._query_side = GrowingRows(torch.cat(vectors[::2], dim=1))
         self._candidate_side = GrowingRows(torch.cat(vectors[1::2], dim=1))
 
     @property
@@ -66,21 +66,18 @@ class Retriever:
             item_idx: int64 [m], of items that came after the index was built: those that are not
                 there yet, in order and without gaps, and those whose vectors change.
         """
-        query_sides, candidate_side = self._sides(vectors)
+        query_side, candidate_side = self._sides(vectors)
         other = copy(self)
-        other._query_sides = [
-            old.with_rows(item_idx, new)
-            for old, new in zip(self._query_sides, query_sides, strict=True)
-        ]
+        other._query_side = self._query_side.with_rows(item_idx, query_side)
         other._candidate_side = self._candidate_side.with_rows(item_idx, candidate_side)
         num_built = len(self.index) - self.index.num_recent
         recent = other._candidate_side.rows[num_built + 1 :].float().cpu().numpy()
         other.index = self.index.with_recent(recent)
         return other
 
-    def _sides(self, vectors: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    def _sides(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         parts = torch.split(vectors.to(self.embeddings.device), self.model.vector_dims, dim=1)
-        return parts[::2], torch.cat(parts[1::2], dim=1)
+        return torch.cat(parts[::2], dim=1), torch.cat(parts[1::2], dim=1)
 
     @torch.inference_mode()
     def encode(self, history: HistoryBatch, wanted: Tensor | None = None) -> Tensor:
@@ -92,19 +89,21 @@ class Retriever:
         """
         device = self.embeddings.device
         recent = latest_events(history, self.max_history)
-        missing = max(self.min_rows - len(recent.item_idx), 0)
-        parts = (recent.item_idx, recent.mask, recent.context)
-        items, mask, context = (_pad_rows(part, missing).to(device) for part in parts)
-        item_idx, positions = torch.unique(items, return_inverse=True)
-        tables = [side.rows[item_idx] for side in self._query_sides]
+        length = recent.mask.sum(dim=1)
+        # Where histories are of many lengths, most places are padding.
+        items, starts = recent.item_idx[recent.mask], length.cumsum(dim=0) - length
+        sums = F.embedding_bag(
+            items.to(device), self._query_side.rows, starts.to(device), mode="sum"
+        )
         if wanted is not None:
-            query_sides, _ = self._sides(_pad_rows(wanted, missing))
-            own = len(item_idx) + torch.arange(len(items), device=device)[:, None]
-            positions = torch.cat([positions, own], dim=1)
-            mask = torch.cat([mask, torch.ones_like(own, dtype=torch.bool)], dim=1)
-            tables = [torch.cat(both) for both in zip(tables, query_sides, strict=True)]
-        query = self.model.query_from(tables, positions, mask, context)
-        return query[: len(recent.item_idx)]
+            sums, length = sums + self._sides(wanted)[0], length + 1
+        missing = max(self.min_rows - len(length), 0)
+        query = self.model.query_from_sums(
+            _pad_rows(sums, missing),
+            F.pad(length, (0, missing)).to(device),
+            _pad_rows(recent.context, missing).to(device),
+        )
+        return query[: len(length)]
 
     def retrieve(self, history: HistoryBatch, k: int) -> Candidates:
         """The ``k`` best candidates; items of the history are never among them."""
@@ -112,30 +111,39 @@ class Retriever:
         exclude = [self.index.exclusion(items) for items in history.item_idx.numpy()]
         scores, found = self.index.search(query.float().cpu().numpy(), k, exclude)
         item_idx = torch.from_numpy(found)
-        tower_scores = self.tower_scores(query, item_idx)
-        return Candidates(item_idx, torch.from_numpy(scores), tower_scores)
+        total = torch.from_numpy(scores)
+        return Candidates(item_idx, total, self.tower_scores(query, item_idx, total))
 
     @torch.inference_mode()
-    def tower_scores(self, query: Tensor, item_idx: Tensor) -> Tensor:
+    def tower_scores(self, query: Tensor, item_idx: Tensor, total: Tensor | None = None) -> Tensor:
         """Each tower's part of the scores of items int64 [B, K], 0 = none: float32 [B, K, H].
 
         Args:
-            query: float [B, D].
+            query: float [B, D]. total: float32 [B, K], the scores, where they are known: what the
+                widest tower adds is then what the others leave.
         """
         num_rows, device = len(item_idx), self.embeddings.device
         # A product of one row is rounded otherwise than one of several.
         missing = 1 if num_rows == 1 and self.min_rows > 1 else 0
         queries, padded = _pad_rows(query.to(device), missing), _pad_rows(item_idx, missing)
         dims = self.model.embedding_dims
-        by_tower = zip(
-            torch.split(queries, dims, dim=1),
-            torch.split(self.embeddings[padded.to(device)], dims, dim=2),
-            strict=True,
-        )
-        scores = torch.stack([(c @ q[:, :, None])[:, :, 0] for q, c in by_tower], dim=2)
-        return scores[:num_rows].float().cpu() * (item_idx > 0)[:, :, None]
+        padded = padded.to(device)
+        # An approximate index's scores are approximate.
+        widest = None if total is None or not self.index.exact else dims.index(max(dims))
+        parts: list[Tensor] = []
+        sides = (torch.split(whole, dims, dim=1) for whole in (queries, self.embeddings))
+        for number, (part, rows) in enumerate(zip(*sides, strict=True)):
+            if number == widest:
+                parts.append(torch.zeros(padded.shape, device=device))
+            else:
+                parts.append(torch.bmm(rows[padded], part[:, :, None])[:, :, 0])
+        scores = torch.stack(parts, dim=2)[:num_rows].float().cpu()
+        if widest is not None and total is not None:
+            scores[:, :, widest] = total - scores.sum(dim=2)
+        # Not by a product: an empty slot's total is no number.
+        return scores.masked_fill((item_idx == 0)[:, :, None], 0.0)
 
 
 def _pad_rows(batch: Tensor, number: int) -> Tensor:
     """A batch [B, n] with ``number`` further rows of zeros."""
-    return torch.nn.functional.pad(batch, (0, 0, 0, number))
+    return F.pad(batch, (0, 0, 0, number))

@@ -93,16 +93,6 @@ class UserHistories:
             mask[row, : len(items)] = True
         return HistoryBatch(item_idx, timestamps, mask, context)
 
-    def seen(self, request: Request) -> Items:
-        """The items of a request's history."""
-        batch = self.batch([request])
-        return batch.item_idx[batch.mask].numpy()
-
-    def lacks_items_of(self, request: Request) -> bool:
-        """Whether the history has items that the catalogue lacks, and may have later."""
-        item_ids = request.history if request.history is not None else request.events.item_ids
-        return bool((self.items.encode(item_ids) == 0).any())
-
     def known_items(self, item_ids: Sequence[ExternalId]) -> Items:
         """Indices of those that the catalogue has."""
         if not len(item_ids):

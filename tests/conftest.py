@@ -15,12 +15,12 @@ from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
 from recsys.index_builders import FlatIndexBuilder
-from recsys.item_graph import co_occurrence_graphs
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId
-from recsys.signals import SignalExtractor
 from recsys.text.from_config import encoder_from_config
+from recsys.text.reduction import TextReduction
 from recsys.training.content_map import KernelRidge, fix_items
+from recsys.training.folds import build_extractor
 from tests.postgres import Cluster, programs
 
 TOWER = {
@@ -32,7 +32,8 @@ TOWER = {
     "id_dropout": 0.0,
     "length_exponent": 0.5,
 }
-ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
+ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "text_rank": 4, "dropout": 0.0}
+RANK = 5
 
 
 TEXT_MODEL = {"encoder": {"_target_": "recsys.text.minilm.load", "device": "cpu"}}
@@ -91,9 +92,9 @@ def write_untrained_bundle(
         two_tower = build_two_tower([TOWER], content, 2).eval()
         fix_items(two_tower, content, counts > 0, KernelRidge())
         torch.nn.init.normal_(two_tower.members[0].query_tower.context.weight, std=0.1)
-        cross_encoder = build_cross_encoder(ENCODER, text, 1).eval()
-    session, plain = co_occurrence_graphs(histories, len(items))
-    extractor = SignalExtractor(histories, len(items), session, plain, text)
+        cross_encoder = build_cross_encoder(ENCODER, 1, RANK).eval()
+    reduction = TextReduction.fit(text, RANK)
+    extractor = build_extractor(histories, reduction(text), 4)
     return save_artifact(
         root,
         "untrained",
@@ -103,6 +104,7 @@ def write_untrained_bundle(
             "num_candidates": 12,
             "max_query_history": 100,
             "max_history": 4,
+            "relation_rank": RANK,
             **said_of_text,
             "item_attributes": catalog.attribute_names,
             "user_attributes": ["age: 10 to 30", "age: 31 to 60"],
@@ -116,7 +118,7 @@ def write_untrained_bundle(
         attributes=attributes,
         two_tower=two_tower,
         index=FlatIndexBuilder().build(two_tower.all_candidates().detach().numpy()),
-        stage2=Stage2(cross_encoder, extractor, 4) if stage2 else None,
+        stage2=Stage2(cross_encoder, extractor, reduction) if stage2 else None,
     )
 
 

@@ -51,7 +51,8 @@ def test_what_is_returned_passes_and_lists_are_full_where_enough_passes(
     allowed = {row["item_id"] for _, row in frame.iterrows() if passes(row, request.rules)}
     allowed -= set(request.exclude)
     if request.rules.exclude_seen:
-        seen = recommender.histories.seen(request)
+        batch = recommender.histories.batch([request])
+        seen = batch.item_idx[batch.mask].numpy()
         allowed -= set(recommender.items.decode(seen))
     assert set(found.item_ids) <= allowed
     assert len(set(found.item_ids)) == len(found.item_ids) == min(request.top_k, len(allowed))

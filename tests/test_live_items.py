@@ -37,7 +37,7 @@ def texts_of(number: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def recommender(untrained_bundle: Path) -> Recommender:
-    return Recommender.load(untrained_bundle, cache_bytes=10**6)
+    return Recommender.load(untrained_bundle)
 
 
 def everything(recommender: Recommender, request: Request) -> list:
@@ -136,7 +136,8 @@ def events_of(*item_ids: int, times: Sequence[int] = (), version: int = 1, **mor
 
 
 def test_events_add_to_the_log(recommender: Recommender) -> None:
-    (had,) = [recommender.histories.seen(Request(1, user_id=104))]
+    batch = recommender.histories.batch([Request(1, user_id=104)])
+    had = batch.item_idx[batch.mask].numpy()
     request = Request(40, user_id=104, events=events_of(1020, 1021))
     assert set(everything(recommender, request)) == set(
         everything(recommender, Request(40, user_id=104))

@@ -281,7 +281,8 @@ def test_last_resorts_of_the_same_rules_leave_out_what_each_user_must_not_get(
         for one in rules
     ]
     for request, found in zip(requests, untrained_recommender.popular(requests), strict=True):
-        seen = set(untrained_recommender.histories.seen(request).tolist())
+        batch = untrained_recommender.histories.batch([request])
+        seen = set(batch.item_idx[batch.mask].tolist())
         listed = untrained_recommender.items.encode(found.item_ids).tolist()
         assert found.user_id == request.user_id
         assert found.source == "popular"

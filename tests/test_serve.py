@@ -108,6 +108,8 @@ def test_a_flipped_byte_ends_in_one_line(untrained_bundle: Path, tmp_path: Path)
     ("arguments", "message"),
     [
         ([*SERVE, "port=x"], "expected an integer for 'port'; found 'x'"),
+        ([*SERVE, "exploration.places=[11,0]"], "expected exploration.places, different places"),
+        ([*SERVE, "exploration.places=11"], "expected a list for 'exploration.places'; found 11"),
         ([*BATCH, "topk=5"], "unknown key 'topk'; did you mean 'top_k'?"),
     ],
 )

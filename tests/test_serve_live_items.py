@@ -110,3 +110,25 @@ def test_a_thousand_new_items_are_recommended_at_once_and_after_a_restart(
         assert not missing(connection, list(new))
         for item_id in list(new)[::20]:
             assert item_id in found_by_its_text(connection, new[item_id])
+
+
+def test_every_worker_has_places_for_new_items_in_long_lists(
+    text_bundle: Path, tmp_path: Path
+) -> None:
+    options = (f"store.url=sqlite+aiosqlite:///{tmp_path}/events.db", "deadline_ms=60000")
+    path, new = "/recommend?user_id=104&top_k=20", range(5001, 5031)
+    with serving(text_bundle, tmp_path / "x", *options, "exploration.places=[5,2]") as server:
+        connection = server.connect()
+        before = ask(connection, "GET", path)[1]
+        assert "propensities" not in before
+        for item in new:
+            title = {"title": f"Part {item}"}
+            assert ask(connection, "PUT", f"/items/{item}", title)[0] == 200
+        connections = server.to_each_worker().values()
+        for connection in connections:
+            until(lambda connection=connection: not missing(connection, list(new)), seconds=10)
+        first, second = (ask(connection, "GET", path)[1] for connection in connections)
+        assert first == second
+        assert first["propensities"] == [1.0] * 20
+        assert {first["top_items"][1], first["top_items"][4]} <= set(new)
+        assert first["top_items"][0] == before["top_items"][0]

@@ -18,6 +18,7 @@ import recsys
 from benchmarks.tuning.rows import ValidationDraw
 from recsys.data.histories import Histories
 from recsys.retriever import Retriever
+from recsys.text.reduction import TextReduction
 from recsys.training.fit import TrainerFactory
 from recsys.training.folds import (
     CandidateLists,
@@ -36,7 +37,7 @@ from recsys.training.stage1 import (
 
 log = logging.getLogger(__name__)
 
-_TENSORS = ("candidates", "signals", "relevance", "num_relevant")
+_TENSORS = ("candidates", "tower_scores", "relevance", "num_relevant")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class RerankingLists:
 
     folds: list[CandidateLists]
     served: CandidateLists
-    num_towers: int
 
 
 def make_lists(
@@ -60,7 +60,8 @@ def make_lists(
     *,
     num_candidates: int,
     num_folds: int,
-    lists_per_user: int,
+    relation_rank: int,
+    max_history: int,
     seed: int,
 ) -> RerankingLists:
     """As ``train_stage1`` and ``train_stage2`` do on the events that the draw leaves for training.
@@ -68,6 +69,7 @@ def make_lists(
     Args:
         text: float32 [N + 1, T]. attributes: float32 [N + 1, A]. seed: of the folds.
     """
+    reduced = TextReduction.fit(text, relation_rank)(text)
     with TemporaryDirectory() as folder:
 
         def run(name: str) -> Run:
@@ -87,19 +89,19 @@ def make_lists(
             draw.held_out,
             draw.targets.user_idx,
             fit(draw.train, 0),
-            build_extractor(draw.train, text),
+            build_extractor(draw.train, reduced, max_history),
             num_candidates,
         )
         folds = out_of_fold_lists(
             draw.train,
-            text,
+            reduced,
             lambda train, fold: fit(train, 1 + fold),
             num_folds=num_folds,
-            lists_per_user=lists_per_user,
             num_candidates=num_candidates,
+            max_history=max_history,
             seed=seed,
         )
-    return RerankingLists(folds, served, len(recipe.towers))
+    return RerankingLists(folds, served)
 
 
 class ListCache:
@@ -114,7 +116,11 @@ class ListCache:
         self.loaded: dict[Path, RerankingLists] = {}
 
     def get(
-        self, settings: Mapping[str, Any], text: Tensor, make: Callable[[], RerankingLists]
+        self,
+        settings: Mapping[str, Any],
+        reduced_text: Tensor,
+        max_history: int,
+        make: Callable[[], RerankingLists],
     ) -> RerankingLists:
         """Lists of these settings; ``make`` is called where they are not known yet.
 
@@ -127,7 +133,7 @@ class ListCache:
         if path not in self.loaded:
             if not path.is_file():
                 self._write(path, make())
-            self.loaded[path] = _unflatten(load_file(path), text)
+            self.loaded[path] = _unflatten(load_file(path), reduced_text, max_history)
         return self.loaded[path]
 
     def _write(self, path: Path, lists: RerankingLists) -> None:
@@ -138,7 +144,7 @@ class ListCache:
 
 
 def _flatten(lists: RerankingLists) -> dict[str, Tensor]:
-    tensors = {"num_towers": torch.tensor(lists.num_towers)}
+    tensors: dict[str, Tensor] = {}
     for number, fold in enumerate([lists.served, *lists.folds]):
         arrays = {name: getattr(fold, name) for name in _TENSORS}
         arrays["user_idx"] = torch.from_numpy(fold.user_idx)
@@ -151,22 +157,27 @@ def _flatten(lists: RerankingLists) -> dict[str, Tensor]:
     return tensors
 
 
-def _unflatten(tensors: Mapping[str, Tensor], text: Tensor) -> RerankingLists:
-    numbers = sorted({int(name.split(".")[0]) for name in tensors if "." in name})
+def _unflatten(
+    tensors: Mapping[str, Tensor], reduced_text: Tensor, max_history: int
+) -> RerankingLists:
+    numbers = sorted({int(name.split(".")[0]) for name in tensors})
     served, *folds = (
         _read_fold(
             {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{n}.")},
-            text,
+            reduced_text,
+            max_history,
         )
         for n in numbers
     )
-    return RerankingLists(folds, served, int(tensors["num_towers"]))
+    return RerankingLists(folds, served)
 
 
-def _read_fold(tensors: Mapping[str, Tensor], text: Tensor) -> CandidateLists:
+def _read_fold(
+    tensors: Mapping[str, Tensor], reduced_text: Tensor, max_history: int
+) -> CandidateLists:
     names = [field.name for field in fields(Histories)]
     histories = Histories(*(tensors[f"histories.{name}"].numpy() for name in names))
-    extractor = build_extractor(histories, text)
+    extractor = build_extractor(histories, reduced_text, max_history)
     return CandidateLists(
         histories, extractor, tensors["user_idx"].numpy(), *(tensors[name] for name in _TENSORS)
     )

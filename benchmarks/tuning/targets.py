@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -20,11 +21,13 @@ from benchmarks.tuning.rows import TrainingRows, ValidationDraw
 from benchmarks.tuning.space import Params, as_overrides
 from recsys.baselines import rank
 from recsys.cli import CONFIG_DIR
-from recsys.models.cross_encoder import CrossEncoder, RankingBatch
+from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.overrides import HYDRA_VERSION, check_overrides
 from recsys.ranking import top_k
+from recsys.reranker import Reranker, TorchScorer
 from recsys.text.cache import EmbeddingCache
+from recsys.text.reduction import TextReduction
 from recsys.training.folds import CandidateLists
 from recsys.training.stage1 import Run, build_retriever, fit_two_tower, search_epochs
 from recsys.training.stage2 import fit_stage2
@@ -131,16 +134,17 @@ def measure_stage2(
 ) -> float:
     lists = reranking_lists(problem, cfg, draw)
     recipe = reranking_recipe(cfg.reranking, cfg.seed)
+    reduction = TextReduction.fit(problem.text, recipe.relation_rank)
 
     def metric(model: CrossEncoder) -> float:
-        scores = score_cross_encoder(model, lists.served, recipe.max_history)
-        return _list_metric(problem, draw, lists.served, scores)
+        extractor = lists.served.extractor
+        reranker = Reranker(model, extractor, reduction, problem.text, TorchScorer(model))
+        return _list_metric(problem, draw, lists.served, score_lists(reranker, lists.served))
 
     watch = ReportValidation(lambda module: metric(module.served_model), report, _QUARTERS)
     with TemporaryDirectory() as folder:
         run = Run(with_callback(instantiate(cfg.trainer), watch), Path(folder), resume=False)
-        inputs = (lists.folds, draw.train, problem.text, lists.num_towers)
-        stage2, _ = fit_stage2(recipe, *inputs, run)
+        stage2, _ = fit_stage2(recipe, lists.folds, draw.train, reduction, problem.text, run)
     return metric(stage2.cross_encoder)
 
 
@@ -149,7 +153,7 @@ def measure_lambdamart(problem: Problem, cfg: DictConfig, draw: ValidationDraw, 
     params = OmegaConf.to_container(cfg.lambdamart)
     assert isinstance(params, dict)
     model = fit_lambdamart(lists.folds, cfg.seed, {str(k): v for k, v in params.items()})
-    scores = score_lambdamart(model, lists.served.candidates, lists.served.signals)
+    scores = score_lambdamart(model, lists.served.candidates, lists.served.all_signals())
     return _list_metric(problem, draw, lists.served, scores)
 
 
@@ -158,7 +162,8 @@ def reranking_lists(problem: Problem, cfg: DictConfig, draw: ValidationDraw) -> 
     counts = {
         "num_candidates": cfg.retrieval.num_candidates,
         "num_folds": cfg.reranking.num_folds,
-        "lists_per_user": cfg.reranking.lists_per_user,
+        "relation_rank": cfg.reranking.relation_rank,
+        "max_history": cfg.reranking.max_history,
         "seed": cfg.seed,
     }
     settings = {
@@ -181,21 +186,20 @@ def reranking_lists(problem: Problem, cfg: DictConfig, draw: ValidationDraw) -> 
             **counts,
         )
 
-    return problem.lists.get(settings, problem.text, make)
+    reduction = TextReduction.fit(problem.text, cfg.reranking.relation_rank)
+    reduced = reduction(problem.text)
+    return problem.lists.get(settings, reduced, cfg.reranking.max_history, make)
 
 
-@torch.inference_mode()
-def score_cross_encoder(model: CrossEncoder, lists: CandidateLists, max_history: int) -> Tensor:
-    """Scores float32 [n, K] on the CPU, -inf at padding."""
-    device = model.text.device
+def score_lists(reranker: Reranker, lists: CandidateLists) -> Tensor:
+    """Scores float32 [n, K], as served; -inf at padding."""
     scores = []
-    for rows in _batches(torch.arange(len(lists))):
-        history = lists.histories.pad(lists.user_idx[rows.numpy()])
-        batch = lists.extractor.ranking_batch(
-            history, lists.candidates[rows], lists.signals[rows], max_history
-        )
-        scores.append(model(RankingBatch(*(part.to(device) for part in batch))).float().cpu())
-    return torch.cat(scores)
+    for rows in _batches(np.arange(len(lists))):
+        own = torch.from_numpy(rows)
+        history = lists.histories.pad(lists.user_idx[rows])
+        candidates = lists.candidates[own].numpy()
+        scores.append(reranker.scores(history, candidates, lists.tower_scores[own]))
+    return torch.from_numpy(np.concatenate(scores))
 
 
 def _list_metric(

@@ -40,7 +40,7 @@ class AnswerBody:
         """With new items in places that were drawn for them, and with the body."""
         if self._exploration is not None and self._drawn is not None:
             ranked, propensities = self._exploration.explored(
-                self._recommender, self._request, answer.ranked, self._drawn
+                self._recommender, self._request, answer.ranked, answer.found, self._drawn
             )
             answer = replace(answer, ranked=ranked, propensities=propensities)
         return replace(answer, body=self._body(answer, None))

@@ -103,8 +103,7 @@ def create_app(
     admit_reads = [Depends(gate.admit_known)] if options.keys_for_reads else []
     app.include_router(routes, dependencies=admit_reads)
     # There is nothing between such a request and its answer.
-    if service.exploration is None:
-        app.wrap(lambda inner: PlainRequests(inner, service, gate, routes.routes[0]))
+    app.wrap(lambda inner: PlainRequests(inner, service, gate, routes.routes[0]))
     if service.tracing is not None:
         app.wrap(service.tracing.around)
     app.wrap(lambda inner: RequestGuard(inner, gate, host_names, rate_limit))

@@ -193,12 +193,21 @@ class Batcher:
         recommender, rows = jobs[0].recommender, [one for one in found if one is not None]
         if not rows:
             lists = recommender.popular([job.request for job in jobs])
+            retrieved = None
         else:
             retrieved = rows[0][0].of([row for _, row in rows])
             lists = recommender.as_retrieved(retrieved, always_late)
         self._resolve(
             jobs,
-            [Answer(one, "deadline", job.times) for job, one in zip(jobs, lists, strict=True)],
+            [
+                Answer(
+                    one,
+                    "deadline",
+                    job.times,
+                    found=None if retrieved is None else (retrieved, row),
+                )
+                for row, (job, one) in enumerate(zip(jobs, lists, strict=True))
+            ],
         )
 
     def _run(self) -> None:
@@ -262,7 +271,7 @@ class Batcher:
             fallback = "stage2_error"
         ruled = patience.measured(times.spent("rules"))
         self._stage2.add(time.monotonic() - started - ruled)
-        self._publish(jobs, answers, fallback, times, patience)
+        self._publish(jobs, answers, fallback, times, retrieved, patience)
 
     def _first_stage(self, recommender: Recommender, jobs: Sequence[Job]) -> None:
         """For jobs that stage 2 would be late for; without a stage 2 nothing is amiss."""
@@ -274,7 +283,7 @@ class Batcher:
             with times.begin("rules"):
                 answers = recommender.as_retrieved(retrieved, patience.is_late)
             patience.measured(times.spent("rules"))
-            self._publish(jobs, answers, fallback, times, patience)
+            self._publish(jobs, answers, fallback, times, retrieved, patience)
 
     def _retrieve(
         self, recommender: Recommender, jobs: Sequence[Job], times: BatchTimes, *, rerank: bool
@@ -299,6 +308,7 @@ class Batcher:
         lists: Sequence[RankedList],
         fallback: Fallback | None,
         times: BatchTimes,
+        retrieved: Retrieved | None = None,
         patience: "_Patience | None" = None,
     ) -> None:
         for step in times.steps:
@@ -308,7 +318,12 @@ class Batcher:
         self._resolve(
             jobs,
             [
-                Answer(ranked, fallback or ("deadline" if row in late else None), times)
+                Answer(
+                    ranked,
+                    fallback or ("deadline" if row in late else None),
+                    times,
+                    found=None if retrieved is None else (retrieved, row),
+                )
                 for row, ranked in enumerate(lists)
             ],
         )

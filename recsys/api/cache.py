@@ -52,6 +52,10 @@ class ResponseCache:
             _, dropped = self._bodies.popitem(last=False)
             self.num_bytes -= len(dropped) + _OVERHEAD_BYTES
 
+    def users(self) -> set[ExternalId]:
+        """For whom answers are kept."""
+        return {key.user_id for key in self._bodies}
+
     def forget(self, user_id: ExternalId) -> None:
         """Drop all answers for a user."""
         for key in [key for key in self._bodies if key.user_id == user_id]:

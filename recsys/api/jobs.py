@@ -70,13 +70,15 @@ class Answer:
     """A list, and where it is less than asked for, why.
 
     times: of its batch; None where its time was up before it got into one. propensities: of its
-    items, where exploration has a part in it. body: what a client is sent, once it has been made.
+    items, where exploration has a part in it. found: by stage 1 for its batch, and its row in that;
+    None where there was no time for it. body: what a client is sent, once it has been made.
     """
 
     ranked: RankedList
     fallback: Fallback | None = None
     times: BatchTimes | None = field(default=None, compare=False)
     propensities: list[float] | None = None
+    found: tuple[Retrieved, int] | None = field(default=None, compare=False)
     body: bytes = b""
 
 

@@ -323,7 +323,7 @@ class LiveState:
 
     async def _named(self, tombstones: set[str]) -> list[ExternalId]:
         """Whom these mean, of the users of whom something is in memory."""
-        kept = {*self.users.users(), *self.models.current.cache.users()}
+        kept = {*self.users.users(), *self.models.kept_users()}
         tombstone = self.store.tombstone
         return await asyncio.to_thread(
             lambda: [user for user in kept if tombstone(user) in tombstones]

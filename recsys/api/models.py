@@ -42,29 +42,29 @@ class ModelStore:
     Args:
         bundle: what is served first and again after a reload without a name: a bundle, or a link
             such as ``checkpoints/latest`` that names the newest.
-        device: where models run. cache_bytes: see ``Recommender``.
+        device: where models run.
         first: the bundle to begin with where that is not ``bundle``: what other workers serve.
         text_model: where the model of texts lies, see ``encoder_from_config``.
 
-    Set ``swapped`` to be told of each model that begins to answer, ``forgotten`` of each user whose
-    data must not be kept, ``fits_store`` to refuse a model by InputError, and
-    ``reload_everywhere`` where more processes serve: it is handed the folder of a bundle (None: the
-    newest), and has each of them, this one among them, load and serve it.
+    Set ``swapped`` to be told of each model that begins to answer, ``kept_users`` to tell of whom
+    answers are kept, ``forgotten`` to be told of each whose must not be, ``fits_store`` to refuse a
+    model by InputError, and ``reload_everywhere`` where more processes serve: it is handed the
+    folder of a bundle (None: the newest), and has each of them, this one among them, load and serve
+    it.
     """
 
     def __init__(
         self,
         bundle: Path,
         device: str,
-        cache_bytes: int = 0,
         first: Path | None = None,
         text_model: str | None = None,
     ) -> None:
         self.bundle = bundle
         self.device = device
-        self.cache_bytes = cache_bytes
         self.texts = Texts(text_model)
         self.swapped: Callable[[Recommender], None] | None = None
+        self.kept_users: Callable[[], Collection[ExternalId]] = tuple
         self.forgotten: Callable[[ExternalId], None] | None = None
         self.fits_store: Callable[[Recommender], None] | None = None
         self.reload_everywhere: Callable[[Path | None], Awaitable[None]] | None = None
@@ -185,7 +185,7 @@ class ModelStore:
         with self._changing:
             self._items = {item.item_id: item for item in items}
             self._events.clear()
-            trained = Recommender(self.current.artifact, self.device, self.cache_bytes)
+            trained = Recommender(self.current.artifact, self.device)
             trained.revision = self.current.revision + 1  # no answer of before is one of now
             self.current = with_stored(trained, items, self.texts)
 
@@ -201,9 +201,10 @@ class ModelStore:
             self._events.extend(told)
             _count(self.current, told)
 
-    def added_since(self, time: float) -> list[ExternalId]:
-        """Items of the event store that were first put there after this time (unix seconds)."""
-        return [item.item_id for item in list(self._items.values()) if item.added_at >= time]
+    def added_since(self, time: float) -> dict[ExternalId, float]:
+        """When items were first put into the store (unix seconds), of those after a time."""
+        items = list(self._items.values())
+        return {item.item_id: item.added_at for item in items if item.added_at >= time}
 
     def later_items(self, item_ids: Collection[ExternalId]) -> pd.DataFrame:
         """Those of the items that the event store has, as in ``Dataset.items``."""
@@ -211,12 +212,11 @@ class ModelStore:
 
     def forget(self, user_id: ExternalId) -> None:
         """Drop what is kept of a user in memory."""
-        self.current.cache.forget(user_id)
         if self.forgotten is not None:
             self.forgotten(user_id)
 
     def _loaded(self, path: Path, before: Recommender | None = None) -> Recommender:
-        loaded = Recommender.load(path, self.device, self.cache_bytes)
+        loaded = Recommender.load(path, self.device)
         if before is not None:
             _check_id_types(loaded, before, path)
         with self._changing:

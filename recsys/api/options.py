@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recsys.errors import InputError
+from recsys.exploration import ReservedPlaces
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,6 @@ class ServingOptions:
     """deadline_ms: for an answer, unless a request says otherwise.
     max_batch: requests run at once. max_queue: requests that may wait for it; more are refused.
     cache_mb: memory for answers; 0 for no cache.
-    history_cache_mb: memory for encoded histories and their candidates' signals; 0 keeps nothing.
     threads: batches run at the same time.
     workers: processes that answer.
     rate_limit: of one client, such as ``20/second``; None for none.
@@ -26,7 +26,7 @@ class ServingOptions:
     live_events: of all users together, kept in memory.
     rules: of all lists, see ``Rules.from_config``; a request may change them.
     exploration_epsilon, exploration_slots: see ``Exploration``; an epsilon of 0 for none.
-    exploration_days: that an item counts as new.
+    exploration_places: see ``ReservedPlaces``. exploration_days: that an item counts as new.
     tracing_endpoint: of an OTLP/HTTP receiver of traces; None for no traces.
     tracing_sample_rate: share of requests that are traced. tracing_service_name: of the traces.
 
@@ -38,7 +38,6 @@ class ServingOptions:
     max_batch: int = 32
     max_queue: int = 512
     cache_mb: float = 64.0
-    history_cache_mb: float = 256.0
     threads: int = 1
     workers: int = 1
     rate_limit: str | None = None
@@ -53,6 +52,7 @@ class ServingOptions:
     rules: Mapping[str, Any] = field(default_factory=dict)
     exploration_epsilon: float = 0.0
     exploration_slots: int = 1
+    exploration_places: Sequence[int] = (11, 14, 17)
     exploration_days: float = 14.0
     tracing_endpoint: str | None = None
     tracing_sample_rate: float = 0.01
@@ -64,7 +64,6 @@ class ServingOptions:
             ("max_batch", 1),
             ("max_queue", 1),
             ("cache_mb", 0),
-            ("history_cache_mb", 0),
             ("threads", 1),
             ("workers", 1),
             ("store_timeout_s", 0.01),
@@ -77,6 +76,7 @@ class ServingOptions:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name} of at least {lowest}", str(value), f"set {name}={lowest}")
+        ReservedPlaces(self.exploration_places)
         if self.tracing_endpoint is not None:
             _check_tracing(self.tracing_endpoint, self.tracing_sample_rate)
 

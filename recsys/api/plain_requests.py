@@ -43,12 +43,11 @@ class PlainRequests:
         self.id_pattern = _INTEGER if service.holds_integer_users else _PLAIN_TEXT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = self._query(scope)
-        if query is None:
+        query, service = self._query(scope), self.service
+        request = None if query is None else service.plain_request(*query)
+        if request is None or service.leaves_to_chance(request):
             await self.app(scope, receive, send)
             return
-        service = self.service
-        request = service.plain_request(*query)
         body = service.cached_body(request, with_titles=False)
         if body is None:
             try:

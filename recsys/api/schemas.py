@@ -91,7 +91,7 @@ class Recommendations(BaseModel):
     notes: list[str] | None = Field(default=None, description="Why the list is shorter than top_k.")
     propensities: list[float] | None = Field(
         default=None,
-        description="Where new items are explored: how likely each item was to be at its place.",
+        description="Where new items are put in: how likely each item was to be at its place.",
     )
     explanations: list[ItemExplanation] | None = Field(
         default=None, description="Of each item in turn, when explain=true."

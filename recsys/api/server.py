@@ -66,8 +66,7 @@ def load(
     # A batch uses one core: on several, it would compete with the other batches.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    cache_bytes = int(options.history_cache_mb * 1e6)
-    models = ModelStore(bundle, device, cache_bytes, first, options.text_model)
+    models = ModelStore(bundle, device, first, options.text_model)
     if options.store_url is not None:
         asyncio.run(check_store(options.store_url, models, options.store_timeout_s))
     # What is loaded stays: the collector need not look through it again and again, which takes

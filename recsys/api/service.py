@@ -21,7 +21,7 @@ from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.telemetry import Telemetry
 from recsys.api.texts import TextUnavailableError
-from recsys.exploration import Exploration
+from recsys.exploration import Exploration, ReservedPlaces
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
 from recsys.rules import Rules
@@ -63,7 +63,7 @@ class Service:
         self.telemetry.watch(self.batcher.__len__, self.cache, self._store_up)
         self.telemetry.serves(models.current.model_version)
         models.swapped = self._swapped
-        models.forgotten = self.cache.forget
+        models.forgotten, models.kept_users = self.cache.forget, self.cache.users
 
     @property
     def holds_integer_users(self) -> bool:
@@ -117,7 +117,7 @@ class Service:
             degraded += [] if is_known else ["store"]
         recommender = self.models.current
         if self.exploration is not None and drawn is None:
-            drawn = self.exploration.draw()
+            drawn = self.exploration.draw(request)
         sent = AnswerBody(self.exploration, recommender, request, degraded, drawn, with_titles)
         left = seconds - (time.monotonic() - started)
         # In the context of the request, for what is logged in the thread that makes the list.
@@ -166,7 +166,7 @@ class Service:
         Raises:
             OverloadedError: when there is no room for it.
         """
-        if self.exploration is not None and (drawn := self.exploration.draw()).any():
+        if self.exploration is not None and (drawn := self.exploration.draw(request)).any():
             answer = await self.list_of(
                 request, with_titles=with_titles, seconds=seconds, drawn=drawn
             )
@@ -179,6 +179,13 @@ class Service:
     def plain_request(self, user_id: ExternalId, top_k: int) -> Request:
         """For a user under the server's own rules."""
         return Request(top_k, user_id, rules=self.rules)
+
+    def leaves_to_chance(self, request: Request) -> bool:
+        """Whether two answers to the same request may differ."""
+        exploration = self.exploration
+        return exploration is not None and exploration.leaves_to_chance(
+            self.models.current, request
+        )
 
     def cached_body(self, request: Request, *, with_titles: bool) -> bytes | None:
         """The answer as JSON where it is in the cache."""
@@ -201,7 +208,9 @@ class Service:
             if events is None:
                 return None
             state = (events.version, self.live.is_available)
-        model = (current.model_version, current.revision)
+        # Of one revision, the items that count as new only get fewer.
+        num_new = 0 if self.exploration is None else self.exploration.num_new(current)
+        model = (current.model_version, current.revision, num_new)
         return CacheKey(user_id, (request.top_k, with_titles, request.rules), state, model)
 
     async def new_body(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
@@ -264,10 +273,11 @@ def _rules(options: ServingOptions, models: ModelStore) -> Rules:
 
 
 def _exploration(options: ServingOptions, models: ModelStore) -> ListExploration | None:
-    if not options.exploration_epsilon:
+    if not options.exploration_epsilon and not options.exploration_places:
         return None
     policy = Exploration(options.exploration_epsilon, options.exploration_slots)
-    return ListExploration(policy, models, options.exploration_days)
+    places = ReservedPlaces(options.exploration_places)
+    return ListExploration(policy, places, models, options.exploration_days)
 
 
 def _live_state(options: ServingOptions, models: ModelStore) -> LiveState | None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
@@ -24,25 +25,28 @@ class MetricFiles:
 
     descriptors: to be passed on to the processes. paths: of the files, as each process opens them.
 
-    Args:
-        folder: where they lie on systems without files in memory, which nobody can delete and no
-            disk is too full for.
+    They lie in memory, where nobody can delete them and no disk is too full, or on systems without
+    such files in a temporary folder.
     """
 
-    def __init__(self, number: int, folder: Path | None) -> None:
+    def __init__(self, number: int) -> None:
         self.descriptors: list[int] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         if hasattr(os, "memfd_create"):
             for _ in range(number):
                 self.descriptors.append(os.memfd_create("recsys-metrics"))
             self.paths = [f"/proc/self/fd/{descriptor}" for descriptor in self.descriptors]
         else:
-            assert folder is not None
+            self._folder = tempfile.TemporaryDirectory(prefix="recsys-", ignore_cleanup_errors=True)
+            folder = Path(self._folder.name)
             self.paths = [str(folder / f"{slot}.metrics") for slot in range(number)]
 
     def close(self) -> None:
         """Let go of the files."""
         for descriptor in self.descriptors:
             os.close(descriptor)
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def forget(self, slot: int) -> None:
         """Leave a process that has died out of what only the living have, such as queues."""

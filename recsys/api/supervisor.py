@@ -8,10 +8,9 @@ import logging
 import logging.config
 import signal
 import socket
-import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Coroutine, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,24 +52,10 @@ def serve(
     digests = read_keys(api_keys)
     with (
         reserve(host, port) as reserved,
-        _shared_folder() as folder,
-        closing(MetricFiles(options.workers, folder)) as metrics,
+        closing(MetricFiles(options.workers)) as metrics,
     ):
-        settings = Settings(bundle, device, log_level, options, tuple(digests), folder, metrics)
+        settings = Settings(bundle, device, log_level, options, tuple(digests), metrics)
         asyncio.run(_until_told(Supervisor(settings, reserved)))
-
-
-@contextmanager
-def _shared_folder() -> Iterator[Path | None]:
-    """For what the workers share beside the metrics: they can do without."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="recsys-", ignore_cleanup_errors=True)
-    except OSError as error:
-        log.warning("each worker computes by itself what they could share: %s", error)
-        yield None
-    else:
-        with folder as name:
-            yield Path(name)
 
 
 async def _until_told(supervisor: "Supervisor") -> None:
@@ -104,7 +89,6 @@ async def _until_told(supervisor: "Supervisor") -> None:
 class Settings:
     """What all workers are started with. See ``recsys.api.server.serve``.
 
-    shared_folder: for tensors that the workers share, a temporary one; None for no sharing.
     metrics: a file for each worker.
     """
 
@@ -113,7 +97,6 @@ class Settings:
     log_level: str
     options: ServingOptions
     key_digests: Sequence[str]
-    shared_folder: Path | None
     metrics: MetricFiles
 
 
@@ -197,7 +180,6 @@ class Supervisor:
         settings, (host, port) = self.settings, self.reserved.getsockname()[:2]
         worker = await WorkerProcess.started(self._asked, settings.metrics.descriptors)
         self._processes.add(worker)
-        folder = settings.shared_folder
         try:
             loaded = await worker.ask(
                 "start",
@@ -208,7 +190,6 @@ class Supervisor:
                 log_level=settings.log_level,
                 options=asdict(settings.options),
                 key_digests=settings.key_digests,
-                shared_folder=None if folder is None else str(folder),
                 metrics=settings.metrics.paths,
                 host=host,
                 port=port,

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import logging.config
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -28,7 +27,6 @@ from recsys.api.shared_metrics import share
 from recsys.api.telemetry import Telemetry
 from recsys.errors import InputError
 from recsys.recommender import Recommender
-from recsys.shared_tensors import share_in
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +106,7 @@ class Worker:
 
     def __init__(self, channel: Channel, settings: Message) -> None:
         self.channel = channel
-        folder = settings["shared_folder"]
-        self.shared_folder = None if folder is None else Path(folder)
         share(settings["metrics"][settings["slot"]])
-        share_in(self.shared_folder)
         options = ServingOptions(**settings["options"])
         self.models: ModelStore = load(
             Path(settings["bundle"]), settings["device"], options, Path(settings["first"])
@@ -129,7 +124,6 @@ class Worker:
         # Set once the worker listens, or has no reason to any more.
         self._listens = threading.Event()
         self._listener: socket.socket | None = None
-        self._orphaned = False
 
     def run(self) -> None:
         """Serve from when the supervisor says so until it says, or is, no more."""
@@ -137,9 +131,6 @@ class Worker:
         self._listens.wait()
         if self._listener is not None:
             self.server.run(sockets=[self._listener])
-        if self._orphaned and self.shared_folder is not None:
-            # Nobody else is left to do it.
-            shutil.rmtree(self.shared_folder, ignore_errors=True)
 
     def say_loaded(self, version: str) -> None:
         """Tell what is ready to be served."""
@@ -177,7 +168,7 @@ class Worker:
                     self.channel.answered(message)
         self.channel.fail()
         # Requests under way are answered, as when the supervisor says so by a signal.
-        self._orphaned = self.server.should_exit = True
+        self.server.should_exit = True
         self._listens.set()
         time.sleep(SECONDS_TO_FINISH + 2)
         logging.shutdown()

@@ -25,9 +25,10 @@ CROSS_ENCODER = {
     "dim": whole(1, 4_096),
     "num_heads": whole(1, 256),
     "num_layers": whole(0, 64),
+    "text_rank": whole(1, 4_096),
+    "products": FLAG,
     "dropout": real(0, 1),
-    "correction": real(0, 1),
-    "text_tokens": FLAG,
+    "row_dropout": real(0, 1),
 }
 NEW_USERS = {
     "gate": Setting("settings by name, or null", lambda _: True),
@@ -39,6 +40,7 @@ SIZES = {
     "num_candidates": whole(1, 100_000),
     "max_query_history": whole(1, 1_000_000),
     "max_history": whole(1, 10_000),
+    "relation_rank": whole(1, 4_096),
     "num_users": whole(0, 2**40),
     "num_items": whole(0, 2**40),
     "embedding_dim": whole(1, 2**20),
@@ -73,9 +75,10 @@ def check_models(manifest: Mapping[str, Any], where: str, remedy: str) -> None:
     if encoder is None:
         return
     settings = checked(encoder, CROSS_ENCODER, f"{where} cross_encoder", remedy)
-    if settings.get("dim", 64) % settings.get("num_heads", 4):
+    dim, num_heads = settings.get("dim", 32), settings.get("num_heads", 2)
+    if dim % num_heads:
         raise InputError(
             f"in {where} cross_encoder.num_heads to divide its dim",
-            f"{settings.get('num_heads', 4)} and {settings.get('dim', 64)}",
+            f"{num_heads} and {dim}",
             remedy,
         )

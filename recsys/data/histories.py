@@ -178,6 +178,8 @@ def end_of_log(histories: Histories) -> int:
 
 def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
     """The latest ``max_length`` events of each left-aligned history [B, L]: [B, <= max_length]."""
+    if history.mask.shape[1] <= max_length:
+        return history
     length = history.mask.sum(dim=1, keepdim=True)
     width = min(max_length, max(int(length.max()), 1))
     source = (length - width).clamp(min=0) + torch.arange(width, device=length.device)

@@ -1,5 +1,6 @@
 """Features of now, for serving: the training log, and what has come in since."""
 
+import math
 import threading
 import time
 from array import array
@@ -109,6 +110,15 @@ class OnlineFeatures:
             times = np.concatenate([self._items.times[own], times])
             values = np.concatenate([self._items.values[own], values])
         return times, values
+
+    def in_log_before(self, item_idx: Ints, time: float) -> NDArray[np.bool_]:
+        """Which items [n] the training log has events of from before a time (unix seconds)."""
+        found = np.zeros(len(item_idx), bool)
+        known = item_idx + 1 < len(self._items.offsets)
+        items = item_idx[known]
+        first = self._items.position(items, np.full(len(items), math.ceil(time)))
+        found[known] = first > self._items.offsets[items]
+        return found
 
     def grow(self, num_items: int) -> None:
         """There are more items now, without events so far."""

@@ -1,145 +1,210 @@
-"""The re-ranker: candidate tokens attend to the history's tokens, layer by layer.
+"""The re-ranker: each candidate's token attends to the tokens of the history's latest events.
 
-A candidate's token is made of its signals, a history token of its age. Signals between the two
-(co-occurrence in a session, similarity of the frozen text vectors) enter as attention biases. The
-text vectors themselves may be added to the tokens. The score starts as stage 1's and the network
-learns a correction.
+A candidate's token is made of its signals, an event's token of the item's frozen text and its age.
+Text meets text: a candidate's text asks the events' (in the attention's logits), and what they
+answer is multiplied with it. By itself it never enters the candidate's token, where the network
+would learn by heart which candidates were called irrelevant: those that are held out elsewhere
+included. How two items go together (see ``Relations``) adds to the logits. The score starts as
+stage 1's and the network learns a correction.
 """
 
-from copy import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.models.layers import ResidualMLP
+from recsys.models.layers import ResidualMLP, drop_rows
+
+_LITTLE, _TINY = -1e9, 1e-12
+"""A logit next to which nothing else counts, and a weight that is next to none; both finite."""
 
 
-class RankingBatch(NamedTuple):
-    """What the cross-encoder reads of B requests with K candidates and L history events each.
+class ItemTokens(NamedTuple):
+    """What the cross-encoder makes of items' texts once: float32 [N + 1, text_rank + D] each.
 
-    candidates: int64 [B, K], 0 = none. signals: float32 [B, K, S]; the first is the stage-1 score.
-    history: int64 [B, L]. history_mask: bool [B, L], True = real. history_age: float32 [B, L], in
-    0..about 2, grows with the log of the time before the last event. pairs: float32 [B, K, L, P].
+    candidates: of the items as candidates, history: as events. Row 0, of padding, is zeros.
     """
 
     candidates: Tensor
-    signals: Tensor
     history: Tensor
+
+
+class RankingBatch(NamedTuple):
+    """What the cross-encoder reads of B lists with K candidates and L history events each.
+
+    Events are led by a null token, at place 0, which has zeros for tokens, age and relations.
+
+    signals: float32 [B, K, S]; the first is the stage-1 score. candidate_tokens: float32 [B, K, E],
+    history_tokens: float32 [B, 1 + L, E], rows of ``ItemTokens``. history_mask: bool [B, 1 + L],
+    True = real. history_age: float32 [B, 1 + L], seconds before the last event.
+    candidate_relations: float32 [B, K, W], history_relations: float32 [B, 1 + L, W], vectors of the
+    items. blocks: float32 [W, P]; ``(left * right) @ blocks`` is how two go together in P ways.
+    """
+
+    signals: Tensor
+    candidate_tokens: Tensor
+    history_tokens: Tensor
     history_mask: Tensor
     history_age: Tensor
-    pairs: Tensor
+    candidate_relations: Tensor
+    history_relations: Tensor
+    blocks: Tensor
+
+
+class AttendedEvents(NamedTuple):
+    """What candidates attend to, the null token first.
+
+    tokens: [B, 1 + L, D]. text: [B, 1 + L, R]. relations: [B, 1 + L, W]. age: [B, 1 + L],
+    standardised. mask: bool [B, 1 + L].
+    """
+
+    tokens: Tensor
+    text: Tensor
+    relations: Tensor
+    age: Tensor
+    mask: Tensor
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of candidates to history, biased by their pair signals.
+    """Multi-head attention of candidates to events and to a null token.
 
-    A learned null token lets a candidate attend to nothing, also when the history is empty.
+    The null token lets a candidate attend to nothing, also when the history is empty.
+
+    Args:
+        dim: of tokens. text_rank: of text vectors. num_relations: in how many ways candidates and
+            events go together.
+        products: whether the attended text, times the candidate's, is added to its token.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_pairs: int, dropout: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        text_rank: int,
+        num_relations: int,
+        dropout: float,
+        *,
+        products: bool,
+    ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
+        self.head_dim = dim // num_heads
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.pair_bias = nn.Linear(num_pairs, num_heads, bias=False)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
         self.null = nn.Parameter(torch.zeros(dim))
+        self.relation_weight = nn.Parameter(torch.zeros(num_relations, num_heads))
+        # Older events count less, by a rate that is learned: softplus keeps it from below 0.
+        self.age_rate = nn.Parameter(torch.zeros(num_heads))
+        self.out = nn.Linear(dim, dim)
+        # How much of the history a candidate finds: softmax alone would hide it.
+        self.found = nn.Linear(num_heads, dim)
+        self.product = nn.Linear(num_heads * text_rank, dim) if products else None
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, history: Tensor, mask: Tensor, pairs: Tensor) -> Tensor:
-        """x: [B, K, D]; history: [B, L, D]; mask: bool [B, L]; pairs: [B, K, L, P] -> [B, K, D]."""
-        return self.attend(x, *self.keys_and_values(history), self.biases(mask, pairs))
+    def forward(
+        self,
+        x: Tensor,
+        asked: Tensor,
+        text: Tensor,
+        relations: Tensor,
+        blocks: Tensor,
+        events: AttendedEvents,
+    ) -> Tensor:
+        """What to add to candidates [B, K, D].
 
-    def biases(self, mask: Tensor, pairs: Tensor) -> Tensor:
-        """What pair signals add for the null token and each event: [B, heads, K, 1 + L].
-
-        -inf where there is no event, and 0 for the null token. Arguments as of ``forward``.
+        Args:
+            x: [B, K, D]. asked: [B, K, D], what the candidates' text adds to queries. text:
+                [B, K, R]. relations: [B, K, W]. blocks: [W, P], see ``RankingBatch``, of a scale
+                that brings relations to about unit variance.
         """
-        bias = self.pair_bias(pairs).masked_fill(~mask[:, None, :, None], -torch.inf)
-        return F.pad(bias.permute(0, 3, 1, 2), (1, 0))
-
-    def keys_and_values(self, history: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the null token and history tokens [B, L, D]: [B, heads, 1 + L, D / heads] each."""
-        memory = torch.cat([self.null.expand_as(history[:, :1]), history], dim=1)
-        key, value = (self._heads(part) for part in self.key_value(memory).chunk(2, dim=2))
-        return key, value
-
-    def attend(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """x: [B, K, D] or [B * K, D]; key, value: as from ``keys_and_values``; bias: as from
-        ``biases`` -> the shape of x.
-        """
-        query = self.query(self.norm(x)).view(key.shape[0], -1, x.shape[-1])
-        attended = F.scaled_dot_product_attention(
-            self._heads(query),
-            key,
-            value,
-            attn_mask=bias,
-            dropout_p=self.dropout if self.training else 0.0,
+        first = events.tokens[:, :1] * 0.0 + self.null
+        memory = torch.cat([first, events.tokens[:, 1:]], dim=1)
+        keys = self.key(memory) / self.head_dim**0.5
+        # A text asks events alone: with the null token it would be a matter of its own.
+        told = torch.cat([keys[:, :1] * 0.0, keys[:, 1:]], dim=1)
+        weight = (blocks @ self.relation_weight).T  # [heads, W]
+        # Head by head: a dimension for heads would have to be moved back and forth.
+        heads = zip(
+            torch.split(self.query(self.norm(x)), self.head_dim, dim=2),
+            torch.split(asked, self.head_dim, dim=2),
+            torch.split(keys, self.head_dim, dim=2),
+            torch.split(told, self.head_dim, dim=2),
+            torch.split(self.value(memory), self.head_dim, dim=2),
+            weight.unbind(),
+            (-F.softplus(self.age_rate)).unbind(),
+            strict=True,
         )
-        merged = attended.transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + F.dropout(self.out(merged), self.dropout, self.training)
-        return out
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """[..., n, D] -> [..., heads, n, D / heads]"""
-        return x.view(*x.shape[:-1], self.num_heads, -1).transpose(-3, -2)
+        attended, texts, found = [], [], []
+        for query, by_text, key, text_key, value, own, rate in heads:
+            by_event = (rate * events.age).masked_fill(~events.mask, _LITTLE)
+            both = torch.cat([query, by_text], dim=2), torch.cat([key, text_key], dim=2)
+            logits = both[0] @ both[1].transpose(1, 2) + by_event[:, None]
+            logits = logits + relations @ (events.relations * own).transpose(1, 2)
+            weights = logits.softmax(dim=2)
+            # The logarithm of the sum of exponentials, read off the null token.
+            found.append(logits[..., :1] - (weights[..., :1] + _TINY).log())
+            weights = self.dropout(weights)
+            attended.append(weights @ value)
+            texts.append(text * (weights @ events.text))
+        out = self.out(torch.cat(attended, dim=2)) + self.found(torch.cat(found, dim=2))
+        if self.product is not None:
+            out = out + self.product(torch.cat(texts, dim=2))
+        result: Tensor = self.dropout(out)
+        return result
 
 
 class CrossEncoder(nn.Module):
     """Scores candidates against a history.
 
     Args:
-        text: float32 [N + 1, T], frozen text vectors; row 0 zeros. num_signals, num_pairs: widths
-            of the signals and the pair signals.
-        dim, num_heads, num_layers, dropout: of the transformer.
-        correction: how much of what it learns to add to stage 1's score is added when serving, in
-            0..1. What is learned from a user's few lists is in part their noise, which a share of
-            it carries to the top of the list less than it carries what is true.
-        text_tokens: whether tokens hold a projection of their item's text vector. It lets the
-            network learn which items go with which, and also by heart which candidates a user's
-            lists called irrelevant: those that are held out elsewhere included.
+        num_signals, num_relations, text_dim: widths of what it reads, see ``RankingBatch``.
+        dim, num_heads, num_layers, dropout: of the transformer. text_rank: to how many dimensions
+            it brings a text. products: see ``CrossAttention``. row_dropout: shares of the texts and
+            of the events that are left out in training.
     """
 
-    text: Tensor
-    stage1: Tensor
+    signal_mean: Tensor
+    signal_scale: Tensor
+    age_mean: Tensor
+    age_scale: Tensor
+    relation_scale: Tensor
 
     def __init__(
         self,
-        text: Tensor,
         num_signals: int,
-        num_pairs: int,
+        num_relations: int,
+        text_dim: int,
         *,
-        dim: int = 64,
-        num_heads: int = 4,
-        num_layers: int = 2,
-        dropout: float = 0.2,
-        correction: float = 1.0,
-        text_tokens: bool = False,
+        dim: int = 32,
+        num_heads: int = 2,
+        num_layers: int = 1,
+        text_rank: int = 16,
+        products: bool = True,
+        dropout: float = 0.3,
+        row_dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if not 0.0 <= correction <= 1.0:
-            raise ValueError(f"expected correction in 0..1, found {correction}")
-        self.correction = correction
-        self.register_buffer("text", text, persistent=False)
-        self.text_projections = (
-            nn.ModuleDict(
-                {
-                    side: nn.Linear(text.shape[1], dim, bias=False)
-                    for side in ("candidates", "history")
-                }
-            )
-            if text_tokens
-            else None
-        )
+        self.text_rank = text_rank
+        self.row_dropout = row_dropout
+        # Statistics of the training lists.
+        self.register_buffer("signal_mean", torch.zeros(num_signals))
+        self.register_buffer("signal_scale", torch.ones(num_signals))
+        self.register_buffer("age_mean", torch.zeros(()))
+        self.register_buffer("age_scale", torch.ones(()))
+        self.register_buffer("relation_scale", torch.ones(num_relations))
+        self.candidate_text = nn.Linear(text_dim, text_rank, bias=False)
+        self.history_text = nn.Linear(text_dim, text_rank, bias=False)
+        self.asked = nn.Linear(text_rank, dim, bias=False)
+        self.told = nn.Linear(text_rank, dim, bias=False)
         self.history_age = nn.Linear(1, dim)
         self.history_norm = nn.LayerNorm(dim)
         self.signals = nn.Sequential(nn.Linear(num_signals, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.input_dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.attention = nn.ModuleList(
-            CrossAttention(dim, num_heads, num_pairs, dropout) for _ in range(num_layers)
+            CrossAttention(dim, num_heads, text_rank, num_relations, dropout, products=products)
+            for _ in range(num_layers)
         )
         self.feed_forward = nn.ModuleList(
             ResidualMLP(dim, 2 * dim, dropout) for _ in range(num_layers)
@@ -152,13 +217,63 @@ class CrossEncoder(nn.Module):
             nn.Linear(dim, 1),
         )
         self.linear = nn.Linear(num_signals, 1, bias=False)
-        # The weights with which the score is stage 1's.
-        self.register_buffer("stage1", torch.eye(1, num_signals), persistent=False)
-        # It is at the start: the network can only learn to improve on it.
+        # The score is stage 1's at the start: the network can only learn to improve on it.
         with torch.no_grad():
-            self.linear.weight.copy_(self.stage1)
+            self.linear.weight.copy_(torch.eye(1, num_signals))
             for parameter in self.head[-1].parameters():
                 parameter.zero_()
+
+    @torch.no_grad()
+    def fit_statistics(self, signals: Tensor, age: Tensor, related: Tensor, relative: int) -> None:
+        """Set the scales of inputs.
+
+        Args:
+            signals: float32 [n, S], of real candidates; the first ``relative`` are on one scale
+                already. age: float32 [m], of real events. related: float32 [o, P], dot products of
+                real candidates' and events' relations.
+        """
+        self.signal_mean[relative:] = signals[:, relative:].mean(dim=0)
+        self.signal_scale[relative:] = 1.0 / signals[:, relative:].std(dim=0).clamp(min=1e-3)
+        ages = age.log1p()
+        self.age_mean.copy_(ages.mean())
+        self.age_scale.copy_(1.0 / ages.std().clamp(min=1e-3))
+        self.relation_scale.copy_(1.0 / related.square().mean(dim=0).sqrt().clamp(min=1e-6))
+
+    def tokens(self, text: Tensor) -> ItemTokens:
+        """Of items with text float32 [..., text_dim]: float32 [..., E] each."""
+        candidate, history = self.candidate_text(text), self.history_text(text)
+        return ItemTokens(
+            torch.cat([candidate, self.asked(candidate)], dim=-1),
+            torch.cat([history, self.told(history)], dim=-1),
+        )
+
+    def forward(self, batch: RankingBatch) -> Tensor:
+        """Scores float [B, K]."""
+        signals = (batch.signals - self.signal_mean) * self.signal_scale
+        age = (batch.history_age.log1p() - self.age_mean) * self.age_scale
+        mask, candidates, events = batch.history_mask, batch.candidate_tokens, batch.history_tokens
+        if self.training:
+            candidates, events = self._without_some(candidates), self._without_some(events)
+            kept = torch.rand(mask.shape, device=mask.device) >= self.row_dropout
+            kept[:, 0] = True
+            mask = mask & kept
+        rank = self.text_rank
+        told = self.history_norm(events[..., rank:] + self.history_age(age[:, :, None]))
+        attended = AttendedEvents(told, events[..., :rank], batch.history_relations, age, mask)
+        blocks = batch.blocks * self.relation_scale
+        x = self.dropout(self.signals(signals))
+        for attention, feed_forward in self.layers:
+            x = x + attention(
+                x,
+                candidates[..., rank:],
+                candidates[..., :rank],
+                batch.candidate_relations,
+                blocks,
+                attended,
+            )
+            x = feed_forward(x)
+        scores: Tensor = (self.linear(signals) + self.head(x)).squeeze(-1)
+        return scores
 
     @property
     def layers(self) -> list[tuple[CrossAttention, ResidualMLP]]:
@@ -169,36 +284,6 @@ class CrossEncoder(nn.Module):
             if isinstance(attention, CrossAttention) and isinstance(feed_forward, ResidualMLP)
         ]
 
-    def with_text(self, text: Tensor) -> "CrossEncoder":
-        """The same weights over the text of more items: float32 [M + 1, T], the first the same."""
-        other = copy(self)
-        # A module's copy shares the dictionary of its buffers.
-        other._buffers = {**self._buffers, "text": text.to(self.text.device)}
-        return other
-
-    def forward(self, batch: RankingBatch) -> Tensor:
-        """Scores float [B, K]; -inf where there is no candidate."""
-        x = self.signals(batch.signals)
-        history = self.history_age(batch.history_age[:, :, None])
-        if self.text_projections is not None:
-            x = x + self._text(batch.candidates, self.text_projections["candidates"])
-            history = history + self._text(batch.history, self.text_projections["history"])
-        x, history = self.input_dropout(x), self.history_norm(history)
-        for attention, feed_forward in self.layers:
-            x = feed_forward(attention(x, history, batch.history_mask, batch.pairs))
-        return self.scores(x, batch.signals).masked_fill(batch.candidates == 0, -torch.inf)
-
-    def scores(self, x: Tensor, signals: Tensor) -> Tensor:
-        """Scores [..., K] of tokens [..., K, D] with signals [..., K, S]."""
-        correction = 1.0 if self.training else self.correction
-        weight = torch.lerp(self.stage1, self.linear.weight, correction)
-        scores = F.linear(signals, weight) + correction * self.head(x)
-        found: Tensor = scores.squeeze(-1)
-        return found
-
-    def _text(self, item_idx: Tensor, projection: nn.Module) -> Tensor:
-        """Projected text int64 [B, n] -> [B, n, D]; each distinct item is projected once."""
-        distinct, position = torch.unique(item_idx, return_inverse=True)
-        # Unit vectors of 384 entries are small next to the signals: bring them to unit variance.
-        projected: Tensor = projection(self.text[distinct] * self.text.shape[1] ** 0.5)
-        return F.embedding(position, projected)
+    def _without_some(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, n, E] without the texts of some."""
+        return drop_rows(tokens.flatten(end_dim=1), self.row_dropout, True).view_as(tokens)

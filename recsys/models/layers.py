@@ -47,8 +47,9 @@ class StandardizedLinear(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.standardize(features))
-        return out
+        # Standardised in the weights, since there are more features than weights.
+        weight = self.linear.weight * self.scale
+        return F.linear(features, weight, self.linear.bias - weight @ self.mean)
 
     def standardize(self, features: Tensor) -> Tensor:
         """Centred and scaled features, float [..., F]."""
@@ -65,7 +66,16 @@ def weighted_sum_pool(table: Tensor, positions: Tensor, weights: Tensor) -> Tens
     Returns:
         float [B, D], without a [B, L, D] intermediate.
     """
-    return F.embedding_bag(positions, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    # Where histories are of many lengths, most places are padding.
+    used = weights != 0
+    number = used.sum(dim=1)
+    return F.embedding_bag(
+        positions[used],
+        table,
+        offsets=number.cumsum(dim=0) - number,
+        mode="sum",
+        per_sample_weights=weights[used].to(table.dtype),
+    )
 
 
 def drop_rows(x: Tensor, probability: float, training: bool) -> Tensor:

@@ -44,11 +44,17 @@ class ItemEncoder(nn.Module):
 
     def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
         """item_idx: int64 [n]; features: float [N + 1, F], all items' content -> float [n, D]."""
+        return self.with_content(item_idx, self.content(item_idx, features))
+
+    def content(self, item_idx: Tensor, features: Tensor) -> Tensor | None:
+        """What content says of items, float [n, D]; None for an encoder by id alone."""
+        return None if self.projection is None else self.projection(features[item_idx])
+
+    def with_content(self, item_idx: Tensor, content: Tensor | None) -> Tensor:
+        """``forward`` where ``content`` has been called; in training, ids drop out each time."""
         embedding: Tensor = self.id_embedding(item_idx)
         embedding = drop_rows(embedding, self.id_dropout, self.training)
-        if self.projection is not None:
-            embedding = embedding + self.projection(features[item_idx])
-        return embedding
+        return embedding if content is None else embedding + content
 
     @torch.no_grad()
     def fix(self, vectors: Tensor) -> None:
@@ -74,13 +80,10 @@ class QueryTower(nn.Module):
             nn.init.zeros_(self.context.weight)
         self.mlp = ResidualMLP(dim, hidden_dim, dropout) if hidden_dim else nn.Identity()
 
-    def forward(
-        self, table: Tensor, positions: Tensor, weights: Tensor, context: Tensor | None
-    ) -> Tensor:
-        """table: float [n, D] from ``items``; positions: int64 [B, L]; weights: float [B, L];
-        context: float [B, A], or None where nothing is known of the users.
+    def forward(self, pooled: Tensor, context: Tensor | None) -> Tensor:
+        """pooled: float [B, D], of the history's vectors from ``items``; context: float [B, A], or
+        None where nothing is known of the users.
         """
-        pooled = weighted_sum_pool(table, positions, weights)
         if self.context is not None and context is not None:
             pooled = pooled + self.context(context)
         embedding: Tensor = self.mlp(pooled)
@@ -152,11 +155,9 @@ class TwoTower(nn.Module):
         self.length_exponent = length_exponent
         self.embedding_dim = dim + int(use_bias)
 
-    def encode_history(
-        self, table: Tensor, positions: Tensor, weights: Tensor, context: Tensor | None
-    ) -> Tensor:
+    def encode_history(self, pooled: Tensor, context: Tensor | None) -> Tensor:
         """Query embeddings float [B, embedding_dim]; arguments as in ``QueryTower.forward``."""
-        query: Tensor = self.query_tower(table, positions, weights, context)
+        query: Tensor = self.query_tower(pooled, context)
         if self.use_bias:
             query = torch.cat([query, torch.ones_like(query[:, :1])], dim=1)
         return query
@@ -224,29 +225,35 @@ class TwoTowerEnsemble(nn.Module):
 
     def query(self, history: Tensor, history_mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Query embeddings: int64 [B, L], bool [B, L], float [B, A] -> float [B, D]."""
+        pooled = []
         item_idx, positions = torch.unique(history, return_inverse=True)
-        tables = [tower.query_tower.items(item_idx, self.features) for tower in self.members]
-        return self.query_from(tables, positions, history_mask, context)
+        for tower in self.members:
+            table = tower.query_tower.items(item_idx, self.features)
+            weights = history_weights(history_mask, tower.length_exponent)
+            pooled.append(weighted_sum_pool(table, positions, weights))
+        return self._query(pooled, context)
 
-    def query_from(
-        self,
-        tables: Sequence[Tensor],
-        positions: Tensor,
-        history_mask: Tensor,
-        context: Tensor | None = None,
-    ) -> Tensor:
-        """Query embeddings float [B, D] of histories of items with given vectors.
+    def query_from_sums(self, sums: Tensor, length: Tensor, context: Tensor) -> Tensor:
+        """Query embeddings float [B, D] of histories whose vectors have been added up.
 
         Args:
-            tables: by tower, float [n, d], of the query side. positions: int64 [B, L], of the
-                events' items in them. history_mask: bool [B, L]. context: float [B, A].
+            sums: float [B, D''], over the items of a history, of their vectors in the query towers
+                side by side. length: int64 [B], how many they are. context: float [B, A].
         """
-        parts = []
-        for tower, table in zip(self.members, tables, strict=True):
-            weights = history_weights(history_mask, tower.length_exponent)
-            parts.append(tower.encode_history(table, positions, weights, context))
-        scaled = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
-        return torch.cat(scaled, dim=1)
+        widths = [tower.query_tower.items.dim for tower in self.members]
+        length = length.clamp(min=1)[:, None]
+        pooled = [
+            part / length**tower.length_exponent if tower.length_exponent else part
+            for tower, part in zip(self.members, torch.split(sums, widths, dim=1), strict=True)
+        ]
+        return self._query(pooled, context)
+
+    def _query(self, pooled: Sequence[Tensor], context: Tensor | None) -> Tensor:
+        parts = [
+            tower.encode_history(part, context) * scale
+            for tower, part, scale in zip(self.members, pooled, self.scales, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def candidates(self, item_idx: Tensor) -> Tensor:
         """Candidate embeddings of items: int64 [n] -> float [n, D]."""

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from multiprocessing import parent_process
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import Logger
 
+from recsys.errors import InputError
 from recsys.training.callbacks import Reproducible, Throughput
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -45,12 +47,16 @@ def fit(
         folder: where ``last.ckpt`` is kept. With ``resume`` training goes on from it; a fit that
             had finished is only loaded. Without, a stale one is removed first.
         validate_every, checkpoint_every: in epochs. gradient_clip: largest norm of a gradient.
+
+    Raises:
+        InputError: when the weights are no numbers at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / LAST_CHECKPOINT
     if not resume:
         last.unlink(missing_ok=True)
-    on_terminal = sys.stdout.isatty()
+    # Bars of several processes would be drawn over each other.
+    on_terminal = sys.stdout.isatty() and parent_process() is None
     all_callbacks: list[Callback] = [
         Reproducible(seed),
         *callbacks,
@@ -89,6 +95,12 @@ def fit(
             datamodule=datamodule,
             ckpt_path=last if last.exists() else None,
             weights_only=True,
+        )
+    if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        raise InputError(
+            "training to end with finite weights",
+            "weights that are no numbers",
+            "lower the learning rate",
         )
     trainer.save_checkpoint(last, weights_only=False)
     module.eval()

@@ -6,8 +6,10 @@ on the rest, and its candidates for the held-out events become lists. No missed 
 added.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import Histories
-from recsys.item_graph import co_occurrence_graphs
 from recsys.retriever import Retriever
-from recsys.signals import SignalExtractor
+from recsys.signals.extractor import SignalExtractor
+from recsys.signals.item_graph import co_occurrence_graphs
+from recsys.signals.list_signals import ListInputs
+from recsys.signals.relations import Relations
+from recsys.training.workers import Workers
+
+log = logging.getLogger(__name__)
+
+_LISTS_AT_A_TIME = 64
 
 FitRetriever = Callable[[Histories, int], Retriever]
 
@@ -27,20 +36,36 @@ class CandidateLists:
     """One fold's lists, one row per user with held-out events.
 
     histories, extractor: of the events outside the fold. user_idx: int64 [n]. candidates: int64
-    [n, K]. signals: float32 [n, K, S]. relevance: bool [n, K]. num_relevant: int64 [n], held-out
-    events of the user, retrieved or not.
+    [n, K], in stage-1 order, 0 = none and last. tower_scores: float32 [n, K, H], stage-1 scores by
+    tower. relevance: bool [n, K]. num_relevant: int64 [n], held-out events of the user, retrieved
+    or not.
     """
 
     histories: Histories
     extractor: SignalExtractor
     user_idx: NDArray[np.int64]
     candidates: Tensor
-    signals: Tensor
+    tower_scores: Tensor
     relevance: Tensor
     num_relevant: Tensor
 
     def __len__(self) -> int:
         return len(self.user_idx)
+
+    def inputs(self, rows: NDArray[np.int64]) -> ListInputs:
+        """What stage 2 reads of some of the lists, int64 [B]."""
+        own = torch.from_numpy(rows)
+        return self.extractor.inputs(
+            self.histories.pad(self.user_idx[rows]),
+            self.candidates[own].numpy(),
+            self.tower_scores[own],
+        )
+
+    def all_signals(self) -> Tensor:
+        """Of all lists, float32 [n, K, S]; not kept, since many lists take gigabytes."""
+        starts = range(0, len(self), _LISTS_AT_A_TIME)
+        rows = [np.arange(start, min(start + _LISTS_AT_A_TIME, len(self))) for start in starts]
+        return torch.cat([self.extractor.signals(self.inputs(part)) for part in rows])
 
 
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:
@@ -54,43 +79,64 @@ def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.
 
 def out_of_fold_lists(
     histories: Histories,
-    text: Tensor,
+    reduced_text: Tensor,
     fit_retriever: FitRetriever,
     *,
     num_folds: int,
-    lists_per_user: int,
     num_candidates: int,
+    max_history: int,
     seed: int,
+    workers: Workers | None = None,
 ) -> list[CandidateLists]:
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
 
-    A user's lists come from ``lists_per_user`` of the folds only. What a user will like and has not
-    had yet is called irrelevant in each of them, and each repetition teaches it more firmly, while
-    a held-out event is relevant in one list alone.
-
     Args:
-        histories: all training events. text: float32 [N + 1, T].
+        histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
+        max_history: see ``SignalExtractor``. workers: to make the folds side by side, which
+            ``fit_retriever`` must allow.
     """
     folds = assign_folds(histories, num_folds, seed)
-    chosen = _choose_folds(histories, folds, num_folds, lists_per_user, seed)
-    lists = []
-    for fold in range(num_folds):
-        train, held_out = histories.select(folds != fold), histories.select(folds == fold)
-        users = np.flatnonzero(chosen[:, fold])
-        if not len(users):
-            continue
-        retriever = fit_retriever(train, fold)
-        extractor = build_extractor(train, text)
-        lists.append(candidate_lists(train, held_out, users, retriever, extractor, num_candidates))
-    return lists
+
+    def calls() -> Iterator[Callable[[], CandidateLists]]:
+        for fold in range(num_folds):
+            train, held_out = histories.select(folds != fold), histories.select(folds == fold)
+            users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
+            if not len(users):
+                continue
+            log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
+            yield partial(
+                _fold_lists,
+                train,
+                held_out,
+                users,
+                partial(fit_retriever, train, fold),
+                partial(build_extractor, train, reduced_text, max_history),
+                num_candidates,
+            )
+
+    return (workers or Workers()).results(calls())
 
 
-def build_extractor(histories: Histories, text: Tensor) -> SignalExtractor:
-    """The signals of a set of training events; text: float32 [N + 1, T]."""
-    num_items = len(text) - 1
-    session, co_occurrence = co_occurrence_graphs(histories, num_items)
-    return SignalExtractor(histories, num_items, session, co_occurrence, text)
+def _fold_lists(
+    train: Histories,
+    held_out: Histories,
+    users: NDArray[np.int64],
+    fit: Callable[[], Retriever],
+    build: Callable[[], SignalExtractor],
+    num_candidates: int,
+) -> CandidateLists:
+    return candidate_lists(train, held_out, users, fit(), build(), num_candidates)
+
+
+def build_extractor(
+    histories: Histories, reduced_text: Tensor, max_history: int
+) -> SignalExtractor:
+    """The signals of a set of training events; arguments as of ``out_of_fold_lists``."""
+    num_items = len(reduced_text) - 1
+    graphs = co_occurrence_graphs(histories, num_items)
+    relations = Relations.fit(graphs, reduced_text)
+    return SignalExtractor(histories, num_items, relations, max_history)
 
 
 def candidate_lists(
@@ -103,38 +149,16 @@ def candidate_lists(
     batch_size: int = 64,
 ) -> CandidateLists:
     """Retrieve for users [n], and mark which candidates are among their held-out events."""
-    stride = extractor.num_items + 1
+    stride = retriever.model.num_items + 1
     positives = torch.from_numpy(held_out.user_idx * stride + held_out.item_idx)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
-        history = train.pad(batch)
-        found = retriever.retrieve(history, num_candidates)
+        found = retriever.retrieve(train.pad(batch), num_candidates)
         keys = torch.from_numpy(batch)[:, None] * stride + found.item_idx
-        signals = extractor.signals(history, found.item_idx, found.tower_scores)
-        parts.append((found.item_idx, signals, torch.isin(keys, positives)))
-    candidates, signals, relevance = (torch.cat(column) for column in zip(*parts, strict=True))
+        parts.append((found.item_idx, found.tower_scores, torch.isin(keys, positives)))
+    candidates, tower_scores, relevance = (torch.cat(column) for column in zip(*parts, strict=True))
     num_relevant = torch.from_numpy(held_out.lengths[users])
-    return CandidateLists(train, extractor, users, candidates, signals, relevance, num_relevant)
-
-
-def _choose_folds(
-    histories: Histories,
-    folds: NDArray[np.int64],
-    num_folds: int,
-    lists_per_user: int,
-    seed: int,
-) -> NDArray[np.bool_]:
-    """Of which folds each user gets a list: bool [U + 1, num_folds].
-
-    Up to ``lists_per_user`` folds, from a random one on, that hold some but not all of the events.
-    """
-    held_out = np.zeros((histories.num_users + 1, num_folds), dtype=np.int64)
-    np.add.at(held_out, (histories.user_idx, folds), 1)
-    possible = (held_out > 0) & (held_out < histories.lengths[:, None])
-    start = np.random.default_rng([seed, 1]).integers(0, num_folds, len(possible))
-    order = (start[:, None] + np.arange(num_folds)) % num_folds
-    turned = np.take_along_axis(possible, order, axis=1)
-    chosen = np.zeros_like(possible)
-    np.put_along_axis(chosen, order, turned & (turned.cumsum(axis=1) <= lists_per_user), axis=1)
-    return chosen
+    return CandidateLists(
+        train, extractor, users, candidates, tower_scores, relevance, num_relevant
+    )

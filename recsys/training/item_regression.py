@@ -19,8 +19,8 @@ from torch import Tensor
 from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
-from recsys.item_graph import co_occurrence_counts
 from recsys.models.two_tower import TwoTower
+from recsys.signals.item_graph import co_occurrence_counts
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,15 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
     dense = weights.numpy()
     events = matrix.astype(np.float64)
 
+    # Products of few users' scores are kept: each step of the search is then a pass over a matrix.
+    scores = events @ dense if events.shape[0] <= dense.shape[0] else None
+
     def covariance(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = events @ (dense @ vector)
-        image: NDArray[np.float64] = dense.T @ (events.T @ scores)
+        image: NDArray[np.float64]
+        if scores is not None:
+            image = (scores @ vector) @ scores
+        else:
+            image = dense.T @ (events.T @ (events @ (dense @ vector)))
         return image
 
     found = min(rank, size - 1)

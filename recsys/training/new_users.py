@@ -5,7 +5,6 @@ of their events: by time, as a newcomer's come, and in random order, as in histo
 or brought from elsewhere. Popularity is counted up to their first event, as it is when they come.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -22,8 +21,6 @@ from recsys.models.new_users import NewUserGate, NewUserSettings, blended, openi
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.popularity import standardized
 from recsys.ranking import tie_hash
-
-log = logging.getLogger(__name__)
 
 Items = NDArray[np.int64]
 FitTwoTower = Callable[[Histories], TwoTowerEnsemble]
@@ -106,7 +103,6 @@ def fit_new_users(
     model = fit_two_tower(newcomers.remaining)
     requests = requests_of(train, newcomers, model, half_life, max_history, seed)
     gate = choose_gate(requests)
-    log.info("new users: %s, half-life of popularity %s days", gate or "stage 1 alone", half_life)
     return NewUserSettings(gate, half_life)
 
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
-from recsys.retriever import Retriever
 from recsys.schema import ExternalId
+from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
@@ -31,6 +32,7 @@ from recsys.training.stage1 import (
     Run,
     build_retriever,
     fit_two_tower,
+    fold_retriever,
     search_epochs,
 )
 from recsys.training.stage2 import RerankingRecipe, fit_stage2
@@ -74,17 +76,26 @@ def train_stage1(
     """
     attributes = torch.from_numpy(data.catalog.attributes)
     epochs, curves = search_epochs(recipe, data.train, text, attributes, run)
-    refit = replace(run, folder=run.folder / "refit")
-    two_tower = fit_two_tower(recipe, epochs, data.train, text, attributes, refit)
-    retriever = build_retriever(two_tower, build_index, recipe.max_history)
-    without_newcomers = replace(run, folder=run.folder / "new_users")
-    new_users = fit_new_users(
-        data.train,
-        len(data.items),
-        lambda rest: fit_two_tower(recipe, epochs, rest, text, attributes, without_newcomers),
-        recipe.max_history,
-        recipe.seed,
+    refit, without_newcomers = (
+        partial(
+            fit_two_tower, recipe, epochs, text=text, attributes=attributes, run=run.apart(name)
+        )
+        for name in ("refit", "new_users")
     )
+    calls: list[Callable[[], Any]] = [
+        partial(refit, data.train),
+        partial(
+            fit_new_users,
+            data.train,
+            len(data.items),
+            without_newcomers,
+            recipe.max_history,
+            recipe.seed,
+        ),
+    ]
+    two_tower, new_users = run.workers.results(calls)
+    log.info("new users: %s", new_users)
+    retriever = build_retriever(two_tower, build_index, recipe.max_history)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -120,9 +131,8 @@ def stage2_lists(
     stage1_bundle: Path,
     retrieval: RetrievalRecipe,
     build_index: BuildIndex,
+    reranking: RerankingRecipe,
     num_folds: int,
-    lists_per_user: int,
-    seed: int,
     run: Run,
 ) -> list[CandidateLists]:
     """Out-of-fold candidate lists for the stage 1 of a bundle: what any stage 2 learns from.
@@ -137,22 +147,24 @@ def stage2_lists(
     check_same_data(stage1_bundle, stage1.manifest, data)
     epochs = int(stage1.manifest["epochs"])
     text, attributes = stage1.text, stage1.attributes
-
-    def fit_retriever(train: Histories, fold: int) -> Retriever:
-        log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
-        fold_run = replace(run, folder=run.folder / f"fold{fold}")
-        # A seed of its own per fold: the lists shall not share one initialisation's whims.
-        model = fit_two_tower(retrieval, epochs, train, text, attributes, fold_run, 1 + fold)
-        return build_retriever(model, build_index, retrieval.max_history)
-
+    reduction = TextReduction.fit(text, reranking.relation_rank)
     return out_of_fold_lists(
         data.train,
-        text,
-        fit_retriever,
+        reduction(text),
+        partial(
+            fold_retriever,
+            recipe=retrieval,
+            epochs=epochs,
+            text=text,
+            attributes=attributes,
+            build_index=build_index,
+            run=run.apart(),
+        ),
         num_folds=num_folds,
-        lists_per_user=lists_per_user,
         num_candidates=stage1.num_candidates,
-        seed=seed,
+        max_history=reranking.max_history,
+        seed=reranking.seed,
+        workers=run.workers,
     )
 
 
@@ -170,8 +182,8 @@ def train_stage2(
     """
     stage1 = load_artifact(stage1_bundle)
     text, attributes = stage1.text, stage1.attributes
-    num_towers = len(stage1.manifest["towers"])
-    stage2, curves = fit_stage2(reranking, lists, data.train, text, num_towers, run)
+    reduction = TextReduction.fit(text, reranking.relation_rank)
+    stage2, curves = fit_stage2(reranking, lists, data.train, reduction, text, run)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -181,6 +193,7 @@ def train_stage2(
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,
+            "relation_rank": reranking.relation_rank,
             "stage1_version": stage1.version,
         },
         users=data.users,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from recsys.list_scorer import event_mask
 from recsys.losses import listwise_softmax
 from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
@@ -20,26 +21,49 @@ from recsys.training.schedule import one_cycle
 
 VALIDATION_SHARE = 0.1
 """The share of users whose lists are kept out of stage 2's training, to watch it."""
+_EXAMPLE_LISTS = 1024
 
 
 class LabelledBatch(NamedTuple):
-    """relevance: bool [B, K]. num_relevant: int64 [B], held-out events of each user."""
+    """Lists to learn from, of real candidates and, behind them, padding.
+
+    Args:
+        inputs: what the cross-encoder reads, but for tokens, which depend on what it learns: their
+            places hold reduced text, float32 [B, K, r] and [B, 1 + L, r]. mask: bool [B, K], True =
+            a real candidate. ranks: int64 [B, K], in stage 1's order, from 1. relevance: bool
+            [B, K]. num_relevant: int64 [B], held-out events of each user.
+    """
 
     inputs: RankingBatch
+    mask: Tensor
+    ranks: Tensor
     relevance: Tensor
     num_relevant: Tensor
 
 
 class ListDataModule(pl.LightningDataModule):
-    """Batches of lists, each from one fold, since a fold has signals of its own."""
+    """Batches of lists, each from one fold, since a fold has signals of its own.
+
+    Args:
+        reduced_text: float32 [N + 1, r]. list_length: candidates of a list that are learned from:
+            the relevant ones, and random others.
+    """
 
     def __init__(
-        self, folds: Sequence[CandidateLists], *, batch_size: int, max_history: int, seed: int
+        self,
+        folds: Sequence[CandidateLists],
+        reduced_text: Tensor,
+        *,
+        batch_size: int,
+        list_length: int,
+        seed: int,
     ) -> None:
         super().__init__()
         self.folds = list(folds)
+        self.reduced_text = reduced_text
         self.batch_size = batch_size
-        self.max_history = max_history
+        self.list_length = list_length
+        self.seed = seed
         users = np.unique(np.concatenate([fold.user_idx for fold in folds]))
         shuffled = np.random.default_rng(seed).permutation(users)
         self.validation_users = shuffled[: max(1, int(VALIDATION_SHARE * len(users)))]
@@ -68,37 +92,76 @@ class ListDataModule(pl.LightningDataModule):
         self.batches.start_epoch(epoch)
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
-        dataset = _FoldBatches(self.folds, self.max_history)
+        dataset = _FoldBatches(self.folds, self.reduced_text, self.list_length)
         return DataLoader(dataset, sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         batches = [
-            (fold, rows[start : start + self.batch_size])
+            _Batch(fold, rows[start : start + self.batch_size])
             for fold, rows in enumerate(self._rows(True))
             for start in range(0, len(rows), self.batch_size)
         ]
-        dataset = _FoldBatches(self.folds, self.max_history)
+        dataset = _FoldBatches(self.folds, self.reduced_text, None)
         return DataLoader(dataset, sampler=batches, batch_size=None)
 
+    def example(self) -> LabelledBatch:
+        """Lists enough for the scales of what is read of them."""
+        dataset = _FoldBatches(self.folds, self.reduced_text, None)
+        return dataset[_Batch(0, np.arange(min(len(self.folds[0]), _EXAMPLE_LISTS)))]
 
-FoldRows = tuple[int, NDArray[np.int64]]
+
+class _Batch(NamedTuple):
+    """Rows of one fold; seed: of the candidates that are chosen from."""
+
+    fold: int
+    rows: NDArray[np.int64]
+    seed: Sequence[int] = ()
 
 
 class _FoldBatches(Dataset[LabelledBatch]):
-    def __init__(self, folds: Sequence[CandidateLists], max_history: int) -> None:
+    def __init__(
+        self, folds: Sequence[CandidateLists], reduced_text: Tensor, list_length: int | None
+    ) -> None:
         self.folds = folds
-        self.max_history = max_history
+        self.reduced_text = reduced_text
+        self.list_length = list_length
 
-    def __getitem__(self, key: FoldRows) -> LabelledBatch:
-        fold, rows = self.folds[key[0]], torch.from_numpy(key[1])
-        history = fold.histories.pad(fold.user_idx[key[1]], self.max_history)
-        inputs = fold.extractor.ranking_batch(
-            history, fold.candidates[rows], fold.signals[rows], self.max_history
+    def __getitem__(self, batch: _Batch) -> LabelledBatch:
+        fold, rows = self.folds[batch.fold], torch.from_numpy(batch.rows)
+        inputs, relevance = fold.inputs(batch.rows), fold.relevance[rows]
+        columns = self._columns(inputs.candidates, relevance, batch.seed)
+        candidates = inputs.candidates.gather(1, columns)
+        signals = fold.extractor.signals(inputs)
+        events, relations = inputs.recent, fold.extractor.relations
+        return LabelledBatch(
+            RankingBatch(
+                signals.gather(1, columns[:, :, None].expand(-1, -1, signals.shape[2])),
+                self.reduced_text[candidates],
+                self.reduced_text[events],
+                event_mask(events),
+                inputs.age,
+                relations.vectors[candidates],
+                relations.vectors[events],
+                relations.blocks,
+            ),
+            candidates > 0,
+            columns + 1,
+            relevance.gather(1, columns),
+            fold.num_relevant[rows],
         )
-        return LabelledBatch(inputs, fold.relevance[rows], fold.num_relevant[rows])
+
+    def _columns(self, candidates: Tensor, relevance: Tensor, seed: Sequence[int]) -> Tensor:
+        """Of the candidates [B, K] that are taken: int64 [B, k], rising."""
+        width = candidates.shape[1]
+        if self.list_length is None or self.list_length >= width:
+            return torch.arange(width).expand(len(candidates), -1)
+        rng = np.random.default_rng(seed)
+        chance = torch.from_numpy(rng.random(candidates.shape, np.float32))
+        first = chance + relevance.float() - 2.0 * (candidates == 0)
+        return first.topk(self.list_length, dim=1).indices.sort(dim=1).values
 
 
-class _ShuffledFoldBatches(Sampler[FoldRows]):
+class _ShuffledFoldBatches(Sampler[_Batch]):
     """Depends on (seed, epoch) alone; see ``ShuffledBatches``."""
 
     def __init__(self, rows: list[NDArray[np.int64]], batch_size: int, seed: int) -> None:
@@ -113,16 +176,25 @@ class _ShuffledFoldBatches(Sampler[FoldRows]):
     def __len__(self) -> int:
         return sum(-(-len(rows) // self.batch_size) for rows in self.rows)
 
-    def __iter__(self) -> Iterator[FoldRows]:
+    def __iter__(self) -> Iterator[_Batch]:
         rng = np.random.default_rng([self.seed, self.epoch])
         batches = []
         for fold, rows in enumerate(self.rows):
             shuffled = rng.permutation(rows)
             batches += [
-                (fold, shuffled[start : start + self.batch_size])
+                _Batch(fold, shuffled[start : start + self.batch_size])
                 for start in range(0, len(rows), self.batch_size)
             ]
-        yield from (batches[i] for i in rng.permutation(len(batches)))
+        for number in rng.permutation(len(batches)).tolist():
+            yield batches[number]._replace(seed=(self.seed, self.epoch, number))
+
+
+def with_tokens(model: CrossEncoder, inputs: RankingBatch) -> RankingBatch:
+    """The cross-encoder's own tokens in the place of the texts of a ``LabelledBatch``."""
+    return inputs._replace(
+        candidate_tokens=model.tokens(inputs.candidate_tokens).candidates,
+        history_tokens=model.tokens(inputs.history_tokens).history,
+    )
 
 
 class RerankingModule(pl.LightningModule):
@@ -152,9 +224,8 @@ class RerankingModule(pl.LightningModule):
         self.total_steps = total_steps
 
     def training_step(self, batch: LabelledBatch, _: int) -> Tensor:
-        scores = self.model(batch.inputs)
-        mask = batch.inputs.candidates > 0
-        loss = listwise_softmax(scores, batch.relevance, mask)
+        scores = self.model(with_tokens(self.model, batch.inputs))
+        loss = listwise_softmax(scores, batch.relevance, batch.mask, batch.ranks)
         size = len(scores)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
         return loss
@@ -163,7 +234,8 @@ class RerankingModule(pl.LightningModule):
         self.averaged.update_parameters(self.model)
 
     def validation_step(self, batch: LabelledBatch, _: int) -> None:
-        scores = self.averaged(batch.inputs)
+        model = self.served_model
+        scores = model(with_tokens(model, batch.inputs)).masked_fill(~batch.mask, -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :100]
         hits = batch.relevance.gather(1, order)
         values = {

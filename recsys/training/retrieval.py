@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recsys.data.datamodule import ValidationBatch
 from recsys.losses import CandidateFn
-from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
+from recsys.models.layers import weighted_sum_pool
+from recsys.models.two_tower import ItemEncoder, TwoTower, TwoTowerEnsemble
 from recsys.schema import HistoryBatch
 from recsys.training.history_dropout import Shown, first_events, some_events
 from recsys.training.schedule import one_cycle
@@ -87,35 +88,47 @@ class RetrievalModule(pl.LightningModule):
         return total
 
     def _tower_loss(self, tower: TwoTower, objective: Objective, batch: HistoryBatch) -> Tensor:
+        features = self.model.features
+        items, _ = _distinct(batch.item_idx, len(features))
+        queries = _ItemsOfStep(tower.query_tower.items, features, items)
+        candidates = _ItemsOfStep(tower.candidate_tower.items, features, items[:0])
         is_new = torch.rand(len(batch.mask), device=batch.mask.device) < objective.new_user_share
         known, new = (HistoryBatch(*(part[rows] for part in batch)) for rows in (~is_new, is_new))
         exponent = tower.length_exponent
         total = torch.zeros((), device=batch.mask.device)
         if len(known.mask):
             shown = some_events(known.mask, objective.input_dropout, exponent)
-            total = total + self._loss(tower, objective, known, shown)
+            total = total + self._loss(tower, objective, known, shown, queries, candidates)
         if len(new.mask):
             anonymous = torch.rand(len(new.mask), 1, device=new.mask.device) < 0.5
             context = torch.where(anonymous, self.unknown_context, new.context)
             shown = first_events(new.mask, exponent)
-            loss = self._loss(tower, objective, new._replace(context=context), shown)
+            new = new._replace(context=context)
+            loss = self._loss(tower, objective, new, shown, queries, candidates)
             total = total + objective.new_user_weight * loss
         return total
 
     def _loss(
-        self, tower: TwoTower, objective: Objective, batch: HistoryBatch, shown: Shown
+        self,
+        tower: TwoTower,
+        objective: Objective,
+        batch: HistoryBatch,
+        shown: Shown,
+        query_items: "_ItemsOfStep",
+        candidate_items: "_ItemsOfStep",
     ) -> Tensor:
-        history, features = batch.item_idx, self.model.features
-        item_idx, positions = torch.unique(history, return_inverse=True)
-        table = tower.query_tower.items(item_idx, features)
+        history = batch.item_idx
+        item_idx, positions = _distinct(history, len(self.item_counts))
+        table = query_items(item_idx)
         encoded: list[Tensor] = []
 
         def candidates(wanted: Tensor) -> Tensor:
-            embedding: Tensor = tower.candidate_tower(wanted, features).float()
+            embedding = candidate_items(wanted).float()
             encoded.append(embedding)
             return embedding
 
-        query = tower.encode_history(table, positions, shown.weights, batch.context).float()
+        pooled = weighted_sum_pool(table, positions, shown.weights)
+        query = tower.encode_history(pooled, batch.context).float()
         # Mixed precision ends here: sums over a whole catalogue need float32.
         with torch.autocast(query.device.type, enabled=False):
             hidden = batch.mask & ~shown.visible
@@ -158,6 +171,41 @@ class RetrievalModule(pl.LightningModule):
             {"params": list(tower.parameters()), "lr": goal.learning_rate}
             for tower, goal in self.trained
         ]
-        optimizer = torch.optim.Adam(groups)
+        optimizer = torch.optim.Adam(groups, fused=True)
         peaks = [goal.learning_rate for _, goal in self.trained]
         return one_cycle(optimizer, peaks, self.total_steps)
+
+
+def _distinct(item_idx: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """As ``torch.unique`` with ``return_inverse``, for indices below ``size``: without sorting."""
+    present = torch.zeros(size, dtype=torch.bool, device=item_idx.device)
+    present[item_idx] = True
+    return present.nonzero()[:, 0], (present.cumsum(dim=0) - 1)[item_idx]
+
+
+class _ItemsOfStep:
+    """Encodes items within one step; what their content says of them once, for all that ask.
+
+    Args:
+        needed: int64 [n], rising: items to begin with; more are asked for as need be.
+    """
+
+    def __init__(self, encoder: ItemEncoder, features: Tensor, needed: Tensor) -> None:
+        self.encoder = encoder
+        self.features = features
+        self._prepare(needed)
+
+    def _prepare(self, needed: Tensor) -> None:
+        self.needed = needed
+        self.content = self.encoder.content(needed, self.features) if len(needed) else None
+
+    def __call__(self, wanted: Tensor) -> Tensor:
+        """item_idx int64 [m], rising -> float [m, D], without the ids that drop out this time."""
+        if torch.equal(wanted, self.needed):
+            return self.encoder.with_content(wanted, self.content)
+        rows = torch.searchsorted(self.needed, wanted).clamp(max=max(len(self.needed) - 1, 0))
+        if not len(self.needed) or not torch.equal(self.needed[rows], wanted):
+            self._prepare(wanted)
+            return self.encoder.with_content(wanted, self.content)
+        content = None if self.content is None else self.content.index_select(0, rows)
+        return self.encoder.with_content(wanted, content)

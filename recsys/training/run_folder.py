@@ -24,7 +24,7 @@ RUN_FILE = "run.json"
 _LOCK_FILE = "lock"
 _MAX_BYTES = 1_000_000
 # Keys that do not change what is trained.
-_IGNORED_KEYS = ("resume", "name", "threads")
+_IGNORED_KEYS = ("resume", "name", "threads", "processes")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,20 @@ class RetrievalRecipe:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how to run Lightning. folder: for checkpoints. resume: go on from them."""
+    """Where and how to run Lightning.
+
+    folder: for checkpoints. resume: go on from them. workers: for fits that do not need each other.
+    """
 
     trainer_factory: TrainerFactory
     folder: Path
     resume: bool
     logger_factory: Callable[[str], Logger] | None = None
+    workers: Workers = field(default_factory=Workers)
+
+    def apart(self, name: str = "") -> "Run":
+        """In a folder below, for fits without a log that another process may make."""
+        return Run(self.trainer_factory, self.folder / name, self.resume)
 
     def logger(self, name: str) -> Logger | None:
         return None if self.logger_factory is None else self.logger_factory(name)
@@ -126,6 +135,25 @@ def fit_two_tower(
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
     module.standardize()
     return module.model
+
+
+def fold_retriever(
+    train: Histories,
+    fold: int,
+    *,
+    recipe: RetrievalRecipe,
+    epochs: int,
+    text: Tensor,
+    attributes: Tensor,
+    build_index: BuildIndex,
+    run: Run,
+) -> Retriever:
+    """The stage 1 of a fold, trained on the events outside of it."""
+    # A seed of its own per fold: the lists shall not share one initialisation's whims.
+    model = fit_two_tower(
+        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
+    )
+    return build_retriever(model, build_index, recipe.max_history)
 
 
 def build_retriever(

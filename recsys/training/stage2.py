@@ -9,10 +9,13 @@ from torch import Tensor
 
 from recsys.artifact import ModelConfig, Stage2, build_cross_encoder
 from recsys.data.histories import Histories
+from recsys.models.cross_encoder import CrossEncoder
+from recsys.signals.list_signals import num_relative
+from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.fit import fit
 from recsys.training.folds import CandidateLists, build_extractor
-from recsys.training.reranking import ListDataModule, RerankingModule
+from recsys.training.reranking import LabelledBatch, ListDataModule, RerankingModule
 from recsys.training.stage1 import Run
 
 log = logging.getLogger(__name__)
@@ -22,12 +25,16 @@ log = logging.getLogger(__name__)
 class RerankingRecipe:
     """All that training a stage 2 depends on besides its lists.
 
-    max_history: the latest events that the cross-encoder attends to. average_share: the moving
-    average of the weights reaches back over about this share of all training steps.
+    max_history: the latest events that the cross-encoder attends to. relation_rank: to how many
+    dimensions text vectors and item graphs are brought. list_length: see ``ListDataModule``.
+    average_share: the moving average of the weights reaches back over about this share of all
+    training steps.
     """
 
     cross_encoder: ModelConfig
     max_history: int
+    relation_rank: int
+    list_length: int
     batch_size: int
     epochs: int
     learning_rate: float
@@ -40,8 +47,8 @@ def fit_stage2(
     recipe: RerankingRecipe,
     lists: Sequence[CandidateLists],
     train: Histories,
+    reduction: TextReduction,
     text: Tensor,
-    num_towers: int,
     run: Run,
 ) -> tuple[Stage2, Curves]:
     """Train on out-of-fold lists for a fixed number of epochs.
@@ -51,14 +58,23 @@ def fit_stage2(
     those no longer do.
 
     Args:
+        lists: of text that ``reduction`` makes of ``text``, float32 [N + 1, T].
         train: all training events: what signals are computed from when serving.
     """
     torch.manual_seed(recipe.seed)
+    reduced = reduction(text)
     datamodule = ListDataModule(
-        lists, batch_size=recipe.batch_size, max_history=recipe.max_history, seed=recipe.seed
+        lists,
+        reduced,
+        batch_size=recipe.batch_size,
+        list_length=recipe.list_length,
+        seed=recipe.seed,
     )
+    num_towers = lists[0].tower_scores.shape[2]
+    model = build_cross_encoder(recipe.cross_encoder, num_towers, reduced.shape[1])
+    _fit_scales(model, datamodule.example(), num_towers)
     module = RerankingModule(
-        build_cross_encoder(recipe.cross_encoder, text, num_towers),
+        model,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         average_share=recipe.average_share,
@@ -83,5 +99,19 @@ def fit_stage2(
         datamodule.stage1_ndcg(100),
     )
     module.cpu()
-    extractor = build_extractor(train, text)
-    return Stage2(module.served_model, extractor, recipe.max_history), curves
+    extractor = build_extractor(train, reduced, recipe.max_history)
+    return Stage2(module.served_model, extractor, reduction), curves
+
+
+def _fit_scales(model: CrossEncoder, example: LabelledBatch, num_towers: int) -> None:
+    inputs, mask = example.inputs, example.mask
+    events = inputs.history_mask[:, 1:]
+    left, right = inputs.candidate_relations, inputs.history_relations[:, 1:]
+    by_relation = [left @ (right * block).transpose(1, 2) for block in inputs.blocks.T]
+    related = torch.stack(by_relation, dim=3)
+    model.fit_statistics(
+        inputs.signals[mask],
+        inputs.history_age[:, 1:][events],
+        related[mask[:, :, None] & events[:, None]],
+        num_relative(num_towers),
+    )

@@ -295,14 +295,14 @@ def test_nothing_of_a_large_answer_is_made_on_the_event_loop(
 
     for name in ("popular", "as_retrieved", "rerank", "titles", "returnable"):
         monkeypatch.setattr(models.current, name, noted(getattr(models.current, name)))
-    monkeypatch.setattr(models, "added_since", lambda time: [1001, 1002])
+    monkeypatch.setattr(models, "added_since", lambda time: dict.fromkeys([1001, 1002], time))
     body = {
         "user_ids": list(range(101, 191)),
         "top_k": 30,
         "with_titles": True,
         "rules": {"diversity": 1, "diversify": "dpp", "caps": {"genre": 20}, "pin": [1003]},
     }
-    options = ServingOptions(exploration_epsilon=0.5)
+    options = ServingOptions(exploration_epsilon=0.5, exploration_days=20_000)
     with TestClient(create_app(models, options)) as client:
         response = client.post("/recommend", json=body, headers={"X-Deadline-Ms": deadline})
     results = response.json()["results"]

@@ -15,8 +15,10 @@ from fastapi.testclient import TestClient
 from recsys.api.app import create_app
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
+from recsys.api.service import Service
 from recsys.data.catalog import item_text
 from recsys.errors import InputError
+from recsys.request import Request
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_from_config
 
@@ -206,6 +208,62 @@ def test_new_items_are_explored_with_their_propensities(text_bundle: Path, tmp_p
         like(client, 104, 5001, type_="dismiss")
         gone = client.get("/recommend?user_id=104&top_k=5").json()
         assert gone["propensities"] == [1.0] * 5
+
+
+def put_new_items(client: TestClient) -> None:
+    titles = "Trench Ballroom Comet Harvest Sleuth Tundra Circus Harbour Alibi Waltz Ghost Race"
+    for number, title in enumerate(titles.split(), 5001):
+        assert client.put(f"/items/{number}", json={"title": title}).status_code == 200
+
+
+def test_long_lists_have_places_for_new_items(text_bundle: Path, tmp_path: Path) -> None:
+    url, path = f"sqlite+aiosqlite:///{tmp_path}/e.db", "/recommend?user_id=104&top_k=20"
+    with asking(text_bundle, store_url=url) as client:
+        before = client.get(path).json()
+        assert "propensities" not in before
+        put_new_items(client)
+        found = client.get(path).json()
+        assert found["propensities"] == [1.0] * 20
+        assert client.get(path).json() == found  # from the cache
+        assert 'recsys_cache_requests_total{result="hit"} 1.0' in client.get("/metrics").text
+        told = listed(client, user_ids=[104], top_k=20, explain=True)
+        short = client.get("/recommend?user_id=104&top_k=19").json()
+        like(client, 104, found["top_items"][10], type_="dismiss")
+        after = client.get(path).json()
+    with asking(text_bundle, store_url=url, exploration_places=[]) as client:
+        plain = client.get(path).json()
+    assert told["top_items"] == found["top_items"]
+    put_in = [one["rank"] for one in told["explanations"] if one.get("rule") == "exploration"]
+    assert put_in[0] == 11
+    assert set(put_in) <= {11, 14, 17}
+    new = {found["top_items"][rank - 1] for rank in put_in}
+    assert all(item > 5000 and item not in plain["top_items"] for item in new)
+    others = [item for item in found["top_items"] if item not in new]
+    assert others == [item for item in plain["top_items"] if item in others]
+    assert "propensities" not in short
+    assert "propensities" not in plain
+    assert found["top_items"][10] not in after["top_items"]
+
+
+def test_plain_requests_take_the_short_way_unless_items_are_drawn(
+    text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, long_ways = Service.body_of, []
+
+    async def noted(self: Service, request: Request, **options: Any) -> bytes:
+        long_ways.append(request.top_k)
+        return await own(self, request, **options)
+
+    monkeypatch.setattr(Service, "body_of", noted)
+    url = f"sqlite+aiosqlite:///{tmp_path}/e.db"
+    options = {"exploration_epsilon": 0.5, "deadline_ms": 60_000}
+    with asking(text_bundle, store_url=url, **options) as client:
+        client.headers.pop("X-Deadline-Ms")  # with which no request is plain
+        for taken in ([], [5]):
+            for top_k in (5, 20):
+                assert client.get(f"/recommend?user_id=104&top_k={top_k}").status_code == 200
+            assert long_ways == taken
+            put_new_items(client)
 
 
 def test_exploration_leaves_pins_and_caps_alone(text_bundle: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ USERS, ITEMS = list(range(101, 191)), list(range(1001, 1031))
 @pytest.fixture
 def store(untrained_bundle: Path, tmp_path: Path) -> ModelStore:
     shutil.copytree(untrained_bundle, tmp_path / "first")
-    return ModelStore(tmp_path / "first", "cpu", cache_bytes=1_000_000)
+    return ModelStore(tmp_path / "first", "cpu")
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ for number in range(2000):  # more than a file has room for at first
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[MetricFiles]:
-    with contextlib.closing(MetricFiles(2, tmp_path)) as files:
+def files() -> Iterator[MetricFiles]:
+    with contextlib.closing(MetricFiles(2)) as files:
         yield files
 
 
@@ -80,11 +80,14 @@ def test_they_lie_in_no_folder(files: MetricFiles, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_system_without_files_in_memory_has_them_in_the_folder(
+def test_a_system_without_files_in_memory_has_them_in_a_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("os.memfd_create", raising=False)
-    files = MetricFiles(2, tmp_path)
-    run(files, 1, "a")
-    assert numbers(files)["size_count"] == 3
-    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with contextlib.closing(MetricFiles(2)) as files:
+        run(files, 1, "a")
+        assert numbers(files)["size_count"] == 3
+        (folder,) = tmp_path.iterdir()
+        assert len(list(folder.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []

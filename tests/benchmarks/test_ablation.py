@@ -20,13 +20,10 @@ from benchmarks.ablation_variants import (
     stage1_variants,
     stage2_recipes,
     text_variants,
-    with_lists_of_all_folds,
 )
 from benchmarks.harness import Setting, load_setting
 from benchmarks.quality_tables import Unit
-from benchmarks.training import candidate_lists, write_stage1
 from recsys.training.item_regression import ItemRegression
-from recsys.training.retrieval import RetrievalModule
 
 QUICK = ["data=sample", "retrieval.epochs=1", "retrieval.validate_every=1"]
 
@@ -129,12 +126,12 @@ def test_stage2_recipes_change_one_setting_each(full: Variant) -> None:
         for name, changed in stage2_recipes(recipe).items()
     }
     own = dict(recipe.reranking.cross_encoder)
-    assert encoders["64 wide, attending to 50 events"] == {**own, "dim": 64, "num_heads": 4}
-    assert encoders["without attention to the history"] == {**own, "num_layers": 0}
-    assert encoders["with text vectors in the tokens"] == {**own, "text_tokens": True}
-    assert encoders["without averaged weights"] == own
-    assert encoders["correction served whole"] == {**own, "correction": 1.0}
-    assert with_lists_of_all_folds(recipe).lists_per_user == recipe.num_folds == 2
+    assert encoders == {
+        "64 wide, 4 heads": {**own, "dim": 64, "num_heads": 4},
+        "without attention to the history": {**own, "num_layers": 0},
+        "without products of texts": {**own, "products": False},
+        "without averaged weights": own,
+    }
 
 
 def test_stage2_variants_share_one_stage1_and_its_lists(
@@ -143,8 +140,8 @@ def test_stage2_variants_share_one_stage1_and_its_lists(
     calls: list[str] = []
 
     def record(name: str):
-        def call(recipe, *_: object) -> Path:
-            calls.append(name if name != "lists" else f"lists of {recipe.lists_per_user}")
+        def call(*_: object) -> Path:
+            calls.append(name)
             return Path(name)
 
         return call
@@ -153,12 +150,9 @@ def test_stage2_variants_share_one_stage1_and_its_lists(
     monkeypatch.setattr(ablation_unit, "candidate_lists", record("lists"))
     monkeypatch.setattr(ablation_unit, "write_stage2", record("stage2"))
     monkeypatch.setattr(ablation_unit._Stage2, "_served", lambda *_, **__: torch.zeros(1, 1))
-    recipe = replace(full.recipe, lists_per_user=1)
-    rankings = stage2_rankings(replace(full, recipe=recipe), None, seed=0)
-    # The full model's, those of all folds, and one each for the two other texts.
-    assert calls.count("stage1") == 3
-    assert calls.count("lists of 1") == 3
-    assert calls.count("lists of 2") == 1
+    rankings = stage2_rankings(full, None, seed=0)
+    # The full model's, and one each for the two other texts.
+    assert calls.count("stage1") == calls.count("lists") == 3
     assert calls.count("stage2") == len(rankings) - 1
 
 
@@ -255,25 +249,6 @@ def test_a_draw_of_stage1_measures_all_variants(
     full = unit.per_user[FULL]
     assert full[:, 0].mean() > 0.1
     assert all((v != full).any() for name, v in unit.per_user.items() if name != FULL)
-
-
-def test_a_second_call_for_lists_trains_no_fold_again(
-    full: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    every, some = with_lists_of_all_folds(full.recipe), replace(full.recipe, lists_per_user=1)
-    bundle = write_stage1(every, full.data, full.text, tmp_path)
-    fresh = candidate_lists(some, full.data, bundle, tmp_path / "fresh")
-    more = candidate_lists(every, full.data, bundle, tmp_path)
-
-    def fail(*_: object) -> None:
-        raise AssertionError("a fold is trained again")
-
-    monkeypatch.setattr(RetrievalModule, "training_step", fail)
-    again = candidate_lists(some, full.data, bundle, tmp_path)
-    assert sum(map(len, more)) == 2 * sum(map(len, again)) == 600
-    for one, other in zip(fresh, again, strict=True):
-        assert one.candidates.equal(other.candidates)
-        torch.testing.assert_close(one.signals, other.signals)
 
 
 def with_attributes(full: Variant):

@@ -160,4 +160,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "40 cold items" in done.stdout
     assert "two-tower, without text" in output.read_text()
-    assert "| two-tower, without text |" in output.with_suffix(".md").read_text()
+    page = output.with_suffix(".md").read_text()
+    assert "| two-tower, without text |" in page
+    assert "places 11, 14, 17 for the best cold items" in page
+    assert "| two-tower, difference |" in page

@@ -1,6 +1,6 @@
 """LambdaMART on planted lists: one signal tells what is relevant, stage 1's score does not."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,16 +17,26 @@ from benchmarks.lambdamart import (
 )
 from recsys.errors import InputError
 from recsys.metrics import ndcg_at_k
-from recsys.signals import signal_names
+from recsys.signals.list_signals import signal_names
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 
 NUM_USERS, NUM_CANDIDATES, NUM_REAL, NUM_RELEVANT = 40, 12, 10, 3
 NAMES = signal_names(1)
-TELLING = NAMES.index("session_best")
+TELLING = NAMES.index("session_sum")
 SMALL = {"min_data_in_leaf": 5, "lambda_l2": 0.1, "learning_rate": 0.1, "feature_fraction": 1.0}
 
 
-def planted_fold(seed: int) -> CandidateLists:
+@dataclass(frozen=True)
+class PlantedLists(CandidateLists):
+    """Lists whose signals are given."""
+
+    planted: torch.Tensor
+
+    def all_signals(self) -> torch.Tensor:
+        return self.planted
+
+
+def planted_fold(seed: int) -> PlantedLists:
     """The last two places of each list are padding, with signals that would rank them first."""
     generator = torch.Generator().manual_seed(seed)
     signals = torch.randn(NUM_USERS, NUM_CANDIDATES, len(NAMES), generator=generator)
@@ -37,7 +47,7 @@ def planted_fold(seed: int) -> CandidateLists:
     candidates[:, NUM_REAL:] = 0
     num_relevant = torch.full((NUM_USERS,), NUM_RELEVANT)
     users = np.arange(1, NUM_USERS + 1)
-    return CandidateLists(None, None, users, candidates, signals, relevance, num_relevant)
+    return PlantedLists(None, None, users, candidates, None, relevance, num_relevant, signals)
 
 
 def ndcg(lists: CandidateLists, scores: torch.Tensor) -> float:
@@ -52,8 +62,8 @@ def model() -> LambdaMart:
 
 def test_the_signal_that_tells_relevance_decides_the_order(model):
     unseen = planted_fold(9)
-    scores = score_lambdamart(model, unseen.candidates, unseen.signals)
-    by_stage1 = unseen.signals[:, :, 0].masked_fill(unseen.candidates == 0, -torch.inf)
+    scores = score_lambdamart(model, unseen.candidates, unseen.planted)
+    by_stage1 = unseen.planted[:, :, 0].masked_fill(unseen.candidates == 0, -torch.inf)
     assert ndcg(unseen, by_stage1) < 0.7
     assert ndcg(unseen, scores) > 0.9
     gains = dict(
@@ -63,18 +73,18 @@ def test_the_signal_that_tells_relevance_decides_the_order(model):
             strict=True,
         )
     )
-    assert max(gains, key=gains.get) == "session_best"
+    assert max(gains, key=gains.get) == "session_sum"
 
 
 def test_padding_scores_below_everything_and_teaches_nothing(model):
     unseen = planted_fold(9)
-    scores = score_lambdamart(model, unseen.candidates, unseen.signals)
+    scores = score_lambdamart(model, unseen.candidates, unseen.planted)
     assert torch.equal(scores == -torch.inf, unseen.candidates == 0)
     other = [planted_fold(seed) for seed in range(4)]
     for fold in other:
-        fold.signals[:, NUM_REAL:] = -7.0
+        fold.planted[:, NUM_REAL:] = -7.0
     refitted = fit_lambdamart(other, 0, SMALL)
-    assert torch.equal(score_lambdamart(refitted, unseen.candidates, unseen.signals), scores)
+    assert torch.equal(score_lambdamart(refitted, unseen.candidates, unseen.planted), scores)
 
 
 def test_lists_without_candidates_are_left_out():
@@ -83,20 +93,20 @@ def test_lists_without_candidates_are_left_out():
     folds[0].relevance[3] = False
     fitted = fit_lambdamart(folds, 0, SMALL)
     unseen = planted_fold(9)
-    scores = score_lambdamart(fitted, unseen.candidates, unseen.signals)
+    scores = score_lambdamart(fitted, unseen.candidates, unseen.planted)
     assert ndcg(unseen, scores) > 0.9
 
 
 def test_where_signals_tell_nothing_no_tree_is_grown_and_the_order_is_stage_1s():
     folds = [planted_fold(seed) for seed in range(4)]
     for fold in folds:
-        best = fold.signals[:, :NUM_REAL, 0].topk(NUM_RELEVANT, dim=1).indices
+        best = fold.planted[:, :NUM_REAL, 0].topk(NUM_RELEVANT, dim=1).indices
         fold.relevance.zero_().scatter_(1, best, True)
     fitted = fit_lambdamart(folds, 0, SMALL)
     assert fitted.booster.num_trees() == 0
     unseen = planted_fold(9)
-    scores = score_lambdamart(fitted, unseen.candidates, unseen.signals)[:, :NUM_REAL]
-    assert torch.equal(scores.argsort(dim=1), unseen.signals[:, :NUM_REAL, 0].argsort(dim=1))
+    scores = score_lambdamart(fitted, unseen.candidates, unseen.planted)[:, :NUM_REAL]
+    assert torch.equal(scores.argsort(dim=1), unseen.planted[:, :NUM_REAL, 0].argsort(dim=1))
 
 
 def test_the_final_trees_learn_from_every_list(monkeypatch):
@@ -112,7 +122,6 @@ def test_the_final_trees_learn_from_every_list(monkeypatch):
 
 
 def test_rounds_are_chosen_on_lists_of_users_that_the_trees_know(monkeypatch, data):
-    """With two of eight folds per user, as configured."""
     seen = []
     monkeypatch.setattr(lambdamart, "_dataset", lambda lists, *_: seen.append(lists))
     monkeypatch.setattr(lambdamart.lgb, "Booster", lambda *_: None)
@@ -121,19 +130,19 @@ def test_rounds_are_chosen_on_lists_of_users_that_the_trees_know(monkeypatch, da
         retrieve=lambda history, k: SimpleNamespace(
             item_idx=torch.arange(1, k + 1).expand(len(history.item_idx), k),
             tower_scores=torch.ones(len(history.item_idx), k, 1),
-        )
+        ),
+        model=SimpleNamespace(num_items=num_items),
     )
     folds = out_of_fold_lists(
         data.train,
         torch.zeros(num_items + 1, 2),
         lambda train, fold: retriever,
         num_folds=8,
-        lists_per_user=2,
         num_candidates=10,
+        max_history=5,
         seed=0,
     )
     fit_lambdamart(folds, 0, {"max_rounds": 0})
-    assert sum(len(fold) for fold in folds) == 2 * data.train.num_users
     *searched, final = seen
     assert len(final) == 8
     for kept in searched:
@@ -189,7 +198,7 @@ def test_longer_lists_than_there_are_items_end_in_empty_slots(model, untrained_r
 
 def test_signals_of_another_width_get_names_of_their_own():
     narrow = [
-        replace(fold, signals=fold.signals[:, :, [0, TELLING]])
+        replace(fold, planted=fold.planted[:, :, [0, TELLING]])
         for fold in (planted_fold(0), planted_fold(1))
     ]
     fitted = fit_lambdamart(narrow, 0, SMALL)

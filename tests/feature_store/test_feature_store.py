@@ -186,3 +186,14 @@ def test_the_command_writes_features_and_refuses_bad_files(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_log_says_which_items_it_has_older_events_of() -> None:
+    """Items 1, 2 and 3 have events from 10, 20 and none; later events are not of the log."""
+    items, times = np.array([1, 1, 2]), np.array([10, 30, 20])
+    online = OnlineFeatures(Histories.from_indices(np.array([1, 2, 1]), items, times, 2), 3)
+    online.add(np.array([3, 5]), np.array([5, 5]), np.full(2, np.nan))
+    asked = np.array([0, 1, 2, 3, 5])
+    for time, expected in ((10, []), (11, [1]), (20, [1]), (20.5, [1, 2]), (21, [1, 2])):
+        assert asked[online.in_log_before(asked, time)].tolist() == expected
+    assert online.in_log_before(asked[:0], 9).tolist() == []

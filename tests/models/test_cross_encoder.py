@@ -3,17 +3,26 @@
 import pytest
 import torch
 
-from recsys.models.cross_encoder import CrossAttention, CrossEncoder, RankingBatch
+from recsys.models.cross_encoder import (
+    AttendedEvents,
+    CrossAttention,
+    CrossEncoder,
+    RankingBatch,
+)
 
-B, K, L, S, P, N = 2, 5, 4, 3, 2, 12
+B, K, L, S, P, R, T, N = 2, 5, 4, 3, 2, 6, 7, 12
+"""Lists, candidates, events, signals, relations, their rank, text dimensions, items."""
+
+
+def encoder(**options: object) -> CrossEncoder:
+    defaults = {"dim": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.1, "text_rank": 3}
+    return CrossEncoder(S, P, T, **{**defaults, **options}).eval()
 
 
 @pytest.fixture
 def model() -> CrossEncoder:
     torch.manual_seed(0)
-    text = torch.nn.functional.pad(torch.randn(N, 6), (0, 0, 1, 0))
-    options = {"dim": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.1, "text_tokens": True}
-    return CrossEncoder(text, S, P, **options).eval()
+    return encoder()
 
 
 @pytest.fixture
@@ -24,108 +33,157 @@ def trained(model: CrossEncoder) -> CrossEncoder:
     return model
 
 
+def batch_of(model: CrossEncoder) -> RankingBatch:
+    generator = torch.Generator().manual_seed(1)
+    text = torch.nn.functional.pad(torch.randn(N, T, generator=generator), (0, 0, 1, 0))
+    mask = torch.tensor([[True] * (1 + L), [True, True, True, False, False]])
+    history = torch.randint(1, N + 1, (B, 1 + L), generator=generator) * mask
+    history[:, 0] = 0
+    candidates = torch.randint(1, N + 1, (B, K), generator=generator)
+    relations = torch.nn.functional.pad(torch.randn(N, P * R, generator=generator), (0, 0, 1, 0))
+    tokens = model.tokens(text)
+    return RankingBatch(
+        torch.randn(B, K, S, generator=generator),
+        tokens.candidates[candidates].detach(),
+        tokens.history[history].detach(),
+        mask,
+        1000 * torch.rand(B, 1 + L, generator=generator) * (history > 0),
+        relations[candidates],
+        relations[history],
+        torch.eye(P).repeat_interleave(R, dim=0),
+    )
+
+
 @pytest.fixture
-def batch() -> RankingBatch:
-    torch.manual_seed(1)
-    mask = torch.tensor([[True] * L, [True, True, False, False]])
-    history = torch.randint(1, N + 1, (B, L)) * mask
-    candidates = torch.stack([torch.randperm(N)[:K] + 1 for _ in range(B)])
-    signals, pairs = torch.randn(B, K, S), torch.rand(B, K, L, P)
-    return RankingBatch(candidates, signals, history, mask, torch.rand(B, L) * mask, pairs)
+def batch(model: CrossEncoder) -> RankingBatch:
+    return batch_of(model)
 
 
 def test_an_untrained_model_keeps_stage_1s_order(model, batch) -> None:
     torch.testing.assert_close(model(batch), batch.signals[:, :, 0])
 
 
-def test_a_share_of_the_correction_is_served(trained, batch) -> None:
-    stage1, full = batch.signals[:, :, 0], trained(batch)
-    trained.correction = 0.25
-    torch.testing.assert_close(trained(batch), stage1 + 0.25 * (full - stage1))
-    trained.correction = 0.0
-    torch.testing.assert_close(trained(batch), stage1)
-
-
-def test_all_of_the_correction_counts_in_training(trained, batch) -> None:
-    for module in trained.modules():
-        if isinstance(module, torch.nn.Dropout | CrossAttention):
-            module.p = module.dropout = 0.0
-    full = trained(batch)
-    trained.correction = 0.25
-    torch.testing.assert_close(trained.train()(batch), full)
-
-
-def test_a_correction_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected correction in"):
-        CrossEncoder(torch.zeros(N + 1, 6), S, P, correction=1.5)
-
-
-def test_padding_of_the_history_changes_nothing(trained, batch) -> None:
-    wider = batch._replace(
-        history=torch.nn.functional.pad(batch.history, (0, 3)),
-        history_mask=torch.nn.functional.pad(batch.history_mask, (0, 3)),
-        history_age=torch.nn.functional.pad(batch.history_age, (0, 3)),
-        pairs=torch.nn.functional.pad(batch.pairs, (0, 0, 0, 3), value=9.0),
+def test_scores_of_events_that_are_masked_do_not_count(trained) -> None:
+    batch = batch_of(trained)
+    others = batch._replace(
+        history_tokens=batch.history_tokens.masked_fill(~batch.history_mask[..., None], 9.0),
+        history_age=batch.history_age.masked_fill(~batch.history_mask, 9.0),
+        history_relations=batch.history_relations.masked_fill(~batch.history_mask[..., None], 9.0),
     )
-    torch.testing.assert_close(trained(batch), trained(wider))
+    torch.testing.assert_close(trained(batch), trained(others))
 
 
-def test_a_row_does_not_depend_on_its_batch(trained, batch) -> None:
-    alone = RankingBatch(*(part[:1] for part in batch))
+def test_a_row_does_not_depend_on_its_batch(trained) -> None:
+    batch = batch_of(trained)
+    alone = RankingBatch(*(part[:1] for part in batch[:-1]), batch.blocks)
     torch.testing.assert_close(trained(alone), trained(batch)[:1])
 
 
-def test_a_candidates_score_does_not_depend_on_its_place(trained, batch) -> None:
-    turned = batch._replace(
-        candidates=batch.candidates.flip(1),
-        signals=batch.signals.flip(1),
-        pairs=batch.pairs.flip(1),
-    )
+def test_a_candidates_score_does_not_depend_on_the_others(trained) -> None:
+    batch = batch_of(trained)
+    candidates = ("signals", "candidate_tokens", "candidate_relations")
+    turned = batch._replace(**{name: getattr(batch, name).flip(1) for name in candidates})
     torch.testing.assert_close(trained(turned), trained(batch).flip(1))
+    one = batch._replace(**{name: getattr(batch, name)[:, 2:3] for name in candidates})
+    torch.testing.assert_close(trained(one), trained(batch)[:, 2:3])
 
 
-def test_an_empty_slot_scores_minus_infinity(trained, batch) -> None:
-    candidates = batch.candidates.clone()
-    candidates[0, 2] = 0
-    scores = trained(batch._replace(candidates=candidates))
-    assert scores[0, 2] == -torch.inf
-    assert torch.isfinite(scores).sum() == B * K - 1
+def test_an_empty_history_is_finite(trained) -> None:
+    batch = batch_of(trained)
+    nothing = torch.zeros_like(batch.history_mask)
+    nothing[:, 0] = True
+    assert torch.isfinite(trained(batch._replace(history_mask=nothing))).all()
 
 
-def test_an_empty_history_is_finite(trained, batch) -> None:
-    empty = batch._replace(
-        history=torch.zeros_like(batch.history), history_mask=torch.zeros_like(batch.history_mask)
-    )
-    assert torch.isfinite(trained(empty)).all()
-
-
-@pytest.mark.parametrize("part", ["signals", "history", "history_age", "pairs", "candidates"])
-def test_every_input_matters(trained, batch, part) -> None:
+@pytest.mark.parametrize("part", RankingBatch._fields)
+def test_every_input_matters(trained, part) -> None:
+    batch = batch_of(trained)
     value = getattr(batch, part)
-    changed = value % N + 1 if value.dtype == torch.long else value + 0.5
-    if part == "history":
-        changed = changed * batch.history_mask
+    if value.dtype == torch.bool:
+        changed = value.clone()
+        changed[:, 2] = False
+    else:
+        changed = value + 0.5 * torch.rand(value.shape)
     assert not torch.allclose(trained(batch), trained(batch._replace(**{part: changed})))
 
 
-def test_without_text_tokens_an_item_is_what_is_measured_of_it(batch) -> None:
-    model = CrossEncoder(torch.randn(N + 1, 6), S, P, dim=8, num_heads=2, num_layers=1).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    others = batch._replace(candidates=batch.candidates % N + 1)
-    assert torch.equal(model(batch), model(others))
+def test_text_counts_where_it_meets_text_alone(trained) -> None:
+    """Of an item's text nothing is in the score of a candidate whom no history meets."""
+    batch = batch_of(trained)
+    nothing = torch.zeros_like(batch.history_mask)
+    nothing[:, 0] = True
+    alone = batch._replace(history_mask=nothing)
+    other = torch.rand(batch.candidate_tokens.shape)
+    met = trained(batch) - trained(batch._replace(candidate_tokens=other))
+    unmet = trained(alone) - trained(alone._replace(candidate_tokens=other))
+    assert met.abs().min() > 1e-6
+    assert not unmet.any()
 
 
-def test_attention_with_a_strong_pair_signal_picks_that_event() -> None:
+def test_tokens_of_no_text_are_zeros(model) -> None:
+    for tokens in model.tokens(torch.zeros(2, T)):
+        assert tokens.shape == (2, 3 + 8)
+        assert not tokens.any()
+
+
+def test_scales_are_statistics_of_the_lists(model) -> None:
+    signals, age = 5.0 + 3.0 * torch.randn(4000, S), torch.rand(4000).mul(10).expm1()
+    model.fit_statistics(signals, age, torch.randn(4000, P) * torch.tensor([2.0, 0.1]), relative=1)
+    found = (signals - model.signal_mean) * model.signal_scale
+    torch.testing.assert_close(found[:, 0], signals[:, 0])
+    torch.testing.assert_close(found[:, 1:].mean(dim=0), torch.zeros(S - 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[:, 1:].std(dim=0), torch.ones(S - 1), atol=1e-4, rtol=0)
+    ages = (age.log1p() - model.age_mean) * model.age_scale
+    assert float(ages.std()) == pytest.approx(1.0, abs=1e-3)
+    torch.testing.assert_close(model.relation_scale, torch.tensor([0.5, 10.0]), rtol=0.1, atol=0)
+
+
+def events_of(tokens: torch.Tensor, **changes: torch.Tensor) -> AttendedEvents:
+    """All real, and of one time, without text or relations unless said otherwise."""
+    places = tokens.shape[:2]
+    blank = AttendedEvents(
+        tokens,
+        torch.zeros(*places, 2),
+        torch.zeros(*places, 1),
+        torch.zeros(places),
+        torch.ones(places).bool(),
+    )
+    return blank._replace(**changes)
+
+
+def test_a_strong_relation_picks_its_event() -> None:
     torch.manual_seed(0)
-    attention = CrossAttention(dim=4, num_heads=1, num_pairs=1, dropout=0.0).eval()
+    attention = CrossAttention(4, 1, 2, 1, 0.0, products=False).eval()
     with torch.no_grad():
-        attention.pair_bias.weight.fill_(1.0)
-        attention.query.weight.zero_()
-        attention.query.bias.zero_()
-    x, history, mask = torch.randn(1, 1, 4), torch.randn(1, 3, 4), torch.ones(1, 3).bool()
-    pairs = torch.zeros(1, 1, 3, 1)
-    pairs[0, 0, 1, 0] = 100.0
-    _, value = attention.key_value(history).chunk(2, dim=2)
-    expected = x + attention.out(value[:, 1:2])
-    torch.testing.assert_close(attention(x, history, mask, pairs), expected)
+        attention.relation_weight.fill_(1.0)
+        attention.found.weight.zero_()
+        attention.found.bias.zero_()
+    tokens, related, one = torch.randn(1, 3, 4), torch.zeros(1, 3, 1), torch.ones(1, 1, 1)
+    related[0, 2] = 100.0
+    events = events_of(tokens, relations=related)
+    x, nothing = torch.randn(1, 1, 4), torch.zeros(1, 1, 4)
+    found = attention(x, nothing, torch.zeros(1, 1, 2), one, one[0], events)
+    torch.testing.assert_close(found, attention.out(attention.value(tokens[:, 2:3])))
+
+
+def test_products_need_the_texts_of_both() -> None:
+    """With all else at zero, a token changes where candidate and event have text in common."""
+    torch.manual_seed(0)
+    attention = CrossAttention(4, 1, 2, 1, 0.0, products=True).eval()
+    assert attention.product is not None
+    with torch.no_grad():
+        for layer in (attention.out, attention.found):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        attention.product.bias.zero_()
+
+    def found(candidate: list[float], event: list[float]) -> torch.Tensor:
+        text, zeros = torch.tensor([[candidate]]), torch.zeros(1, 1, 4)
+        events = events_of(torch.zeros(1, 2, 4), text=torch.tensor([[[0.0, 0.0], event]]))
+        one = torch.ones(1, 1, 1)
+        added: torch.Tensor = attention(zeros, zeros, text, one, one[0], events)
+        return added.detach()
+
+    assert found([1.0, 0.0], [1.0, 0.0]).abs().max() > 0.01
+    assert not found([1.0, 0.0], [0.0, 1.0]).any()
+    assert not found([0.0, 0.0], [1.0, 1.0]).any()

@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys import losses
 from recsys.data.histories import Histories
 from recsys.index_builders import FlatIndexBuilder
+from recsys.text.reduction import TextReduction
 from recsys.training import stage1, stage2
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower, search_epochs
@@ -168,6 +169,9 @@ def test_bf16_trains_to_finite_weights(planted, text, attributes, tmp_path) -> N
     assert model.all_candidates().dtype == torch.float32
 
 
+RANK = 6
+
+
 @pytest.fixture(scope="module")
 def lists(planted: Histories, text: Tensor, attributes: Tensor, tmp_path_factory) -> list:
     folder = tmp_path_factory.mktemp("folds")
@@ -177,17 +181,34 @@ def lists(planted: Histories, text: Tensor, attributes: Tensor, tmp_path_factory
         return build_retriever(model, FlatIndexBuilder().build, 100)
 
     return out_of_fold_lists(
-        planted, text, fit_retriever, num_folds=2, lists_per_user=2, num_candidates=20, seed=0
+        planted,
+        TextReduction.fit(text, RANK)(text),
+        fit_retriever,
+        num_folds=2,
+        num_candidates=20,
+        max_history=10,
+        seed=0,
     )
 
 
 def reranking(epochs: int) -> RerankingRecipe:
-    shape = {"dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.3}
-    return RerankingRecipe(shape, 10, 16, epochs, 0.01, 0.01, 0.2, seed=0)
+    shape = {"dim": 8, "num_heads": 2, "num_layers": 1, "text_rank": 3, "dropout": 0.1}
+    return RerankingRecipe(
+        cross_encoder=shape,
+        max_history=10,
+        relation_rank=RANK,
+        list_length=15,
+        batch_size=16,
+        epochs=epochs,
+        learning_rate=0.01,
+        weight_decay=0.01,
+        average_share=0.2,
+        seed=0,
+    )
 
 
 def stage2_model(lists: list[CandidateLists], planted, text, where) -> torch.nn.Module:
-    fitted, _ = fit_stage2(reranking(3), lists, planted, text, 1, where)
+    fitted, _ = fit_stage2(reranking(3), lists, planted, TextReduction.fit(text, RANK), text, where)
     return fitted.cross_encoder
 
 
@@ -219,7 +240,8 @@ def test_the_same_seed_gives_the_same_stage_2(lists, planted, text, tmp_path: Pa
 def test_stage_2_learns_to_rank_better_than_it_found_the_lists(
     lists, planted, text, tmp_path
 ) -> None:
-    fitted, curves = fit_stage2(reranking(6), lists, planted, text, 1, run(tmp_path))
+    reduction = TextReduction.fit(text, RANK)
+    fitted, curves = fit_stage2(reranking(6), lists, planted, reduction, text, run(tmp_path))
     loss = curves.frame()["train/loss"]
     assert loss.iloc[-1] < 0.95 * loss.iloc[0]
     assert not fitted.cross_encoder.training

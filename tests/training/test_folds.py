@@ -6,7 +6,7 @@ import torch
 
 from recsys.data.histories import Histories
 from recsys.index_builders import FlatIndexBuilder
-from recsys.signals import signal_names
+from recsys.signals.list_signals import signal_names
 from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower
 from tests.training.conftest import recipe, run
@@ -33,8 +33,8 @@ def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[Candi
         text,
         fit_retriever,
         num_folds=FOLDS,
-        lists_per_user=FOLDS,
         num_candidates=10,
+        max_history=5,
         seed=0,
     )
     return seen, lists
@@ -75,25 +75,14 @@ def test_relevant_are_exactly_the_held_out_items_among_the_candidates(planted, g
             assert int(lists.num_relevant[row]) == sum(u == user for u, _ in held_out)
 
 
-def test_signals_come_from_the_events_outside_the_fold(given) -> None:
-    for lists in given[1]:
-        counts = torch.from_numpy(lists.histories.item_counts(lists.extractor.num_items))
-        torch.testing.assert_close(lists.extractor.log_counts, counts.float().log1p())
-
-
-def test_a_users_lists_come_from_as_many_folds_as_asked_for(
-    planted, text, attributes, tmp_path
+def test_every_fold_has_a_list_of_each_user_with_events_in_and_outside_of_it(
+    planted, given
 ) -> None:
-    def fit_retriever(train: Histories, fold: int):
-        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build, 100)
-
-    lists = out_of_fold_lists(
-        planted, text, fit_retriever, num_folds=FOLDS, lists_per_user=2, num_candidates=10, seed=0
-    )
-    users, counts = np.unique(np.concatenate([fold.user_idx for fold in lists]), return_counts=True)
-    assert len(users) == planted.num_users
-    assert set(counts.tolist()) == {2}
+    folds = assign_folds(planted, FOLDS, seed=0)
+    for fold, lists in enumerate(given[1]):
+        inside = set(planted.user_idx[folds == fold].tolist())
+        outside = set(planted.user_idx[folds != fold].tolist())
+        assert lists.user_idx.tolist() == sorted(inside & outside)
 
 
 def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
@@ -107,23 +96,19 @@ def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
         return build_retriever(model, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
-        few, text, fit_retriever, num_folds=20, lists_per_user=20, num_candidates=5, seed=0
+        few, text, fit_retriever, num_folds=20, num_candidates=5, max_history=5, seed=0
     )
     assert fitted == sorted(set(assign_folds(few, 20, seed=0).tolist()))
     assert len(lists) == len(fitted) < 20
     assert sum(int(fold.num_relevant.sum()) for fold in lists) == len(few)
-    # A list is found for each user, though most folds hold none of their events.
-    lists = out_of_fold_lists(
-        few, text, fit_retriever, num_folds=20, lists_per_user=1, num_candidates=5, seed=0
-    )
-    assert sorted(np.concatenate([fold.user_idx for fold in lists])) == [1, 2]
 
 
 def test_a_candidates_popularity_counts_the_events_outside_the_fold(given) -> None:
     for lists in given[1]:
-        assert not torch.isnan(lists.signals).any()
-        assert lists.signals.shape[:2] == lists.candidates.shape
-        counts = lists.histories.item_counts(lists.extractor.num_items)
+        signals = lists.all_signals()
+        assert not torch.isnan(signals).any()
+        assert signals.shape[:2] == lists.candidates.shape
+        counts = lists.histories.item_counts(lists.candidates.max())
         column = signal_names(1).index("log_popularity")
-        expected = torch.from_numpy(counts)[lists.candidates].float().log1p() - 4.0
-        torch.testing.assert_close(lists.signals[:, :, column], expected)
+        expected = torch.from_numpy(counts)[lists.candidates].float().log1p()
+        torch.testing.assert_close(signals[:, :, column], expected)

@@ -1,4 +1,4 @@
-"""Co-occurrence graphs by hand, against brute force, and their two look-ups against each other."""
+"""Co-occurrence graphs by hand, and against brute force."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys import item_graph
 from recsys.data.histories import Histories
-from recsys.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
+from recsys.signals.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
 
 NUM_ITEMS = 6
 EVENTS = st.lists(
@@ -25,8 +24,9 @@ def histories(events: list[tuple[int, int, int]]) -> Histories:
 
 
 def dense(graph: ItemGraph) -> torch.Tensor:
-    items = torch.arange(NUM_ITEMS + 1)
-    return graph.lookup()(items[:, None], items[None, :])
+    weights = torch.zeros((NUM_ITEMS + 1) ** 2)
+    weights[graph.keys] = graph.weights
+    return weights.view(NUM_ITEMS + 1, -1)
 
 
 def test_two_events_a_time_scale_apart_count_half_in_a_session() -> None:
@@ -52,18 +52,6 @@ def test_graphs_equal_brute_force(events: list[tuple[int, int, int]]) -> None:
                 expected[1, item, other] += 1
     expected /= (counts[:, None] * counts[None, :]).sqrt() + 5.0
     torch.testing.assert_close(torch.stack([dense(graph) for graph in graphs]), expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(events=EVENTS)
-def test_both_look_ups_agree(events: list[tuple[int, int, int]]) -> None:
-    session, _ = co_occurrence_graphs(histories(events), NUM_ITEMS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_graph, "MAX_DENSE_ENTRIES", 0)
-        sparse = session.lookup()
-    assert sparse.keys is not None
-    items = torch.arange(NUM_ITEMS + 1)
-    assert torch.equal(sparse(items[:, None], items[None, :]), dense(session))
 
 
 def test_only_the_strongest_neighbours_are_kept() -> None:

@@ -1,0 +1,133 @@
+"""Stage 2's ``ListScorer`` as an ONNX graph: written after training, checked before it is run."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from recsys.list_scorer import ItemTables, ListScorer
+from recsys.signals.list_signals import ListInputs
+
+INPUTS = (*ListInputs._fields, *ItemTables._fields)
+"""Of the graph, in this order."""
+
+_OPERATORS = {
+    *(
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Flatten",
+        "Gather",
+    ),
+    *(
+        "Gelu",
+        "Gemm",
+        "Greater",
+        "Identity",
+        "LayerNormalization",
+        "Log",
+        "MatMul",
+        "Mul",
+        "Neg",
+        "Not",
+        "Pow",
+    ),
+    *("ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze"),
+    *("Sub", "Transpose", "Unsqueeze", "Where"),
+}
+_PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7)
+"""Of ``onnx.AttributeProto``: FLOAT, INT, STRING, FLOATS, INTS."""
+_MAX_NODES = 5_000
+_OPSET = 20
+"""The first with Gelu."""
+
+
+def export_list_scorer(scorer: ListScorer, inputs: ListInputs, tables: ItemTables) -> bytes:
+    """The graph, with the cross-encoder's weights; tables and lists are given when it runs.
+
+    Args:
+        inputs, tables: examples. There may be more or fewer lists, candidates and items, but not
+            of other widths.
+    """
+    lists, candidates, items = ({place: name} for place, name in ((0, "B"), (1, "K"), (0, "N")))
+    axes: dict[str, dict[int, str]] = {
+        **dict.fromkeys(ListInputs._fields, lists),
+        **dict.fromkeys(ListInputs._fields[:3], lists | candidates),
+        **dict.fromkeys(ItemTables._fields[:-1], items),
+    }
+    graph = io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            scorer.eval(),
+            (*inputs, *tables),
+            graph,  # type: ignore[arg-type]
+            input_names=list(INPUTS),
+            output_names=["scores"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            # The other one takes ten seconds and more for dynamic shapes, this one half a second,
+            # for a graph that runs as fast.
+            dynamo=False,
+        )
+    return graph.getvalue()
+
+
+def check_graph(content: bytes) -> None:
+    """For a graph from outside: whether it is made of what ``export_list_scorer`` uses, alone.
+
+    A graph of ONNX is a program: it may name files to read, loop, and reserve memory at will.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    import onnx  # where a graph is there to be run
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # of protobuf, which has several implementations
+        raise ValueError("no ONNX") from error
+    if model.functions or model.training_info or len(model.graph.node) > _MAX_NODES:
+        raise ValueError(f"functions of its own, or more than {_MAX_NODES} nodes")
+    constants = [
+        part.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for part in node.attribute
+        if part.type == onnx.AttributeProto.TENSOR
+    ]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
+            raise ValueError("weights in another file")
+    if model.graph.sparse_initializer:
+        raise ValueError("sparse weights")
+    for node in model.graph.node:
+        if node.domain or node.op_type not in _OPERATORS:
+            raise ValueError(
+                " ".join(filter(None, ("the operator", node.domain[:40], node.op_type[:40])))
+            )
+        more = (onnx.AttributeProto.TENSOR,) if node.op_type == "Constant" else ()
+        if any(part.type not in (*_PLAIN_ATTRIBUTES, *more) for part in node.attribute):
+            raise ValueError(f"an attribute of {node.op_type} that is more than numbers")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of packages it could use and of its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
