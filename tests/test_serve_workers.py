@@ -263,8 +263,9 @@ def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
     options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=100000")
     with serving(root / "latest", root / "tmp", *options) as server:
         workers = server.workers()
+        # Some thousand lists: a busy machine, too, makes them in the time that the end leaves.
         sockets = [
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(12)
         ]
         for one in sockets:
             one.sendall(MANY)
