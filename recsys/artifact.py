@@ -1,6 +1,6 @@
 """What a bundle holds, as objects: models, histories, vocabularies, catalogue, index."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from recsys.bundle import Bundle, read_bundle, write_bundle
 from recsys.bundle.settings import check_models
@@ -121,7 +122,7 @@ def _untrained_two_tower(
     """An ensemble in the form that it has once trained, for the items' content float [N + 1, F]."""
     blank = torch.zeros(values.shape[1])
     ensemble = build_two_tower(towers, ContentFeatures(values, blank, blank), num_context)
-    vectors = ensemble.item_vectors().detach()
+    vectors = torch.zeros(len(values), sum(ensemble.vector_dims))
     ensemble.fix_items(vectors, ContentMap(num_landmarks, values.shape[1], vectors.shape[1]))
     return ensemble
 
@@ -247,7 +248,7 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
     state, towers = bundle.tensors["two_tower"], bundle.manifest["towers"]
     with _fitting(bundle.path, "two_tower"):
         shape = histories.context.shape[1], len(state["content_map.landmarks"])
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialValues():
             _check_shapes(_untrained_two_tower(towers, values.to("meta"), *shape), state)
         # The vectors come with the state.
         two_tower = _untrained_two_tower(towers, values, *shape)
@@ -281,13 +282,31 @@ def _load_stage2(
         reduction = TextReduction(**bundle.tensors["text_reduction"])
         reduction.check(text.shape[1], relations.width)
     with _fitting(bundle.path, "cross_encoder"):
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialValues():
             _check_shapes(build_cross_encoder(config, num_towers, relations.width), state)
         model = build_cross_encoder(config, num_towers, relations.width)
         model.load_state_dict(state)
     max_history = int(bundle.manifest["max_history"])
     extractor = SignalExtractor(histories, num_items, relations, max_history)
     return Stage2(model.eval(), extractor, reduction, bundle.graphs.get("cross_encoder"))
+
+
+class _WithoutInitialValues(TorchFunctionMode):
+    """Modules are made without random numbers: on ``meta`` there are none to set, and PyTorch would
+    load its compiler first, which takes seconds and makes a folder.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 def _check_shapes(blank: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -219,7 +219,8 @@ class CrossEncoder(nn.Module):
         self.linear = nn.Linear(num_signals, 1, bias=False)
         # The score is stage 1's at the start: the network can only learn to improve on it.
         with torch.no_grad():
-            self.linear.weight.copy_(torch.eye(1, num_signals))
+            self.linear.weight.zero_()
+            self.linear.weight[:, 0] = 1.0
             for parameter in self.head[-1].parameters():
                 parameter.zero_()
 
