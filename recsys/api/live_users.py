@@ -63,7 +63,7 @@ class LiveUsers:
         while self._waiting:
             waiting, self._waiting = self._waiting, {}
             try:
-                await self.refresh(list(waiting))
+                read = await self.refresh(list(waiting))
             except Exception as error:
                 for future in waiting.values():
                     future.set_exception(error)
@@ -72,21 +72,24 @@ class LiveUsers:
                     raise
             else:
                 for user_id, future in waiting.items():
-                    future.set_result(self._kept.get(user_id, NO_EVENTS))
+                    future.set_result(read[user_id])
 
-    async def refresh(self, user_ids: Sequence[ExternalId]) -> None:
-        """Read these users from the store, whether or not they are kept.
+    async def refresh(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserEvents]:
+        """Read these users from the store, whether or not they are kept, or can be.
 
         Raises:
             StoreUnavailableError: when they cannot be read; what is kept stays.
         """
+        read: dict[ExternalId, UserEvents] = {}
         for start in range(0, len(user_ids), _MOST_AT_ONCE):
             some = user_ids[start : start + _MOST_AT_ONCE]
             number, states = self._store_number, await self._read(some)
             while number != self._store_number:  # read from the former one
                 number, states = self._store_number, await self._read(some)
             for user_id in some:
-                self._keep(user_id, as_events(states.get(user_id), number))
+                read[user_id] = as_events(states.get(user_id), number)
+                self._keep(user_id, read[user_id])
+        return read
 
     def _keep(self, user_id: ExternalId, events: UserEvents) -> None:
         old = self._kept.get(user_id)
