@@ -87,15 +87,15 @@ class LiveUsers:
             while number != self._store_number:  # read from the former one
                 number, states = self._store_number, await self._read(some)
             for user_id in some:
-                read[user_id] = as_events(states.get(user_id), number)
-                self._keep(user_id, read[user_id])
+                read[user_id] = self._keep(user_id, as_events(states.get(user_id), number))
         return read
 
-    def _keep(self, user_id: ExternalId, events: UserEvents) -> None:
+    def _keep(self, user_id: ExternalId, events: UserEvents) -> UserEvents:
+        """The latest that is known of the user."""
         old = self._kept.get(user_id)
         if old is not None:
             if old.version > events.version:  # read by another, later
-                return
+                return old
             self.num_events -= _size(old)
         self._kept[user_id] = events
         self._kept.move_to_end(user_id)
@@ -103,6 +103,7 @@ class LiveUsers:
         while self.num_events > self.max_events and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self.num_events -= _size(dropped)
+        return events
 
     def users(self) -> list[ExternalId]:
         """Who is kept."""
