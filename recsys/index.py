@@ -38,13 +38,31 @@ _FEW_RECENT = 2048
 class Exclusion(NamedTuple):
     """Items that a search must not return; from ``CandidateIndex.exclusion``.
 
-    items: int64 [E], without padding. parameters: of a flat index's search, which passes over them;
-    None where there are no items or where the index has no such parameters. bits: what these read.
+    items: int64 [E], without padding. allowed: uint8 [ceil(N / 8)], bits of the items that a flat
+    index may return; None where there is nothing to pass over, or where the index is another one.
     """
 
     items: Indices
-    parameters: Any = None
-    bits: NDArray[np.uint8] | None = None
+    allowed: NDArray[np.uint8] | None = None
+
+
+class _Selector(threading.local):
+    """Parameters of one thread's searches: to make them takes as long as half a search.
+
+    Args:
+        num_items: of the index.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        self.bits = np.zeros(-(-num_items // 8), np.uint8)
+        # FAISS reads the bits where they lie.
+        self._selector = faiss.IDSelectorBitmap(num_items, faiss.swig_ptr(self.bits))
+        self._parameters = _parameters("", sel=self._selector)
+
+    def passing(self, allowed: NDArray[np.uint8]) -> Any:
+        """Until it is called again in this thread."""
+        self.bits[:] = allowed
+        return self._parameters
 
 
 class CandidateIndex:
@@ -58,6 +76,7 @@ class CandidateIndex:
 
     def __init__(self, index: Any, recent: Embeddings | None = None) -> None:
         self._index = index
+        self._selector = _Selector(int(index.ntotal))
         self._recent = np.zeros((0, index.d), np.float32) if recent is None else recent
         self._hashed: tuple[int, Indices] | None = None
 
@@ -114,9 +133,7 @@ class CandidateIndex:
         num_built = self._num_built
         allowed = np.ones(num_built + 1, bool)
         allowed[items[items <= num_built]] = False
-        bits = np.packbits(allowed[1:], bitorder="little")
-        selector = faiss.IDSelectorBitmap(num_built, faiss.swig_ptr(bits))
-        return Exclusion(items, _parameters("", sel=selector), bits)
+        return Exclusion(items, np.packbits(allowed[1:], bitorder="little"))
 
     def search(
         self,
@@ -240,11 +257,12 @@ class CandidateIndex:
         """
         shape = (len(queries), fetch)
         scores, positions = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        if any(one.parameters is not None for one in excluded):
+        if any(one.allowed is not None for one in excluded):
             for row, one in enumerate(excluded):
                 own = slice(row, row + 1)
+                passing = None if one.allowed is None else self._selector.passing(one.allowed)
                 self._index.search(
-                    queries[own], fetch, params=one.parameters, D=scores[own], I=positions[own]
+                    queries[own], fetch, params=passing, D=scores[own], I=positions[own]
                 )
         else:
             self._index.search(queries, fetch, D=scores, I=positions)

@@ -52,7 +52,7 @@ class ListScorer(nn.Module):
         history_tokens: Tensor,
         blocks: Tensor,
     ) -> Tensor:
-        """``ListInputs``, then ``ItemTables`` -> scores float32 [B, K]."""
+        """``ListInputs``, of lists without empty places, then ``ItemTables`` -> float32 [B, K]."""
         inputs = ListInputs(
             candidates, tower_scores, popularity, taste, popular_taste, length, context, recent, age
         )

@@ -117,12 +117,15 @@ def listwise_softmax(
     As ListNet's top-one loss (Cao et al. 2007) with two changes, both of which rank better at the
     top on validation rows: relevant candidates do not compete with each other, and each weighs by
     the discount 1 / log2(rank + 1) of its rank before re-ranking, so that learning goes where NDCG
-    looks. Every list with a relevant candidate weighs the same, as every user does in the metrics.
+    looks: a list whose only relevant candidate is far down weighs little.
 
     Args:
         scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
         ranks: int64 [B, K], from 1, of the candidates before re-ranking; None where they are in
             that order, none left out.
+
+    Returns:
+        The mean over lists with a relevant candidate of their relevant candidates' mean loss.
     """
     relevant = relevance & mask
     scores = scores.float()
@@ -130,12 +133,10 @@ def listwise_softmax(
     loss = torch.logaddexp(scores, others) - scores
     if ranks is None:
         ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device)
-    weights = relevant / (ranks + 1.0).log2()
     # where, not multiplication: the loss of an empty slot is not a number.
-    per_list = (torch.where(relevant, loss, 0.0) * weights).sum(dim=1) / weights.sum(dim=1).clamp(
-        min=1e-9
-    )
-    return masked_mean(per_list, relevant.any(dim=1))
+    discounted = torch.where(relevant, loss, 0.0) / (ranks + 1.0).log2()
+    number = relevant.sum(dim=1)
+    return masked_mean(discounted.sum(dim=1) / number.clamp(min=1), number > 0)
 
 
 def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:

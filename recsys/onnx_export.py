@@ -29,7 +29,6 @@ _OPERATORS = {
         "Gather",
     ),
     *(
-        "Gelu",
         "Gemm",
         "Greater",
         "Identity",
@@ -39,9 +38,20 @@ _OPERATORS = {
         "Mul",
         "Neg",
         "Not",
-        "Pow",
     ),
-    *("ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze"),
+    *(
+        "ReduceMean",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Softmax",
+        "Softplus",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+    ),
     *("Sub", "Transpose", "Unsqueeze", "Where"),
 }
 _PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7)

@@ -219,7 +219,8 @@ class Recommender:
         with watch("rerank"):
             own = np.flatnonzero(~np.array(as_found))
             if len(own):
-                scores[own] = self._reranked(self.reranker, retrieved.of(own.tolist()))
+                some = retrieved if len(own) == len(scores) else retrieved.of(own.tolist())
+                scores[own] = self._reranked(self.reranker, some)
         with watch("rules"):
             wanted = max(
                 scores.shape[1] if request.rules.arranges else request.top_k

@@ -113,18 +113,21 @@ class Reranker:
         lengths = (item_idx > 0).sum(axis=1)
         found = np.full(item_idx.shape, -np.inf, np.float32)
         for length, rows in _alike(lengths):
-            own = torch.from_numpy(rows)
-            part = HistoryBatch(*(one[own] for one in history))
+            part = HistoryBatch(*(one[rows] for one in history))
             candidates = np.ascontiguousarray(item_idx[rows, :length])
-            inputs = self.extractor.inputs(part, candidates, tower_scores[own, :length])
+            inputs = self.extractor.inputs(part, candidates, tower_scores[rows, :length])
             found[rows, :length] = self.scorer(inputs, self._tables).numpy()
         return found
 
 
-def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
     """Rows that run together, and their length; rows without candidates are left out."""
     for length in np.unique(lengths[lengths > 0]).tolist():
         rows = np.flatnonzero(lengths == length)
         size = _LISTS_AT_A_TIME if length >= _FEWEST_CANDIDATES else 1
         for start in range(0, len(rows), size):
-            yield length, rows[start : start + size]
+            some = rows[start : start + size]
+            first, last = int(some[0]), int(some[-1])
+            # Of rows that follow each other nothing has to be copied.
+            in_a_row = last - first + 1 == len(some)
+            yield length, slice(first, last + 1) if in_a_row else some

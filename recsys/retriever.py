@@ -122,22 +122,19 @@ class Retriever:
             query: float [B, D]. total: float32 [B, K], the scores, where they are known: what the
                 widest tower adds is then what the others leave.
         """
-        num_rows, device = len(item_idx), self.embeddings.device
-        # A product of one row is rounded otherwise than one of several.
-        missing = 1 if num_rows == 1 and self.min_rows > 1 else 0
-        queries, padded = _pad_rows(query.to(device), missing), _pad_rows(item_idx, missing)
-        dims = self.model.embedding_dims
-        padded = padded.to(device)
+        device, dims = self.embeddings.device, self.model.embedding_dims
+        queries, items = query.to(device), item_idx.to(device)
         # An approximate index's scores are approximate.
         widest = None if total is None or not self.index.exact else dims.index(max(dims))
         parts: list[Tensor] = []
         sides = (torch.split(whole, dims, dim=1) for whole in (queries, self.embeddings))
         for number, (part, rows) in enumerate(zip(*sides, strict=True)):
             if number == widest:
-                parts.append(torch.zeros(padded.shape, device=device))
+                parts.append(torch.zeros(items.shape, device=device))
             else:
-                parts.append(torch.bmm(rows[padded], part[:, :, None])[:, :, 0])
-        scores = torch.stack(parts, dim=2)[:num_rows].float().cpu()
+                # Not by a product of matrices, which of one row is rounded otherwise.
+                parts.append((F.embedding(items, rows) * part[:, None]).sum(dim=2))
+        scores = torch.stack(parts, dim=2).float().cpu()
         if widest is not None and total is not None:
             scores[:, :, widest] = total - scores.sum(dim=2)
         # Not by a product: an empty slot's total is no number.

@@ -94,7 +94,8 @@ def test_listwise_softmax_by_hand() -> None:
     relevance = torch.tensor([[True, False, False], [True, True, False]])
     mask = torch.tensor([[True, True, False], [True, True, True]])
     # First list: 1 of 1 + 3. Second: two relevant, each 1 of 2 against the one other candidate.
-    expected = (math.log(4) + math.log(2)) / 2
+    second = math.log(2) * (1.0 + 1.0 / math.log2(3)) / 2
+    expected = (math.log(4) + second) / 2
     assert float(losses.listwise_softmax(scores, relevance, mask)) == pytest.approx(expected)
 
 
@@ -102,8 +103,16 @@ def test_listwise_softmax_weighs_by_the_rank_before_reranking() -> None:
     scores = torch.tensor([[0.0, 0.0, 1.0]])
     relevance, mask = torch.tensor([[True, False, True]]), torch.ones(1, 3, dtype=torch.bool)
     first, third = math.log(2), math.log(1 + math.exp(-1))
-    expected = (first * 1.0 + third * 0.5) / 1.5
+    expected = (first * 1.0 + third * 0.5) / 2
     assert float(losses.listwise_softmax(scores, relevance, mask)) == pytest.approx(expected)
+
+
+def test_listwise_softmax_weighs_a_list_by_how_high_its_relevant_candidates_stand() -> None:
+    """A list whose only hit is at the end matters little to NDCG."""
+    scores, mask = torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+    first, last = (torch.tensor([row]) for row in ([True, False, False], [False, False, True]))
+    high, low = (float(losses.listwise_softmax(scores, one, mask)) for one in (first, last))
+    assert low == pytest.approx(high / 2)
 
 
 def test_listwise_softmax_of_a_list_without_hits_is_zero_and_has_a_finite_gradient() -> None:

@@ -89,18 +89,16 @@ class CrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = dim // num_heads
-        self.norm = nn.LayerNorm(dim)
+        self.products = products
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
-        self.null = nn.Parameter(torch.zeros(dim))
         self.relation_weight = nn.Parameter(torch.zeros(num_relations, num_heads))
         # Older events count less, by a rate that is learned: softplus keeps it from below 0.
         self.age_rate = nn.Parameter(torch.zeros(num_heads))
-        self.out = nn.Linear(dim, dim)
-        # How much of the history a candidate finds: softmax alone would hide it.
-        self.found = nn.Linear(num_heads, dim)
-        self.product = nn.Linear(num_heads * text_rank, dim) if products else None
+        # Of the attended tokens, of how much of the history a candidate finds, which softmax alone
+        # would hide, and of the products.
+        self.out = nn.Linear(dim + num_heads * (1 + text_rank * products), dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -112,46 +110,43 @@ class CrossAttention(nn.Module):
         blocks: Tensor,
         events: AttendedEvents,
     ) -> Tensor:
-        """What to add to candidates [B, K, D].
+        """What to add to candidates [B K, D].
 
         Args:
-            x: [B, K, D]. asked: [B, K, D], what the candidates' text adds to queries. text:
+            x: [B K, D]. asked: [B, K, D], what the candidates' text adds to queries. text:
                 [B, K, R]. relations: [B, K, W]. blocks: [W, P], see ``RankingBatch``, of a scale
                 that brings relations to about unit variance.
         """
-        first = events.tokens[:, :1] * 0.0 + self.null
-        memory = torch.cat([first, events.tokens[:, 1:]], dim=1)
-        keys = self.key(memory) / self.head_dim**0.5
-        # A text asks events alone: with the null token it would be a matter of its own.
-        told = torch.cat([keys[:, :1] * 0.0, keys[:, 1:]], dim=1)
+        nothing = events.age * 0.0
+        is_event = torch.cat([nothing[:, :1], nothing[:, 1:] + 1.0], dim=1)
+        # Of the null token the logit is 0, and so is what it answers.
+        keys = self.key(events.tokens) * (is_event[:, :, None] / self.head_dim**0.5)
+        values = self.value(events.tokens) * is_event[:, :, None]
+        age = events.age * is_event
         weight = (blocks @ self.relation_weight).T  # [heads, W]
         # Head by head: a dimension for heads would have to be moved back and forth.
         heads = zip(
-            torch.split(self.query(self.norm(x)), self.head_dim, dim=2),
-            torch.split(asked, self.head_dim, dim=2),
+            torch.split(self.query(x).view(asked.shape) + asked, self.head_dim, dim=2),
             torch.split(keys, self.head_dim, dim=2),
-            torch.split(told, self.head_dim, dim=2),
-            torch.split(self.value(memory), self.head_dim, dim=2),
+            torch.split(values, self.head_dim, dim=2),
             weight.unbind(),
             (-F.softplus(self.age_rate)).unbind(),
             strict=True,
         )
-        attended, texts, found = [], [], []
-        for query, by_text, key, text_key, value, own, rate in heads:
-            by_event = (rate * events.age).masked_fill(~events.mask, _LITTLE)
-            both = torch.cat([query, by_text], dim=2), torch.cat([key, text_key], dim=2)
-            logits = both[0] @ both[1].transpose(1, 2) + by_event[:, None]
+        attended, found = [], []
+        for query, key, value, own, rate in heads:
+            by_event = (rate * age).masked_fill(~events.mask, _LITTLE)
+            logits = query @ key.transpose(1, 2) + by_event[:, None]
             logits = logits + relations @ (events.relations * own).transpose(1, 2)
             weights = logits.softmax(dim=2)
             # The logarithm of the sum of exponentials, read off the null token.
-            found.append(logits[..., :1] - (weights[..., :1] + _TINY).log())
+            found.append(weights[..., :1].clamp(min=_TINY).log())
             weights = self.dropout(weights)
             attended.append(weights @ value)
-            texts.append(text * (weights @ events.text))
-        out = self.out(torch.cat(attended, dim=2)) + self.found(torch.cat(found, dim=2))
-        if self.product is not None:
-            out = out + self.product(torch.cat(texts, dim=2))
-        result: Tensor = self.dropout(out)
+            if self.products:
+                found.append(text * (weights @ events.text))
+        both = torch.cat([*attended, *found], dim=2)
+        result: Tensor = self.dropout(self.out(both.flatten(end_dim=1)))
         return result
 
 
@@ -200,21 +195,17 @@ class CrossEncoder(nn.Module):
         self.told = nn.Linear(text_rank, dim, bias=False)
         self.history_age = nn.Linear(1, dim)
         self.history_norm = nn.LayerNorm(dim)
-        self.signals = nn.Sequential(nn.Linear(num_signals, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.signals = nn.Linear(num_signals, dim)
+        self.mix = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim), nn.Dropout(dropout))
         self.attention = nn.ModuleList(
             CrossAttention(dim, num_heads, text_rank, num_relations, dropout, products=products)
             for _ in range(num_layers)
         )
         self.feed_forward = nn.ModuleList(
-            ResidualMLP(dim, 2 * dim, dropout) for _ in range(num_layers)
+            ResidualMLP(dim, 2 * dim, dropout, nn.ReLU) for _ in range(num_layers)
         )
         self.head = nn.Sequential(
-            nn.LayerNorm(dim),
-            nn.Linear(dim, dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim, 1),
+            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1)
         )
         self.linear = nn.Linear(num_signals, 1, bias=False)
         # The score is stage 1's at the start: the network can only learn to improve on it.
@@ -250,7 +241,8 @@ class CrossEncoder(nn.Module):
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Scores float [B, K]."""
-        signals = (batch.signals - self.signal_mean) * self.signal_scale
+        # From here on one row per candidate, B K of them.
+        signals = batch.signals.flatten(end_dim=1)
         age = (batch.history_age.log1p() - self.age_mean) * self.age_scale
         mask, candidates, events = batch.history_mask, batch.candidate_tokens, batch.history_tokens
         if self.training:
@@ -262,7 +254,7 @@ class CrossEncoder(nn.Module):
         told = self.history_norm(events[..., rank:] + self.history_age(age[:, :, None]))
         attended = AttendedEvents(told, events[..., :rank], batch.history_relations, age, mask)
         blocks = batch.blocks * self.relation_scale
-        x = self.dropout(self.signals(signals))
+        x: Tensor = self.mix(self._standardized(self.signals, signals))
         for attention, feed_forward in self.layers:
             x = x + attention(
                 x,
@@ -273,8 +265,14 @@ class CrossEncoder(nn.Module):
                 attended,
             )
             x = feed_forward(x)
-        scores: Tensor = (self.linear(signals) + self.head(x)).squeeze(-1)
-        return scores
+        scores: Tensor = self._standardized(self.linear, signals) + self.head(x)
+        return scores.view(batch.signals.shape[:2])
+
+    def _standardized(self, layer: nn.Linear, signals: Tensor) -> Tensor:
+        """A layer's output for signals, float [n, S], brought to unit scale: in its weights."""
+        weight = layer.weight * self.signal_scale
+        shift = -(weight @ self.signal_mean)
+        return F.linear(signals, weight, shift if layer.bias is None else shift + layer.bias)
 
     @property
     def layers(self) -> list[tuple[CrossAttention, ResidualMLP]]:

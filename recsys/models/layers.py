@@ -6,17 +6,19 @@ from torch import Tensor, nn
 
 
 class ResidualMLP(nn.Module):
-    """Pre-norm residual feed-forward block: x + W2 dropout(gelu(W1 norm(x))).
+    """Pre-norm residual feed-forward block: x + W2 dropout(activation(W1 norm(x))).
 
     Shape: float [..., dim] -> float [..., dim].
     """
 
-    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, hidden_dim: int, dropout: float, activation: type[nn.Module] = nn.GELU
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.LayerNorm(dim),
             nn.Linear(dim, hidden_dim),
-            nn.GELU(),
+            activation(),
             nn.Dropout(dropout),
             nn.Linear(hidden_dim, dim),
         )

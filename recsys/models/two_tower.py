@@ -44,14 +44,14 @@ class ItemEncoder(nn.Module):
 
     def forward(self, item_idx: Tensor, features: Tensor) -> Tensor:
         """item_idx: int64 [n]; features: float [N + 1, F], all items' content -> float [n, D]."""
-        return self.with_content(item_idx, self.content(item_idx, features))
-
-    def content(self, item_idx: Tensor, features: Tensor) -> Tensor | None:
-        """What content says of items, float [n, D]; None for an encoder by id alone."""
-        return None if self.projection is None else self.projection(features[item_idx])
+        content = None if self.projection is None else self.projection(features[item_idx])
+        return self.with_content(item_idx, content)
 
     def with_content(self, item_idx: Tensor, content: Tensor | None) -> Tensor:
-        """``forward`` where ``content`` has been called; in training, ids drop out each time."""
+        """``forward`` where content has been projected, float [n, D], or there is no projection.
+
+        In training, ids drop out each time.
+        """
         embedding: Tensor = self.id_embedding(item_idx)
         embedding = drop_rows(embedding, self.id_dropout, self.training)
         return embedding if content is None else embedding + content

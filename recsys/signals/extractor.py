@@ -113,7 +113,8 @@ class SignalExtractor:
     def signals(self, inputs: ListInputs) -> Tensor:
         """Signals float32 [B, K, S], see ``signal_names``, of ``inputs``."""
         relations, statistics = (part[inputs.candidates] for part in self.rows)
-        return list_signals(inputs, relations, statistics, self.relations.blocks)
+        real = (inputs.candidates > 0)[..., None].float()
+        return list_signals(inputs, relations, statistics, self.relations.blocks, real)
 
 
 def _context_affinity(histories: Histories, num_items: int) -> Tensor:

@@ -61,22 +61,27 @@ def num_relative(num_towers: int) -> int:
 
 
 def list_signals(
-    inputs: ListInputs, relations: Tensor, statistics: Tensor, blocks: Tensor
+    inputs: ListInputs,
+    relations: Tensor,
+    statistics: Tensor,
+    blocks: Tensor,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Signals of each candidate, standardised within its list where only the order matters.
 
     Args:
         relations: float32 [B, K, 3 r], statistics: float32 [B, K, 4 + A], the candidates' rows of
-            ``ItemRows``. blocks: float32 [3 r, 3], see ``Relations``.
+            ``ItemRows``. blocks: float32 [3 r, 3], see ``Relations``. real: float32 [B, K, 1], 1
+            for a candidate and 0 for an empty place; None where there are no empty places.
 
     Returns:
         float32 [B, K, S]; see ``signal_names``.
     """
-    mask = inputs.candidates > 0
     number = len(RELATIONS)
     log_count, alone = statistics[..., :1], statistics[..., 1 : 1 + number]
     affinity = statistics[..., 1 + number :]
-    is_best = mask[:, :FEEDBACK_ITEMS, None].float()
+    is_candidate = (inputs.candidates > 0)[..., None].float()
+    is_best = is_candidate[:, :FEEDBACK_ITEMS]
     best = (relations[:, :FEEDBACK_ITEMS] * is_best).sum(dim=1)
     tastes = torch.cat([inputs.taste[..., None] * blocks, best[..., None] * blocks], dim=2)
     by_taste, likeness = (relations @ tastes).chunk(2, dim=2)
@@ -89,22 +94,20 @@ def list_signals(
         ],
         dim=2,
     )
-    real = mask[..., None].float()
-    length = inputs.length.clamp(min=1.0).log()
+    length = inputs.length.clamp(min=1.0).log()[:, None, None]
     signals = torch.cat(
         [
             standardized(relative, real),
-            real.cumsum(dim=1).clamp(min=1.0).log(),
+            is_candidate.cumsum(dim=1).clamp(min=1.0).log(),
             log_count,
             log_count - inputs.popular_taste[:, None, None],
-            # Of each candidate the same.
-            real * length[:, None, None],
+            is_candidate * length,
             affinity @ inputs.context[..., None],
             inputs.popularity,
         ],
         dim=2,
     )
-    return signals * real
+    return signals if real is None else signals * real
 
 
 def _feedback(likeness: Tensor, alone: Tensor, is_best: Tensor) -> Tensor:
@@ -124,15 +127,20 @@ def _feedback(likeness: Tensor, alone: Tensor, is_best: Tensor) -> Tensor:
     return torch.cat([among, others], dim=1)
 
 
-def standardized(values: Tensor, real: Tensor) -> Tensor:
-    """Zero mean and unit variance over the real candidates.
+def standardized(values: Tensor, real: Tensor | None) -> Tensor:
+    """Zero mean and unit variance over the candidates of a list.
 
     Args:
-        values: float [B, K, S]. real: float [B, K, 1], 1 for a real candidate.
+        values: float [B, K, S]. real: float [B, K, 1], as of ``list_signals``.
     """
-    count = real.sum(dim=1, keepdim=True).clamp(min=1.0)
-    mean = (values * real).sum(dim=1, keepdim=True) / count
-    centred = (values - mean) * real
-    variance = centred.square().sum(dim=1, keepdim=True) / count
+    if real is None:
+        mean = values.mean(dim=1, keepdim=True)
+        centred = values - mean
+        variance = centred.square().mean(dim=1, keepdim=True)
+    else:
+        count = real.sum(dim=1, keepdim=True).clamp(min=1.0)
+        mean = (values * real).sum(dim=1, keepdim=True) / count
+        centred = (values - mean) * real
+        variance = centred.square().sum(dim=1, keepdim=True) / count
     # Where all are alike but for rounding, nothing is made of that.
     return centred / (variance.sqrt() + 1e-4 * mean.abs() + 1e-6)

@@ -82,9 +82,12 @@ class Reproducible(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        del module, batch
+        del batch
         mixed = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx])
-        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed = int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        # Seeding all devices keeps, for each that is not in use yet, a call and its stack trace.
+        on_cpu = module.device.type == "cpu"
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
 
 
 class Throughput(Callback):

@@ -82,8 +82,9 @@ class RetrievalModule(pl.LightningModule):
         losses = [self._tower_loss(tower, goal, batch) for tower, goal in self.trained]
         total = torch.stack(losses).sum()
         size = len(batch.item_idx)
-        for name, loss in enumerate(losses):
-            self.log(f"train/loss_{name}", loss, on_step=False, on_epoch=True, batch_size=size)
+        if len(losses) > 1:
+            for name, loss in enumerate(losses):
+                self.log(f"train/loss_{name}", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
         return total
 
@@ -197,7 +198,13 @@ class _ItemsOfStep:
 
     def _prepare(self, needed: Tensor) -> None:
         self.needed = needed
-        self.content = self.encoder.content(needed, self.features) if len(needed) else None
+        self.content = None
+        if len(needed) and self.encoder.projection is not None:
+            first, last = int(needed[0]), int(needed[-1])
+            # Most often all items are needed, and a copy of all their features takes a while.
+            in_a_row = last - first + 1 == len(needed)
+            rows = self.features[first : last + 1] if in_a_row else self.features[needed]
+            self.content = self.encoder.projection(rows)
 
     def __call__(self, wanted: Tensor) -> Tensor:
         """item_idx int64 [m], rising -> float [m, D], without the ids that drop out this time."""

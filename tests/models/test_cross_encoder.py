@@ -156,32 +156,46 @@ def test_a_strong_relation_picks_its_event() -> None:
     attention = CrossAttention(4, 1, 2, 1, 0.0, products=False).eval()
     with torch.no_grad():
         attention.relation_weight.fill_(1.0)
-        attention.found.weight.zero_()
-        attention.found.bias.zero_()
+        attention.out.weight[:, 4:] = 0.0
     tokens, related, one = torch.randn(1, 3, 4), torch.zeros(1, 3, 1), torch.ones(1, 1, 1)
     related[0, 2] = 100.0
     events = events_of(tokens, relations=related)
-    x, nothing = torch.randn(1, 1, 4), torch.zeros(1, 1, 4)
+    x, nothing = torch.randn(1, 4), torch.zeros(1, 1, 4)
     found = attention(x, nothing, torch.zeros(1, 1, 2), one, one[0], events)
-    torch.testing.assert_close(found, attention.out(attention.value(tokens[:, 2:3])))
+    attended = torch.nn.functional.pad(attention.value(tokens[0, 2:3]), (0, 1))
+    torch.testing.assert_close(found, attention.out(attended))
+
+
+def test_of_the_null_token_nothing_is_answered() -> None:
+    """Whatever stands in its place."""
+    torch.manual_seed(0)
+    attention = CrossAttention(4, 2, 2, 1, 0.0, products=True).eval()
+    x, asked, one = torch.randn(1, 4), torch.randn(1, 1, 4), torch.ones(1, 1, 1)
+    tokens, mask = torch.randn(1, 3, 4), torch.tensor([[True, False, False]])
+
+    def found(events: AttendedEvents) -> torch.Tensor:
+        added: torch.Tensor = attention(x, asked, torch.zeros(1, 1, 2), one, one[0], events)
+        return added.detach()
+
+    alone = events_of(tokens, mask=mask)
+    torch.testing.assert_close(found(alone), attention.out.bias[None])
+    other = alone._replace(tokens=alone.tokens + 1.0, age=alone.age + 1.0)
+    torch.testing.assert_close(found(other), found(alone))
 
 
 def test_products_need_the_texts_of_both() -> None:
     """With all else at zero, a token changes where candidate and event have text in common."""
     torch.manual_seed(0)
     attention = CrossAttention(4, 1, 2, 1, 0.0, products=True).eval()
-    assert attention.product is not None
     with torch.no_grad():
-        for layer in (attention.out, attention.found):
-            layer.weight.zero_()
-            layer.bias.zero_()
-        attention.product.bias.zero_()
+        attention.out.weight[:, :5] = 0.0
+        attention.out.bias.zero_()
 
     def found(candidate: list[float], event: list[float]) -> torch.Tensor:
         text, zeros = torch.tensor([[candidate]]), torch.zeros(1, 1, 4)
         events = events_of(torch.zeros(1, 2, 4), text=torch.tensor([[[0.0, 0.0], event]]))
         one = torch.ones(1, 1, 1)
-        added: torch.Tensor = attention(zeros, zeros, text, one, one[0], events)
+        added: torch.Tensor = attention(zeros[0], zeros, text, one, one[0], events)
         return added.detach()
 
     assert found([1.0, 0.0], [1.0, 0.0]).abs().max() > 0.01

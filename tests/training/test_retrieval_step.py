@@ -30,16 +30,21 @@ def test_statistics_in_the_weights_standardise_the_features() -> None:
 
 def test_content_is_encoded_once_for_all_that_ask_in_a_step(monkeypatch) -> None:
     items, features, asked = encoder(), torch.randn(NUM_ITEMS + 1, 5), []
-    once, original = torch.arange(2, 8), items.content
-    monkeypatch.setattr(items, "content", lambda *given: asked.append(given) or original(*given))
-    step = _ItemsOfStep(items, features, once)
-    for wanted in (once, torch.tensor([2, 5, 7]), once):
-        torch.testing.assert_close(
-            step(wanted), items.with_content(wanted, original(wanted, features))
-        )
+    project = items.projection.forward
+
+    def counted(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows)
+        return project(rows)
+
+    monkeypatch.setattr(items.projection, "forward", counted)
+    step = _ItemsOfStep(items, features, torch.arange(2, 8))
+    for wanted in ([2, 3, 4, 5, 6, 7], [2, 5, 7], [2, 3, 4, 5, 6, 7]):
+        wanted = torch.tensor(wanted)
+        expected = items.with_content(wanted, project(features[wanted]))
+        torch.testing.assert_close(step(wanted), expected)
     assert len(asked) == 1
     others = torch.tensor([1, 5])
-    torch.testing.assert_close(step(others), items.with_content(others, original(others, features)))
+    torch.testing.assert_close(step(others), items.with_content(others, project(features[others])))
     assert len(asked) == 2
 
 
