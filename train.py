@@ -104,7 +104,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         workers.start()
         if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
             encoder = instantiate(cfg.text.encoder)
+            use_threads(chosen_threads(cfg.threads, None))
             vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+            use_threads(threads)
             stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
                 data,
                 torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0)),

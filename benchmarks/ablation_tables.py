@@ -14,8 +14,9 @@ from recsys.results import column_name, label
 
 NOTES = (
     "Each row is trained anew without the named part; towers alone are the full model's, the "
-    "other tower's scores counting nothing. Text is changed in both stages; shuffled, its vectors "
-    "keep their statistics and lose their meaning.",
+    "other tower's scores counting nothing. All rows of stage 2 re-rank the lists of the full "
+    "stage 1: text is changed in stage 2 alone there. Shuffled, its vectors keep their statistics "
+    "and lose their meaning.",
     "Differences are to the full model, with 95% intervals of a paired bootstrap over users: each "
     "user's rows of all draws are drawn together.",
 )

@@ -5,8 +5,13 @@ Run in a process of its own, as a draw of stage 2 takes long and need not be mad
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
@@ -14,12 +19,12 @@ from torch import Tensor
 
 from benchmarks.ablation_variants import (
     FULL,
-    NUM_HELD_OUT,
     Variant,
     carve_validation,
+    protocol,
     stage1_variants,
     stage2_recipes,
-    text_variants,
+    texts,
 )
 from benchmarks.harness import load_setting
 from benchmarks.runs import save_result
@@ -30,15 +35,21 @@ from benchmarks.training import (
     write_stage1,
     write_stage2,
 )
+from recsys.artifact import load_artifact, save_artifact
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
+from recsys.models.cross_encoder import CrossEncoder
 from recsys.recommender import Recommender
-from recsys.training.folds import CandidateLists
+from recsys.signals.extractor import SignalExtractor
+from recsys.signals.list_signals import signal_names
+from recsys.text.reduction import TextReduction
+from recsys.training.folds import CandidateLists, build_extractor
 from recsys.training.pipeline import served_ranking
 
 log = logging.getLogger(__name__)
 
 STAGE1_ALONE = "stage 1 alone"
+SCORES_ALONE = "of the signals, stage 1's scores alone"
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 
 
@@ -63,8 +74,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path, *, stage2: bool) 
     content = {
         "dataset": data.name,
         "split": data.split.name,
-        "protocol": f"{NUM_HELD_OUT} random training rows per user, at most half of them, are held "
-        "out of training; no test row is read",
+        "protocol": protocol(data),
         "seed": seed,
         "n_users": len(targets),
         "metrics": list(METRICS),
@@ -107,40 +117,83 @@ def tower_rankings(
 
 
 def stage2_rankings(full: Variant, targets: Targets, seed: int) -> dict[str, Tensor]:
-    """What both stages answer by variant: int64 [U, 100]; text is changed in both stages."""
-    rankings = {}
-    for name, variant in text_variants(full, seed).items():
-        log.info("stage 2: %s", name)
-        with tempfile.TemporaryDirectory() as folder:
-            bench = _Stage2(variant, targets, Path(folder))
-            lists = bench.lists(variant.recipe)
-            rankings[name] = bench.ranking(variant.recipe, lists)
-            if name != FULL:
-                continue
-            rankings[STAGE1_ALONE] = bench.stage1_ranking()
-            for other, recipe in stage2_recipes(variant.recipe).items():
-                log.info("stage 2: %s", other)
-                rankings[other] = bench.ranking(recipe, lists)
+    """What both stages answer by variant: int64 [U, 100]. All variants re-rank the same lists."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Stage2(full, targets, Path(folder))
+        log.info("stage 2: %s", FULL)
+        rankings = {FULL: bench.ranking(full.recipe), STAGE1_ALONE: bench.stage1_ranking()}
+        for name, text in texts(full.text, seed).items():
+            log.info("stage 2: %s", name)
+            rankings[name] = bench.with_text(text).ranking(full.recipe)
+        for name, recipe in stage2_recipes(full.recipe).items():
+            log.info("stage 2: %s", name)
+            rankings[name] = bench.ranking(recipe)
+        log.info("stage 2: %s", SCORES_ALONE)
+        with stage1_scores_alone():
+            rankings[SCORES_ALONE] = bench.ranking(full.recipe)
     return rankings
 
 
+@contextmanager
+def stage1_scores_alone() -> Iterator[None]:
+    """Within it, cross-encoders are trained that read no other signal than stage 1's scores."""
+    original = CrossEncoder.fit_statistics
+
+    def fit(model: CrossEncoder, signals: Tensor, *rest: Any) -> None:
+        original(model, signals, *rest)
+        num_towers = len(model.signal_scale) - len(signal_names(0))
+        is_score = [name.startswith("score") for name in signal_names(num_towers)]
+        model.signal_scale[~torch.tensor(is_score)] = 0.0
+
+    with patch.object(CrossEncoder, "fit_statistics", fit):
+        yield
+
+
 class _Stage2:
-    """Trains a stage 1 in ``folder``, and then stage 2 on it as often as is asked."""
+    """Trains a stage 1 in ``folder``, and then stage 2 on its lists as often as is asked."""
 
     def __init__(self, variant: Variant, targets: Targets, folder: Path) -> None:
         self.data, self.targets, self.folder = variant.data, targets, folder
         self.stage1 = write_stage1(variant.recipe, variant.data, variant.text, folder)
+        self.lists = candidate_lists(variant.recipe, variant.data, self.stage1, folder)
+
+    def with_text(self, text: Tensor) -> "_Stage2":
+        """For the same lists, of items that have other text, float32 [N + 1, T]."""
+        other = copy(self)
+        artifact = load_artifact(self.stage1)
+        # Its items keep the vectors that they have.
+        other.stage1 = save_artifact(
+            self.folder,
+            "other_text",
+            manifest=artifact.manifest,
+            users=artifact.users,
+            items=artifact.items,
+            user_frame=artifact.user_frame,
+            item_frame=artifact.item_frame,
+            histories=artifact.histories,
+            text=text,
+            attributes=artifact.attributes,
+            two_tower=artifact.two_tower,
+            index=artifact.index,
+            latest=False,
+        )
+        other.lists = [replace(one, extractor=_extractor(one, text)) for one in self.lists]
+        return other
 
     def stage1_ranking(self) -> Tensor:
         return self._served(self.stage1, rerank=False)
 
-    def lists(self, recipe: Recipe) -> list[CandidateLists]:
-        return candidate_lists(recipe, self.data, self.stage1, self.folder)
-
-    def ranking(self, recipe: Recipe, lists: Sequence[CandidateLists]) -> Tensor:
-        bundle = write_stage2(recipe, self.data, self.stage1, lists, self.folder)
+    def ranking(self, recipe: Recipe) -> Tensor:
+        bundle = write_stage2(recipe, self.data, self.stage1, self.lists, self.folder)
         return self._served(bundle, rerank=True)
 
     def _served(self, bundle: Path, *, rerank: bool) -> Tensor:
         recommender = Recommender.load(bundle)
         return served_ranking(recommender, self.data, self.targets, rerank=rerank)
+
+
+def _extractor(lists: CandidateLists, text: Tensor) -> SignalExtractor:
+    """That of some lists, for other text."""
+    old = lists.extractor
+    reduction = TextReduction.fit(text, old.relations.width)
+    return build_extractor(lists.histories, reduction(text), old.max_history)

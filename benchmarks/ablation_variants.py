@@ -15,6 +15,7 @@ from recsys.training.item_regression import ItemRegression
 
 NUM_HELD_OUT = 10
 """Training rows per user, at most half of them, that the variants are judged by."""
+LEAVE_LAST = "leave_last"
 FULL = "full model"
 TEXT_SHUFFLED = "text shuffled among items"
 WITHOUT_TEXT = "without text"
@@ -30,16 +31,39 @@ class Variant:
 
 
 def carve_validation(data: TrainingData, seed: int) -> tuple[TrainingData, Targets]:
-    """Training data without some random rows of each user, and these rows as targets.
+    """Training data without some rows of each user, and these rows as targets.
 
-    The split of the data that remains has neither training nor test rows: what trains on it has
-    ``train`` alone to go by, and no row to tune on.
+    They are carved out as the split carves the test rows: each user's latest one where that holds
+    out the latest, and random ones otherwise. The split of the data that remains has neither
+    training nor test rows: what trains on it has ``train`` alone to go by, and no row to tune on.
     """
-    remaining, held_out = hold_out_random(data.train, NUM_HELD_OUT, seed)
+    if data.split.name == LEAVE_LAST:
+        remaining, held_out = hold_out_latest(data.train)
+        fingerprint = f"{data.fingerprint}, less the latest row of each user"
+    else:
+        remaining, held_out = hold_out_random(data.train, NUM_HELD_OUT, seed)
+        fingerprint = f"{data.fingerprint}, less {NUM_HELD_OUT} rows per user, seed {seed}"
     split = replace(data.split, train=data.split.train[:0], test=data.split.test[:0])
-    fingerprint = f"{data.fingerprint}, less {NUM_HELD_OUT} rows per user, seed {seed}"
     carved = replace(data, split=split, train=remaining, fingerprint=fingerprint)
     return carved, held_out_targets(held_out)
+
+
+def protocol(data: TrainingData) -> str:
+    """What ``carve_validation`` does, in words."""
+    rows = (
+        "the latest training row of each user who has three or more is"
+        if data.split.name == LEAVE_LAST
+        else f"{NUM_HELD_OUT} random training rows per user, at most half of them, are"
+    )
+    return f"{rows} held out of training; no test row is read"
+
+
+def hold_out_latest(histories: Histories) -> tuple[Histories, Histories]:
+    """Each user's latest event, of users with three or more: what remains, and what is held out."""
+    place = np.arange(len(histories)) - histories.offsets[histories.user_idx]
+    length = histories.lengths[histories.user_idx]
+    held_out = (place == length - 1) & (length >= 3)
+    return histories.select(~held_out), histories.select(held_out)
 
 
 def held_out_targets(held_out: Histories) -> Targets:
@@ -53,26 +77,22 @@ def held_out_targets(held_out: Histories) -> Targets:
     )
 
 
-def text_variants(full: Variant, seed: int) -> dict[str, Variant]:
-    """The text vectors as they are, dealt out to other items, and all zeros; row 0 stays zeros.
+def texts(text: Tensor, seed: int) -> dict[str, Tensor]:
+    """Text vectors float32 [N + 1, T] dealt out to other items, and zeros; row 0 stays zeros.
 
     Shuffled vectors have the same statistics, and tell an item from others as well as before: what
     they lack is what they mean.
     """
-    text = full.text
     generator = torch.Generator().manual_seed(seed)
     shuffled = text.clone()
     shuffled[1:] = text[1 + torch.randperm(len(text) - 1, generator=generator)]
-    return {
-        FULL: full,
-        TEXT_SHUFFLED: replace(full, text=shuffled),
-        WITHOUT_TEXT: replace(full, text=torch.zeros_like(text)),
-    }
+    return {TEXT_SHUFFLED: shuffled, WITHOUT_TEXT: torch.zeros_like(text)}
 
 
 def stage1_variants(full: Variant, seed: int) -> dict[str, Variant]:
     """Stage 1 less one part each; a part that the recipe does not have is no variant."""
-    variants = text_variants(full, seed)
+    others = {name: replace(full, text=text) for name, text in texts(full.text, seed).items()}
+    variants = {FULL: full, **others}
     for name, weights in (
         ("without sessions", {"session_weight": 0.0}),
         ("without content similarity", {"content_weight": 0.0}),

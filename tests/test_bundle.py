@@ -459,7 +459,7 @@ def test_reading_never_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_manifest_says_what_and_when(tmp_path: Path):
     manifest = read_manifest(write(tmp_path))
-    assert manifest["format_version"] == 3
+    assert manifest["format_version"] == 4
     assert pd.Timestamp(manifest["created_at"]).tz is not None
     assert manifest["files"].keys() == {
         *("index.faiss", "items.parquet", "reranker.safetensors", "retrieval.safetensors")

@@ -13,7 +13,7 @@ from recsys.core.names import is_plain_name, plain_name
 from recsys.core.settings import shown
 from recsys.errors import InputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.faiss"
 TRAIN = "run: python train.py stage=all"

@@ -31,11 +31,12 @@ def sleep_while_waiting() -> None:
         os.environ.setdefault(name, value)
 
 
-def chosen_threads(wanted: object, num_items: int, users_choice: str = _USERS_CHOICE) -> int:
+def chosen_threads(wanted: object, num_items: int | None, users_choice: str = _USERS_CHOICE) -> int:
     """``wanted``, or else what the user has set ``OMP_NUM_THREADS`` to, or else what pays.
 
     Args:
-        wanted: a config's ``threads``; None leaves it to the rest. num_items: of the catalogue.
+        wanted: a config's ``threads``; None leaves it to the rest. num_items: of the catalogue;
+            None for a language model, whose steps are large whatever it reads.
 
     Raises:
         InputError: when it is no positive number.
@@ -44,7 +45,8 @@ def chosen_threads(wanted: object, num_items: int, users_choice: str = _USERS_CH
         first = users_choice.split(",")[0].strip()
         if first.isdecimal() and int(first) > 0:
             return int(first)
-        return 1 if num_items <= SMALL_CATALOG else min(available_cores(), MAX_THREADS)
+        is_small = num_items is not None and num_items <= SMALL_CATALOG
+        return 1 if is_small else min(available_cores(), MAX_THREADS)
     if type(wanted) is not int or not 1 <= wanted <= 4096:
         raise InputError("threads in 1..4096, or null", repr(wanted), "set threads=1")
     return wanted

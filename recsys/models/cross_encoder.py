@@ -83,7 +83,6 @@ class CrossAttention(nn.Module):
         num_heads: int,
         text_rank: int,
         num_relations: int,
-        dropout: float,
         *,
         products: bool,
     ) -> None:
@@ -99,7 +98,6 @@ class CrossAttention(nn.Module):
         # Of the attended tokens, of how much of the history a candidate finds, which softmax alone
         # would hide, and of the products.
         self.out = nn.Linear(dim + num_heads * (1 + text_rank * products), dim)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -141,12 +139,11 @@ class CrossAttention(nn.Module):
             weights = logits.softmax(dim=2)
             # The logarithm of the sum of exponentials, read off the null token.
             found.append(weights[..., :1].clamp(min=_TINY).log())
-            weights = self.dropout(weights)
             attended.append(weights @ value)
             if self.products:
                 found.append(text * (weights @ events.text))
         both = torch.cat([*attended, *found], dim=2)
-        result: Tensor = self.dropout(self.out(both.flatten(end_dim=1)))
+        result: Tensor = self.out(both.flatten(end_dim=1))
         return result
 
 
@@ -177,7 +174,7 @@ class CrossEncoder(nn.Module):
         num_layers: int = 1,
         text_rank: int = 16,
         products: bool = True,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
         row_dropout: float = 0.2,
     ) -> None:
         super().__init__()
@@ -198,7 +195,7 @@ class CrossEncoder(nn.Module):
         self.signals = nn.Linear(num_signals, dim)
         self.mix = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim), nn.Dropout(dropout))
         self.attention = nn.ModuleList(
-            CrossAttention(dim, num_heads, text_rank, num_relations, dropout, products=products)
+            CrossAttention(dim, num_heads, text_rank, num_relations, products=products)
             for _ in range(num_layers)
         )
         self.feed_forward = nn.ModuleList(

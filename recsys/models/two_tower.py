@@ -180,6 +180,7 @@ class TwoTowerEnsemble(nn.Module):
     def __init__(self, towers: Sequence[TwoTower], features: Tensor) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
+        self.members = tuple(towers)
         # Not persistent: the same values are stored once, as the content of the items.
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("scales", torch.ones(len(towers)))
@@ -193,10 +194,6 @@ class TwoTowerEnsemble(nn.Module):
     def embedding_dims(self) -> list[int]:
         """Width of each member's part of an embedding; their sum is the index's dimension."""
         return [tower.embedding_dim for tower in self.members]
-
-    @property
-    def members(self) -> list[TwoTower]:
-        return [tower for tower in self.towers if isinstance(tower, TwoTower)]
 
     @property
     def encoders(self) -> list[ItemEncoder]:

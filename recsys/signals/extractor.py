@@ -112,7 +112,7 @@ class SignalExtractor:
 
     def signals(self, inputs: ListInputs) -> Tensor:
         """Signals float32 [B, K, S], see ``signal_names``, of ``inputs``."""
-        relations, statistics = (part[inputs.candidates] for part in self.rows)
+        relations, statistics = (F.embedding(inputs.candidates, part) for part in self.rows)
         real = (inputs.candidates > 0)[..., None].float()
         return list_signals(inputs, relations, statistics, self.relations.blocks, real)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -132,16 +133,18 @@ class _FoldBatches(Dataset[LabelledBatch]):
         columns = self._columns(inputs.candidates, relevance, batch.seed)
         candidates = inputs.candidates.gather(1, columns)
         signals = fold.extractor.signals(inputs)
+        places = columns + signals.shape[1] * torch.arange(len(rows))[:, None]
         events, relations = inputs.recent, fold.extractor.relations
+        # Look-ups by ``embedding``, which copies rows, where indexing would copy numbers.
         return LabelledBatch(
             RankingBatch(
-                signals.gather(1, columns[:, :, None].expand(-1, -1, signals.shape[2])),
-                self.reduced_text[candidates],
-                self.reduced_text[events],
+                F.embedding(places, signals.flatten(end_dim=1)),
+                F.embedding(candidates, self.reduced_text),
+                F.embedding(events, self.reduced_text),
                 event_mask(events),
                 inputs.age,
-                relations.vectors[candidates],
-                relations.vectors[events],
+                F.embedding(candidates, relations.vectors),
+                F.embedding(events, relations.vectors),
                 relations.blocks,
             ),
             candidates > 0,

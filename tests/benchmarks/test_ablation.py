@@ -19,10 +19,12 @@ from benchmarks.ablation_variants import (
     carve_validation,
     stage1_variants,
     stage2_recipes,
-    text_variants,
+    texts,
 )
 from benchmarks.harness import Setting, load_setting
 from benchmarks.quality_tables import Unit
+from recsys.artifact import build_cross_encoder
+from recsys.signals.list_signals import signal_names
 from recsys.training.item_regression import ItemRegression
 
 QUICK = ["data=sample", "retrieval.epochs=1", "retrieval.validate_every=1"]
@@ -79,14 +81,21 @@ def test_draws_of_validation_rows_differ_by_seed_alone(data) -> None:
 
 
 def test_shuffled_text_is_a_permutation_of_the_items_vectors(full: Variant) -> None:
-    variants = text_variants(full, seed=0)
-    text, shuffled = full.text, variants[TEXT_SHUFFLED].text
+    text, others = full.text, texts(full.text, seed=0)
+    shuffled = others[TEXT_SHUFFLED]
     assert not shuffled[0].any()
     assert sorted(shuffled[1:].tolist()) == sorted(text[1:].tolist())
     assert (shuffled[1:] == text[1:]).all(dim=1).float().mean() < 0.05
-    assert variants[FULL].text is text
-    assert not variants[WITHOUT_TEXT].text.any()
+    assert not others[WITHOUT_TEXT].any()
     assert text.any()
+
+
+def test_where_the_split_holds_out_the_latest_row_so_does_validation(data) -> None:
+    split = replace(data.split, name="leave_last")
+    carved, targets = carve_validation(replace(data, split=split), seed=0)
+    train = data.train
+    assert targets.items.tolist() == train.item_idx[train.offsets[2:] - 1].tolist()
+    assert (train.lengths[1:] - carved.train.lengths[1:] == 1).all()
 
 
 def test_stage1_variants_lack_one_part_each(full: Variant) -> None:
@@ -139,21 +148,47 @@ def test_stage2_variants_share_one_stage1_and_its_lists(
 ) -> None:
     calls: list[str] = []
 
-    def record(name: str):
-        def call(*_: object) -> Path:
+    def record(name: str, result: object):
+        def call(*_: object) -> object:
             calls.append(name)
-            return Path(name)
+            return result
 
         return call
 
-    monkeypatch.setattr(ablation_unit, "write_stage1", record("stage1"))
-    monkeypatch.setattr(ablation_unit, "candidate_lists", record("lists"))
-    monkeypatch.setattr(ablation_unit, "write_stage2", record("stage2"))
+    monkeypatch.setattr(ablation_unit, "write_stage1", record("stage1", Path("stage1")))
+    monkeypatch.setattr(ablation_unit, "candidate_lists", record("lists", []))
+    monkeypatch.setattr(ablation_unit, "write_stage2", record("stage2", Path("stage2")))
     monkeypatch.setattr(ablation_unit._Stage2, "_served", lambda *_, **__: torch.zeros(1, 1))
+    monkeypatch.setattr(ablation_unit._Stage2, "with_text", lambda self, _: self)
     rankings = stage2_rankings(full, None, seed=0)
-    # The full model's, and one each for the two other texts.
-    assert calls.count("stage1") == calls.count("lists") == 3
+    assert calls.count("stage1") == calls.count("lists") == 1
     assert calls.count("stage2") == len(rankings) - 1
+    assert {TEXT_SHUFFLED, WITHOUT_TEXT, ablation_unit.SCORES_ALONE} < set(rankings)
+
+
+def test_other_text_changes_stage2_and_not_the_lists_of_stage1(
+    full: Variant, tmp_path: Path
+) -> None:
+    targets = carve_validation(full.data, 0)[1]
+    bench = ablation_unit._Stage2(full, targets, tmp_path)
+    other = bench.with_text(texts(full.text, seed=0)[TEXT_SHUFFLED])
+    assert bench.stage1_ranking().equal(other.stage1_ranking())
+    for own, changed in zip(bench.lists, other.lists, strict=True):
+        assert own.candidates is changed.candidates
+        before, after = (one.extractor.relations.vectors for one in (own, changed))
+        width = own.extractor.relations.width
+        assert before[:, :-width].equal(after[:, :-width])
+        assert not before[:, -width:].equal(after[:, -width:])
+
+
+def test_without_signals_a_score_follows_stage_1s_alone() -> None:
+    signals = torch.randn(50, len(signal_names(2)))
+    with ablation_unit.stage1_scores_alone():
+        model = build_cross_encoder({}, 2, 4)
+        model.fit_statistics(signals, torch.rand(9), torch.randn(9, 3), 9)
+    assert model.signal_scale.bool().tolist() == [
+        name.startswith("score") for name in signal_names(2)
+    ]
 
 
 def test_a_tower_alone_is_ranked_by_its_own_scores(data, monkeypatch) -> None:

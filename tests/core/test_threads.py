@@ -25,6 +25,7 @@ def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, SMALL_CATALOG, "", 1),
         (None, SMALL_CATALOG + 1, "", MAX_THREADS),
         (None, SMALL_CATALOG + 1, "3", 3),
+        (None, None, "", MAX_THREADS),
         (None, 10, "6,2", 6),
         (None, 10, "many", 1),
         (None, 10, "0", 1),

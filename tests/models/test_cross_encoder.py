@@ -153,7 +153,7 @@ def events_of(tokens: torch.Tensor, **changes: torch.Tensor) -> AttendedEvents:
 
 def test_a_strong_relation_picks_its_event() -> None:
     torch.manual_seed(0)
-    attention = CrossAttention(4, 1, 2, 1, 0.0, products=False).eval()
+    attention = CrossAttention(4, 1, 2, 1, products=False).eval()
     with torch.no_grad():
         attention.relation_weight.fill_(1.0)
         attention.out.weight[:, 4:] = 0.0
@@ -169,7 +169,7 @@ def test_a_strong_relation_picks_its_event() -> None:
 def test_of_the_null_token_nothing_is_answered() -> None:
     """Whatever stands in its place."""
     torch.manual_seed(0)
-    attention = CrossAttention(4, 2, 2, 1, 0.0, products=True).eval()
+    attention = CrossAttention(4, 2, 2, 1, products=True).eval()
     x, asked, one = torch.randn(1, 4), torch.randn(1, 1, 4), torch.ones(1, 1, 1)
     tokens, mask = torch.randn(1, 3, 4), torch.tensor([[True, False, False]])
 
@@ -186,7 +186,7 @@ def test_of_the_null_token_nothing_is_answered() -> None:
 def test_products_need_the_texts_of_both() -> None:
     """With all else at zero, a token changes where candidate and event have text in common."""
     torch.manual_seed(0)
-    attention = CrossAttention(4, 1, 2, 1, 0.0, products=True).eval()
+    attention = CrossAttention(4, 1, 2, 1, products=True).eval()
     with torch.no_grad():
         attention.out.weight[:, :5] = 0.0
         attention.out.bias.zero_()
