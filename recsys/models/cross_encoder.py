@@ -175,7 +175,7 @@ class CrossEncoder(nn.Module):
         text_rank: int = 16,
         products: bool = True,
         dropout: float = 0.2,
-        row_dropout: float = 0.2,
+        row_dropout: float = 0.05,
     ) -> None:
         super().__init__()
         self.text_rank = text_rank
