@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_GATHERING_SHARE, _GATHERING_SECONDS = 0.25, 0.003
+"""How long a batch waits for more requests: of the time that it takes, and at most."""
+
 
 class OverloadedError(Exception):
     """No room in the queue. retry_after: whole seconds after which there should be some."""
@@ -58,8 +61,10 @@ def _as_it_is(answer: Answer) -> Answer:
 class Batcher:
     """Runs ``Recommender``'s two stages on batches of what is asked at the same time.
 
-    A batch is what has come in while the batch before it ran: under load batches grow by
-    themselves, and a lone request never waits for company. A request whose deadline would not be
+    A batch is what has come in while the batch before it ran, and what comes right after: under
+    load batches grow by themselves. Where several have asked at the same time, those who have just
+    been answered are given a moment to ask again, since a list costs the less the more are made at
+    once; a lone request never waits for company. A request whose deadline would not be
     kept by stage 2 gets stage 1's list; one whose deadline passes gets what there is by then, stage
     1's list or the popular items, from a thread that does nothing else.
 
@@ -78,6 +83,8 @@ class Batcher:
         self.observer = observer
         self._jobs = WaitingJobs()
         self._changed = threading.Condition()
+        self._wanted = 1  # so many that wait are worth a wake-up
+        self._company = 1  # who asked when the last batch began: in it, or behind it
         self._closed = False
         # Those whose deadline has passed: no more than have been asked for, and soon done with.
         self._late: deque[Job] = deque()
@@ -120,7 +127,8 @@ class Batcher:
             if self._closed or len(self._jobs) >= self.max_queue:
                 raise OverloadedError(self._retry_after())
             self._jobs.add(job)
-            self._changed.notify()
+            if len(self._jobs) >= self._wanted:
+                self._changed.notify()
         timer = loop.call_later(seconds, self._expire, job)
         try:
             return await job.future
@@ -236,9 +244,28 @@ class Batcher:
     def _take(self) -> list[Job]:
         """The next batch; none when closed and done."""
         with self._changed:
-            while not self._jobs and not self._closed:
-                self._changed.wait()
-            return self._jobs.take(self.max_batch, len(self._threads))
+            has_gathered = False
+            while not (self._jobs and has_gathered) and not self._closed:
+                if self._jobs:
+                    self._gather()  # after which all may have gone away
+                    has_gathered = True
+                else:
+                    self._changed.wait()
+            taken = self._jobs.take(self.max_batch, len(self._threads))
+            self._company = len(taken) + len(self._jobs)
+            return taken
+
+    def _gather(self) -> None:
+        """Wait a moment for as many as asked last time. For whoever holds the condition."""
+        batch = self._stage1.expected() + self._stage2.expected()
+        until = time.monotonic() + min(_GATHERING_SHARE * batch, _GATHERING_SECONDS)
+        self._wanted = min(self._company, self.max_batch)
+        while len(self._jobs) < self._wanted and not self._closed:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._changed.wait(left)
+        self._wanted = 1
 
     def _answer(self, jobs: Sequence[Job]) -> None:
         """For jobs of one model."""
