@@ -12,13 +12,14 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import asyncpg
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -37,6 +38,7 @@ _EXAMPLES = f"{SQLITE}:///data/events.db or {POSTGRESQL}://user:password@host/da
 _GRACE_SECONDS = 0.5
 """The database itself gives up first, which leaves the connection in a known state."""
 _NUM_CONNECTIONS = 8
+_NUM_READERS = 4
 _SETTLED_SECONDS = 0.1
 """More than the resolution of files' times."""
 _PAGES_OF_WAL = 1000
@@ -129,6 +131,7 @@ class Database:
             pool_timeout=timeout_seconds,
         )
         self._engine = engine
+        self._readers = _SqliteReaders(url, timeout_seconds) if self.is_sqlite else None
         if self.is_sqlite:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -169,14 +172,20 @@ class Database:
         self._seen = seen if is_settled else None
         return changed
 
-    async def read(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def read(self, operation: Callable[[Connection], T]) -> T:
         """The result of an operation, each of whose statements sees the latest commits.
 
         Raises:
             StoreUnavailableError: when the database fails, or time is up.
         """
         self._check_open()
-        return await self._limited(self._run(self._reads, operation))
+        if self._readers is not None:
+            return await self._limited(self._readers.run(operation))
+
+        async def run(connection: AsyncConnection) -> T:
+            return await connection.run_sync(operation)
+
+        return await self._limited(self._run(self._reads, run))
 
     async def write(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """The result of an operation in one transaction; it is committed when this returns.
@@ -232,6 +241,8 @@ class Database:
                 with contextlib.suppress(StoreUnavailableError):
                     await self._limited(self._run(self._reads, _checkpointed("FULL")))
             self._files.let_go()
+        if self._readers is not None:
+            self._readers.close()
         await self._engine.dispose()
         if self._files is not None:
             self._files.close()
@@ -309,6 +320,40 @@ class Database:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # has been looked at
+
+
+class _SqliteReaders:
+    """Reads a SQLite file in threads, each read in one of them from its first step to its last.
+
+    An asynchronous driver has a thread, too, but goes to it and back for each step: six times for a
+    statement, which costs more than the statement.
+
+    Args:
+        timeout_seconds: for a lock.
+    """
+
+    def __init__(self, url: URL, timeout_seconds: float) -> None:
+        self._threads = ThreadPoolExecutor(_NUM_READERS, "store")
+        self._engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            connect_args=_connect_args(True, timeout_seconds),
+            pool_size=_NUM_READERS,
+            max_overflow=0,
+        )
+        event.listen(self._engine, "connect", _set_up_sqlite)
+
+    def run(self, operation: Callable[[Connection], T]) -> Awaitable[T]:
+        """The result of an operation."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, operation)
+
+    def _run(self, operation: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return operation(connection)
+
+    def close(self) -> None:
+        """Close the connections; a read that is under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
 
 
 async def _in_connection(

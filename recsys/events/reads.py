@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Connection,
     Integer,
     Select,
     Text,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
 from recsys.events.catalogue import CatalogueSketch
@@ -42,20 +42,18 @@ _PAIR = ("user_id", "item_id", "timestamp", "dismissed", "rating")
 _POSITION = select(tables.store.c.position)
 
 
-async def catalogue(connection: AsyncConnection) -> CatalogueSketch:
+def catalogue(connection: Connection) -> CatalogueSketch:
     """By which the store is known."""
-    found = (await connection.execute(select(tables.store.c.catalogue))).scalar_one()
+    found = connection.execute(select(tables.store.c.catalogue)).scalar_one()
     return CatalogueSketch.from_text(found)
 
 
-async def head(connection: AsyncConnection) -> Position:
+def head(connection: Connection) -> Position:
     """Position of the latest commit; 0 in a new store."""
-    return int((await connection.execute(_POSITION)).scalar_one())
+    return int(connection.execute(_POSITION).scalar_one())
 
 
-async def changes(
-    connection: AsyncConnection, after: Position, limit: int, ids: IdTypes
-) -> Changes:
+def changes(connection: Connection, after: Position, limit: int, ids: IdTypes) -> Changes:
     """At most ``limit`` rows of each kind committed after a position.
 
     All that has a position up to the head was committed with or before it, so statements that come
@@ -66,13 +64,13 @@ async def changes(
     """
     store = tables.store.c
     query = select(store.position, store.pruned_position)
-    end, pruned = (await connection.execute(query)).one()
+    end, pruned = connection.execute(query).one()
     if end < after:
         raise StoreReplacedError(f"a state of before: change {end:,} is the latest, not {after:,}")
     if end == after:
         return Changes(after, [], [], [], pruned=False, more=False)
-    events = await events_between(connection, after, end, limit, ids)
-    items = await items_between(connection, after, end, limit, ids)
+    events = events_between(connection, after, end, limit, ids)
+    items = items_between(connection, after, end, limit, ids)
     users = tables.users.c
     query = (
         select(users.user_id, users.forgotten_position)
@@ -80,7 +78,7 @@ async def changes(
         .order_by(users.forgotten_position)
         .limit(limit)
     )
-    forgotten = [(row.forgotten_position, row.user_id) for row in await connection.execute(query)]
+    forgotten = [(row.forgotten_position, row.user_id) for row in connection.execute(query)]
     full = [
         positions[-1]
         for positions in (
@@ -102,17 +100,17 @@ async def changes(
     )
 
 
-async def user_states(
-    connection: AsyncConnection, texts: "Mapping[ExternalId, str]", max_items: int, ids: IdTypes
+def user_states(
+    connection: Connection, texts: "Mapping[ExternalId, str]", max_items: int, ids: IdTypes
 ) -> "dict[ExternalId, UserState]":
     """The state of each user, with details of so many items; ``texts``: their ids as stored."""
     tombstones = {user_id: ids.tombstone(user_id) for user_id in texts}
     asked = [*texts.values(), *tombstones.values()]
     parameters = {"user_ids": asked, "offset": max_items - 1}
-    rows = (await connection.execute(_STATES, parameters)).all()
+    rows = connection.execute(_STATES, parameters).all()
     by_user = {text: list(own) for text, own in groupby(rows, itemgetter(0))}
     long = [text for text, own in by_user.items() if len(own) == max_items]
-    older = await _older(connection, long, max_items, ids) if long else {}
+    older = _older(connection, long, max_items, ids) if long else {}
     return {
         user_id: _state(
             user_id,
@@ -208,12 +206,12 @@ class _Older(NamedTuple):
 _NONE_OLDER = _Older()
 
 
-async def _older(
-    connection: AsyncConnection, users: Sequence[str], max_items: int, ids: IdTypes
+def _older(
+    connection: Connection, users: Sequence[str], max_items: int, ids: IdTypes
 ) -> dict[str, _Older]:
     parameters = {"user_ids": users, "offset": max_items - 1}
     found: dict[str, _Older] = {}
-    rows = await connection.execute(_OLDER[connection.dialect.name], parameters)
+    rows = connection.execute(_OLDER[connection.dialect.name], parameters)
     for user, is_dismissed, texts, times in rows:
         items, before = list(map(ids.item, json.loads(texts))), found.get(user, _NONE_OLDER)
         found[user] = (
@@ -249,8 +247,8 @@ def _state(
     )
 
 
-async def pairs_after(
-    connection: AsyncConnection, after: tuple[str, str], limit: int, ids: IdTypes
+def pairs_after(
+    connection: Connection, after: tuple[str, str], limit: int, ids: IdTypes
 ) -> tuple[list[PairState], tuple[str, str]]:
     """The next states in order of users and items, as stored, and where they end."""
     states = tables.states.c
@@ -260,7 +258,7 @@ async def pairs_after(
         .order_by(states.user_id, states.item_id)
         .limit(limit)
     )
-    rows = (await connection.execute(query)).all()
+    rows = connection.execute(query).all()
     found = [
         PairState(ids.user(user), ids.item(item), timestamp, dismissed, rating)
         for user, item, timestamp, dismissed, rating in rows
@@ -268,8 +266,8 @@ async def pairs_after(
     return found, (rows[-1][0], rows[-1][1]) if rows else after
 
 
-async def events_between(
-    connection: AsyncConnection, after: Position, until: Position, limit: int, ids: IdTypes
+def events_between(
+    connection: Connection, after: Position, until: Position, limit: int, ids: IdTypes
 ) -> list[tuple[Position, Event]]:
     """The first events of positions after one and up to another."""
     columns = tables.events.c
@@ -287,26 +285,26 @@ async def events_between(
         .order_by(columns.position)
         .limit(limit)
     )
-    rows = await connection.execute(query)
+    rows = connection.execute(query)
     return [
         (position, Event(event_id, ids.user(user_id), ids.item(item_id), kind, value, timestamp))
         for position, event_id, user_id, item_id, kind, value, timestamp in rows
     ]
 
 
-async def items_between(
-    connection: AsyncConnection, after: Position, until: Position, limit: int, ids: IdTypes
+def items_between(
+    connection: Connection, after: Position, until: Position, limit: int, ids: IdTypes
 ) -> list[StoredItem]:
     """The first items of positions after one and up to another."""
     position = tables.items.c.position
     query = select(tables.items).where(position > after, position <= until)
-    rows = (await connection.execute(query.order_by(position).limit(limit))).mappings()
+    rows = (connection.execute(query.order_by(position).limit(limit))).mappings()
     return [StoredItem(**{**row, "item_id": ids.item(row["item_id"])}) for row in rows]
 
 
-async def forgotten_users(connection: AsyncConnection) -> dict[str, int]:
+def forgotten_users(connection: Connection) -> dict[str, int]:
     """The tombstones of all users whose data was deleted, and when (unix seconds)."""
     users = tables.users.c
     query = select(users.user_id, users.forgotten_at).where(users.forgotten_at.isnot(None))
-    rows = await connection.execute(query.order_by(users.forgotten_position))
+    rows = connection.execute(query.order_by(users.forgotten_position))
     return {row.user_id: row.forgotten_at for row in rows}
