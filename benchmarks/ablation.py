@@ -1,6 +1,7 @@
 """What each part of the product is worth, on validation rows carved out of the training rows.
 
     python benchmarks/ablation.py --draws 3 --stage2
+    python benchmarks/ablation.py --no-stage1 --stage2 data=files data.interactions=...
 
 Every draw of validation rows is measured in a process of its own, and kept in ``--runs``, so that
 an interrupted benchmark goes on where it stopped. The test rows play no part: the parts may be
@@ -38,6 +39,12 @@ CODE = (
 
 def main() -> None:
     parser = argument_parser("Measure what each part of the product is worth.")
+    parser.add_argument(
+        "--stage1",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the two-tower alone",
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints" / "ablation")
     parser.add_argument("--unit", type=Path, help=argparse.SUPPRESS)
     parser.set_defaults(output=ROOT / "benchmarks/results/ablation.json")
@@ -64,7 +71,10 @@ def run_draw(stage: str, seed: int, overrides: list[str], runs: Path) -> Unit:
 
 def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing; all of the figures."""
-    wanted = ("stage1", "stage2") if arguments.stage2 else ("stage1",)
+    asked = {"stage1": arguments.stage1, "stage2": arguments.stage2}
+    wanted = [stage for stage, is_asked in asked.items() if is_asked]
+    if not wanted:
+        raise InputError("a stage to measure", "--no-stage1 alone", "add --stage2")
     seeds = range(arguments.seed, arguments.seed + arguments.draws)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     draws: dict[str, list[Unit]] = {stage: [] for stage in wanted}
@@ -75,7 +85,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
                 progress.update(task, description=f"{stage}, draw {seed}")
                 draws[stage].append(run_draw(stage, seed, arguments.overrides, arguments.runs))
                 progress.advance(task)
-    content = draws["stage1"][0].content
+    content = draws[wanted[0]][0].content
     return {
         "machine": machine(PACKAGES),
         **{key: content[key] for key in ("dataset", "split", "protocol")},

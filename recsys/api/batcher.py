@@ -84,7 +84,7 @@ class Batcher:
         self._jobs = WaitingJobs()
         self._changed = threading.Condition()
         self._wanted = 1  # so many that wait are worth a wake-up
-        self._company = 1  # who asked when the last batch began: in it, or behind it
+        self._company = 1  # who asked at the same time, last time
         self._closed = False
         # Those whose deadline has passed: no more than have been asked for, and soon done with.
         self._late: deque[Job] = deque()
@@ -251,12 +251,10 @@ class Batcher:
                     has_gathered = True
                 else:
                     self._changed.wait()
-            taken = self._jobs.take(self.max_batch, len(self._threads))
-            self._company = len(taken) + len(self._jobs)
-            return taken
+            return self._jobs.take(self.max_batch, len(self._threads))
 
     def _gather(self) -> None:
-        """Wait a moment for as many as asked last time. For whoever holds the condition."""
+        """Wait a moment for those who may ask again. For whoever holds the condition."""
         batch = self._stage1.expected() + self._stage2.expected()
         until = time.monotonic() + min(_GATHERING_SHARE * batch, _GATHERING_SECONDS)
         self._wanted = min(self._company, self.max_batch)
@@ -342,6 +340,8 @@ class Batcher:
             if step.ended is not None:
                 self.observer.step(step.name, step.ended - step.started, times.size)
         late = set() if patience is None else patience.late
+        # Before anybody can ask again: those who wait, and those who are answered now.
+        self._company = len(self._jobs) + len(jobs)
         self._resolve(
             jobs,
             [

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from copy import copy
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ class Vocabulary:
         """The ids in index order: ``ids[p]`` has index ``p + 1``."""
         return self._index if len(self) == len(self._index) else pd.Index(self._ids)
 
-    @property
+    @cached_property
     def holds_integers(self) -> bool:
         """Whether the ids are integers (else strings)."""
         return bool(pd.api.types.is_integer_dtype(self._index))

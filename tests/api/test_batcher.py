@@ -82,6 +82,36 @@ def test_answers_under_concurrency_equal_answers_one_by_one(
     assert notes.steps == ["encode", "search", "rerank", "rules"] * len(notes.sizes)
 
 
+async def ask_again_and_again(batcher: Batcher, recommender: Recommender) -> list[Answer]:
+    asked = [Request(3, user_id=101)] * 8
+    return [await batcher.submit(recommender, one, 20.0) for one in asked]
+
+
+def test_one_who_asks_alone_never_waits_for_company(
+    untrained_recommender: Recommender, batcher: Batcher, notes: Notes, monkeypatch
+) -> None:
+    monkeypatch.setattr("recsys.api.batcher._GATHERING_SHARE", 1e9)
+    monkeypatch.setattr("recsys.api.batcher._GATHERING_SECONDS", 30.0)  # later than any deadline
+    answers = asyncio.run(ask_again_and_again(batcher, untrained_recommender))
+    assert notes.sizes == [1] * len(answers)
+    assert {answer.fallback for answer in answers} == {None}
+
+
+def test_those_who_ask_again_and_again_share_batches(
+    untrained_recommender: Recommender, batcher: Batcher, notes: Notes, monkeypatch
+) -> None:
+    monkeypatch.setattr("recsys.api.batcher._GATHERING_SHARE", 1e9)
+    monkeypatch.setattr("recsys.api.batcher._GATHERING_SECONDS", 2.0)  # once, when some are done
+
+    async def ask() -> None:
+        clients = (ask_again_and_again(batcher, untrained_recommender) for _ in range(4))
+        await asyncio.gather(*clients)
+
+    asyncio.run(ask())
+    assert sum(notes.sizes) == 4 * 8
+    assert notes.sizes.count(4) >= 5
+
+
 def test_a_full_queue_refuses_and_accepts_again(
     batcher: Batcher, untrained_recommender: Recommender
 ) -> None:
