@@ -16,6 +16,7 @@ if not __package__:  # run as a file
 import argparse
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.harness import present
@@ -54,6 +56,7 @@ LIVE_EVENTS_COLD = 100
 """Of as many users what the store said is kept: more than ask at a time, fewer than there are."""
 WARM_USERS = 300
 NUM_COMPARED, USERS_COMPARED = 10, 200
+LISTS_AT_A_TIME, USERS_TIMED = (1, 16), 800
 """Length of the lists that are compared with PyTorch's, and for how many users they are."""
 
 
@@ -168,6 +171,7 @@ def measure_bundle(
         "events": len(artifact.histories),
         "candidates": artifact.num_candidates,
         "same_lists": same,
+        "stage2_ms": stage2_ms(artifact),
     }
     del artifact  # servers need the memory
     drives: list[dict[str, Any]] = []
@@ -221,6 +225,25 @@ def same_lists(artifact: Artifact) -> float:
     both = (Recommender(one).recommend(requests) for one in (artifact, eager))
     same = [one.item_ids == other.item_ids for one, other in zip(*both, strict=True)]
     return float(sum(same) / len(same))
+
+
+def stage2_ms(artifact: Artifact) -> dict[str, float]:
+    """CPU milliseconds of stage 2 by list, in one thread, by lists at a time; each user once."""
+    recommender, threads = Recommender(artifact), torch.get_num_threads()
+    torch.set_num_threads(1)
+    users = np.random.default_rng(1).permutation(artifact.users.ids).tolist()[:USERS_TIMED]
+    requests = [Request(NUM_COMPARED, user_id=user) for user in users]
+    found = {}
+    for size in LISTS_AT_A_TIME:
+        starts = range(0, len(requests) - size + 1, size)
+        retrieved = [recommender.retrieve(requests[start : start + size]) for start in starts]
+        recommender.rerank(retrieved[0])  # code paths compiled
+        started = time.thread_time()
+        for batch in retrieved:
+            recommender.rerank(batch)
+        found[str(size)] = 1e3 * (time.thread_time() - started) / (size * len(retrieved))
+    torch.set_num_threads(threads)
+    return found
 
 
 def read_metrics(url: str) -> dict[str, float]:

@@ -111,12 +111,21 @@ def _asked(bundle: Mapping[str, Any]) -> str:
     return f"Cold, each user came {passes:.1f} times, all others in between"
 
 
+def _stage2(bundle: Mapping[str, Any]) -> str:
+    """What it costs by list, by lists at a time."""
+    return ", ".join(
+        f"{value:.2f} ms of CPU a list for {counted(int(size), 'list')} at a time"
+        for size, value in bundle["stage2_ms"].items()
+    )
+
+
 def budget_table(bundle: Mapping[str, Any]) -> Table:
     """Where a request's time goes."""
     table = plain_table(
         f"{bundle['items']:,} items, {bundle['users']:,} users: where the time of a request goes, "
         "cold",
-        "means in milliseconds; work is that of a batch, divided among its requests",
+        "means in milliseconds; work is that of a batch, divided among its requests. Stage 2 by "
+        f"itself, in one thread, each user once: {_stage2(bundle)}",
     )
     table.add_column("step")
     table.add_column("as the request sees it", justify="right")

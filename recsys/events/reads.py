@@ -298,7 +298,7 @@ def items_between(
     """The first items of positions after one and up to another."""
     position = tables.items.c.position
     query = select(tables.items).where(position > after, position <= until)
-    rows = (connection.execute(query.order_by(position).limit(limit))).mappings()
+    rows = connection.execute(query.order_by(position).limit(limit)).mappings()
     return [StoredItem(**{**row, "item_id": ids.item(row["item_id"])}) for row in rows]
 
 

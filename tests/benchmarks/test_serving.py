@@ -54,6 +54,7 @@ def content() -> dict:
         "events": 100_000,
         "candidates": 200,
         "same_lists": 1.0,
+        "stage2_ms": {"1": 0.9, "16": 0.4},
         "passes": 0.5,
         "warm_hits": 0.75,
         "drives": drives,
@@ -213,6 +214,7 @@ def test_bundles_are_driven_without_a_bad_answer(
         assert waits["HTTP"] > 0
         assert sum(waits.values()) == pytest.approx(2 * waits["all"])
         assert bundle["same_lists"] == 1.0
+        assert all(0 < value < 1000 for value in bundle["stage2_ms"].values())
         assert bundle["passes"] > 1
         assert bundle["warm_hits"] > 0.5
     assert len(serving.tables(content)) == 5
