@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from benchmarks.synthetic_bundle import Size, write_bundle
 from recsys.artifact import load_artifact
+from recsys.cli import CONFIG_DIR
 from recsys.recommender import Recommender
 from recsys.request import Request
 
@@ -17,7 +19,8 @@ def test_a_bundle_is_of_its_size_and_answers(tmp_path: Path) -> None:
     assert (len(artifact.items), len(artifact.users)) == (300, 200)
     assert artifact.two_tower.embedding_dims == [128, 65]
     assert artifact.stage2 is not None
-    assert artifact.stage2.extractor.relations.width == 32
+    configured = OmegaConf.load(CONFIG_DIR / "reranking/cross_encoder.yaml").relation_rank
+    assert artifact.stage2.extractor.relations.width == configured
     assert artifact.stage2.extractor.max_history == 31
     (answer,) = Recommender(artifact).recommend([Request(10, user_id=7)])
     assert answer.source == "reranked"
