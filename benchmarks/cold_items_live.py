@@ -47,7 +47,7 @@ from benchmarks.training import train_recommender
 from recsys.artifact import Artifact, save_artifact
 from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation import ranked_tensor
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.schema import GENRE_SEPARATOR, ExternalId
 

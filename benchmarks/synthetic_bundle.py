@@ -2,7 +2,8 @@
 
     python benchmarks/synthetic_bundle.py 60000x100000 --root checkpoints/synthetic
 
-Widths, and how much of a history counts, are those of configs/train.yaml. Users have about a
+Widths, index, and how much of a history counts, are those of configs/train.yaml; for more items than
+the default towers take, with retrieval=large_catalog. Users have about a
 hundred events on average, most fewer and some many more; few items have most of the events.
 """
 
@@ -11,6 +12,7 @@ if not __package__:  # run as a file
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
@@ -30,7 +33,6 @@ from recsys.data.histories import Histories
 from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import ContentFeatures, content_features
-from recsys.index_builders import FlatIndexBuilder
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.models.two_tower import TwoTowerEnsemble
@@ -39,6 +41,7 @@ from recsys.schema import GENRES, ITEM_ID, TITLE, USER_ID, YEAR
 from recsys.signals.extractor import SignalExtractor
 from recsys.signals.relations import RELATIONS, Relations
 from recsys.text.reduction import TextReduction
+from recsys.training.query_sample import sample_queries
 
 MEAN_EVENTS, SPREAD, MOST_EVENTS = 100, 1.0, 1_000
 """Of a user: numbers of events are log-normal."""
@@ -82,6 +85,8 @@ def write_bundle(size: Size, root: Path, overrides: Sequence[str] = ()) -> Path:
     """
     with initialize_config_dir(str(CONFIG_DIR), version_base=HYDRA_VERSION):
         cfg = compose("train", list(overrides))
+        if size.num_items > cfg.retrieval.towers.linear.objective.max_items:
+            cfg = compose("train", ["retrieval=large_catalog", *overrides])
     rng = np.random.default_rng(0)
     users = Vocabulary(np.arange(1, size.num_users + 1).tolist())
     items = Vocabulary(np.arange(1, size.num_items + 1).tolist())
@@ -121,7 +126,10 @@ def write_bundle(size: Size, root: Path, overrides: Sequence[str] = ()) -> Path:
         text=text,
         attributes=attributes,
         two_tower=two_tower,
-        index=FlatIndexBuilder().build(two_tower.all_candidates().detach().numpy()),
+        index=instantiate(cfg.index).build(
+            two_tower.all_candidates().detach().numpy(),
+            partial(sample_queries, two_tower, histories, int(cfg.retrieval.max_history)),
+        ),
         stage2=stage2,
         latest=False,
     )

@@ -124,8 +124,8 @@ class Retriever:
         """
         device, dims = self.embeddings.device, self.model.embedding_dims
         queries, items = query.to(device), item_idx.to(device)
-        # An approximate index's scores are approximate.
-        widest = None if total is None or not self.index.exact else dims.index(max(dims))
+        # Those of compressed vectors are approximate.
+        widest = None if total is None or not self.index.exact_scores else dims.index(max(dims))
         parts: list[Tensor] = []
         sides = (torch.split(whole, dims, dim=1) for whole in (queries, self.embeddings))
         for number, (part, rows) in enumerate(zip(*sides, strict=True)):

@@ -14,7 +14,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.recommender import Recommender
 from recsys.schema import ExternalId
 from recsys.text.from_config import encoder_from_config

@@ -16,7 +16,7 @@ import torch
 from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact, save_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId

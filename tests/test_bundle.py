@@ -29,7 +29,7 @@ from recsys.bundle import (
 from recsys.bundle import files as bundle_module
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 TENSORS = {

@@ -6,7 +6,7 @@ import torch
 
 from recsys.artifact import build_two_tower
 from recsys.features import ContentFeatures
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.retriever import Retriever
 from recsys.schema import HistoryBatch
 from tests.conftest import TOWER

@@ -80,7 +80,7 @@ def make_lists(
             model = fit_two_tower(
                 recipe, epochs, train, text, attributes, run(f"fold{number}"), number
             )
-            return build_retriever(model, build_index, recipe.max_history)
+            return build_retriever(model, train, build_index, recipe.max_history)
 
         log.info("lists: searching stage 1's number of epochs")
         epochs, _ = search_epochs(recipe, draw.train, text, attributes, run("search"))

@@ -112,7 +112,7 @@ def measure_stage1(
     factory, build_index = instantiate(cfg.trainer), instantiate(cfg.index).build
 
     def metric(model: TwoTowerEnsemble) -> float:
-        retriever = build_retriever(model, build_index, recipe.max_history)
+        retriever = build_retriever(model, draw.train, build_index, recipe.max_history)
         targets = draw.targets
         ranked = [
             retriever.retrieve(draw.train.pad(users), problem.k).item_idx

@@ -95,7 +95,7 @@ def train_stage1(
     ]
     two_tower, new_users = run.workers.results(calls)
     log.info("new users: %s", new_users)
-    retriever = build_retriever(two_tower, build_index, recipe.max_history)
+    retriever = build_retriever(two_tower, data.train, build_index, recipe.max_history)
     bundle = save_artifact(
         destination.root,
         destination.name,

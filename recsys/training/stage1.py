@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
@@ -16,12 +16,15 @@ from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
+from recsys.index.exclusions import Embeddings
+from recsys.index.two_pass import QuerySample
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
 from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
+from recsys.training.query_sample import sample_queries
 from recsys.training.retrieval import Objective, RetrievalModule
 from recsys.training.workers import Workers
 
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_USERS = 4096
 """Enough users to estimate the variance of scores; more would only cost memory."""
 
-BuildIndex = Callable[[np.ndarray], CandidateIndex]
+BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
 
 
 @dataclass(frozen=True)
@@ -153,16 +156,17 @@ def fold_retriever(
     model = fit_two_tower(
         recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
     )
-    return build_retriever(model, build_index, recipe.max_history)
+    return build_retriever(model, train, build_index, recipe.max_history)
 
 
 def build_retriever(
-    model: TwoTowerEnsemble, build_index: BuildIndex, max_history: int
+    model: TwoTowerEnsemble, train: Histories, build_index: BuildIndex, max_history: int
 ) -> Retriever:
-    """Index the model's candidate embeddings."""
+    """Index the model's candidate embeddings, for queries such as those of ``train``."""
     with torch.inference_mode():
         embeddings = model.all_candidates().float().numpy()
-    return Retriever(model, build_index(embeddings), max_history)
+    index = build_index(embeddings, partial(sample_queries, model, train, max_history))
+    return Retriever(model, index, max_history)
 
 
 def _content(train: Histories, text: Tensor, attributes: Tensor) -> ContentFeatures:

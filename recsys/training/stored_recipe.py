@@ -12,7 +12,12 @@ from recsys import losses
 from recsys.bundle.settings import MAX_TOWERS, TOWER
 from recsys.core.settings import Setting, checked, or_null, real, shown, whole
 from recsys.errors import InputError
-from recsys.index_builders import FlatIndexBuilder, HnswIndexBuilder, IvfPqIndexBuilder
+from recsys.index.builders import (
+    AutoIndexBuilder,
+    FlatIndexBuilder,
+    HnswIndexBuilder,
+    IvfPqIndexBuilder,
+)
 from recsys.training.content_map import KernelRidge
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective
@@ -75,6 +80,14 @@ _CONTENT_MAPS = _by_name(
     )
 )
 _INDEXES = _by_name(
+    _Part(
+        AutoIndexBuilder,
+        {
+            "exact_up_to": whole(0, 10_000_000),
+            "recall": _SHARE,
+            "depth": whole(1, 10_000),
+        },
+    ),
     _Part(FlatIndexBuilder, {}),
     _Part(
         HnswIndexBuilder,

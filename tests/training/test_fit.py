@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys import losses
 from recsys.data.histories import Histories
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.text.reduction import TextReduction
 from recsys.training import stage1, stage2
 from recsys.training.folds import CandidateLists, out_of_fold_lists
@@ -70,7 +70,7 @@ LOSSES = [
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_recovers_the_planted_groups(loss, planted, text, attributes, tmp_path) -> None:
     model = fit_two_tower(recipe(loss), 30, planted, text, attributes, run(tmp_path))
-    retriever = build_retriever(model, FlatIndexBuilder().build, 100)
+    retriever = build_retriever(model, planted, FlatIndexBuilder().build, 100)
     users = np.arange(1, NUM_USERS + 1)
     found = retriever.retrieve(planted.pad(users), 4).item_idx.numpy()
     # Four liked items are left for each user; by chance a quarter would be of the right group.
@@ -178,7 +178,7 @@ def lists(planted: Histories, text: Tensor, attributes: Tensor, tmp_path_factory
 
     def fit_retriever(train: Histories, fold: int):
         model = fit_two_tower(recipe(), 5, train, text, attributes, run(folder / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build, 100)
+        return build_retriever(model, train, FlatIndexBuilder().build, 100)
 
     return out_of_fold_lists(
         planted,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recsys.data.histories import Histories
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.signals.list_signals import signal_names
 from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower
@@ -26,7 +26,7 @@ def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[Candi
     def fit_retriever(train: Histories, fold: int):
         seen.append(pairs(train))
         model = fit_two_tower(recipe(), 1, train, text, attributes, run(folder / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build, 100)
+        return build_retriever(model, train, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
         planted,
@@ -93,7 +93,7 @@ def test_folds_without_events_have_no_lists(text, attributes, tmp_path) -> None:
     def fit_retriever(train: Histories, fold: int):
         fitted.append(fold)
         model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
-        return build_retriever(model, FlatIndexBuilder().build, 100)
+        return build_retriever(model, train, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
         few, text, fit_retriever, num_folds=20, num_candidates=5, max_history=5, seed=0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.index_builders import FlatIndexBuilder
+from recsys.index.builders import FlatIndexBuilder
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import Run, fold_retriever
 from recsys.training.workers import Workers

@@ -1,13 +1,9 @@
-"""Maximum-inner-product search over candidate embeddings: FAISS behind one contract.
-
-FAISS counts vectors from 0 and the rest of the package counts items from 1 (0 is padding), so the
-vector at FAISS position ``p`` is the item with index ``p + 1``; padding is never stored.
-"""
+"""Maximum-inner-product search over candidate embeddings: FAISS behind one contract."""
 
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
@@ -15,68 +11,36 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.index.built import built_index
+from recsys.index.exclusions import Embeddings, Exclusion, Indices, allowed_bits
 from recsys.ranking import order, tie_hash
 from recsys.schema import PAD_IDX
-
-Embeddings = NDArray[np.float32]
-Indices = NDArray[np.int64]
-
-# FAISS scores batches of queries by BLAS, whose sums depend on a row's place in the batch. Its
-# other path scores each (query, item) pair alone: a list then never depends on who else is in the
-# batch, and equal embeddings have equal scores. For the widths in use it is no slower.
-faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
 _reading = threading.Lock()
 """Held while an index is read: FAISS has one limit for all that do."""
 
-_MAX_MARKED = 4_000_000
-"""Up to so many (row, item) places, marking what is excluded is faster than sorting it."""
 _FEW_RECENT = 2048
 """Of so many recent items all are fetched, which leaves no ties to be cut."""
 
 
-class Exclusion(NamedTuple):
-    """Items that a search must not return; from ``CandidateIndex.exclusion``.
-
-    items: int64 [E], without padding. allowed: uint8 [ceil(N / 8)], bits of the items that a flat
-    index may return; None where there is nothing to pass over, or where the index is another one.
-    """
-
-    items: Indices
-    allowed: NDArray[np.uint8] | None = None
-
-
-class _Selector(threading.local):
-    """Parameters of one thread's searches: to make them takes as long as half a search.
-
-    Args:
-        num_items: of the index.
-    """
-
-    def __init__(self, num_items: int) -> None:
-        self.bits = np.zeros(-(-num_items // 8), np.uint8)
-        # FAISS reads the bits where they lie.
-        self._selector = faiss.IDSelectorBitmap(num_items, faiss.swig_ptr(self.bits))
-        self._parameters = _parameters("", sel=self._selector)
-
-    def passing(self, allowed: NDArray[np.uint8]) -> Any:
-        """Until it is called again in this thread."""
-        self.bits[:] = allowed
-        return self._parameters
-
-
 class CandidateIndex:
-    """Searches item embeddings by inner product; wraps a flat, HNSW or IVF-PQ FAISS index.
+    """Searches item embeddings by inner product.
 
     Args:
-        index: FAISS's own.
+        index: FAISS's own, of one of the kinds in ``recsys.index.built``.
         recent: float32 [R, D], embeddings of items that came after those of ``index``; each search
             goes through all of them, and merges what it finds.
+
+    Raises:
+        ValueError: when the index is of another kind, or of another similarity.
     """
 
     def __init__(self, index: Any, recent: Embeddings | None = None) -> None:
+        built = built_index(index)
+        if built is None:
+            raise ValueError(f"{type(index).__name__} with metric {index.metric_type}")
+        self._built = built
         self._index = index
-        self._selector = _Selector(int(index.ntotal))
         self._recent = np.zeros((0, index.d), np.float32) if recent is None else recent
         self._hashed: tuple[int, Indices] | None = None
 
@@ -113,8 +77,13 @@ class CandidateIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether search returns the true top items (flat), or nearly so (HNSW, IVF-PQ)."""
-        return isinstance(self._index, faiss.IndexFlat)
+        """Whether search returns the true top items, or nearly so."""
+        return self._built.exact
+
+    @property
+    def exact_scores(self) -> bool:
+        """Whether scores are inner products, and not approximations."""
+        return self._built.exact_scores
 
     def exclusion(self, item_idx: Indices, passing: NDArray[np.bool_] | None = None) -> Exclusion:
         """For searches without these items, int64 [E]; 0 is passed over.
@@ -130,10 +99,7 @@ class CandidateIndex:
             items = np.flatnonzero(excluded)
         if not self.exact or not len(items):
             return Exclusion(items)
-        num_built = self._num_built
-        allowed = np.ones(num_built + 1, bool)
-        allowed[items[items <= num_built]] = False
-        return Exclusion(items, np.packbits(allowed[1:], bitorder="little"))
+        return Exclusion(items, allowed_bits(items, self._num_built))
 
     def search(
         self,
@@ -206,16 +172,11 @@ class CandidateIndex:
         item_idx = np.full((num_queries, k), PAD_IDX, np.int64)
         rows = np.arange(num_queries)
         # One more than wanted tells whether the last one ties with the next.
-        fetch, effort = k + 1 + (0 if self.exact else int(num_excluded.max(initial=0))), 1
+        fetch, effort = k + 1, 1
         while len(rows) and num_items:
             fetch = min(fetch, num_items)
             excluded = [exclude[row] for row in rows.tolist()]
-            if self.exact:
-                found_scores, found = self._fetch_exact(queries[rows], fetch, excluded)
-                complete = fetch == num_items
-            else:
-                found_scores, found, complete = self._fetch(queries[rows], fetch, effort)
-                _drop_excluded(found_scores, found, excluded, len(self))
+            found_scores, found, complete = self._built.find(queries[rows], fetch, excluded, effort)
             last = found_scores[:, -1].copy()
             if (found_scores[:, 1:] == found_scores[:, :-1]).any():
                 best = order(found_scores, self._hashes(seed)[found])
@@ -247,52 +208,6 @@ class CandidateIndex:
             raise ValueError("queries must be finite; found NaN or infinity")
         return np.ascontiguousarray(queries, np.float32)
 
-    def _fetch_exact(
-        self, queries: Embeddings, fetch: int, excluded: Sequence[Exclusion]
-    ) -> tuple[Embeddings, Indices]:
-        """Scores and items [B, fetch] of a flat index, best first, without what is excluded.
-
-        Query by query, since FAISS takes one selector per call; fetching as many more items for
-        each query as the longest history of a batch has costs more.
-        """
-        shape = (len(queries), fetch)
-        scores, positions = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        if any(one.allowed is not None for one in excluded):
-            for row, one in enumerate(excluded):
-                own = slice(row, row + 1)
-                passing = None if one.allowed is None else self._selector.passing(one.allowed)
-                self._index.search(
-                    queries[own], fetch, params=passing, D=scores[own], I=positions[own]
-                )
-        else:
-            self._index.search(queries, fetch, D=scores, I=positions)
-        scores[positions < 0] = -np.inf
-        return scores, positions + 1
-
-    def _fetch(
-        self, queries: Embeddings, fetch: int, effort: int
-    ) -> tuple[Embeddings, Indices, bool]:
-        """``fetch`` items per query, and whether no wider search can find more.
-
-        Empty places (FAISS's -1) come back as index 0.
-        """
-        index, parameters = self._index, None
-        complete = fetch == self._num_built
-        if isinstance(index, faiss.IndexHNSW):
-            if 4 * fetch >= self._num_built:
-                # A walk over most of the graph costs more than a scan, and misses nodes that no
-                # edge leads to.
-                index = faiss.downcast_index(index.storage)
-            else:
-                width = effort * max(index.hnsw.efSearch, fetch)
-                parameters = _parameters("HNSW", efSearch=width)
-        elif isinstance(index, faiss.IndexIVF):
-            num_probes = min(effort * index.nprobe, index.nlist)
-            parameters = _parameters("IVF", nprobe=num_probes)
-            complete = complete and num_probes == index.nlist
-        scores, positions = index.search(queries, fetch, params=parameters)
-        return scores, positions + 1, complete
-
     def save(self, path: Path) -> None:
         """Write one file that ``load`` reads; recent items are not part of it."""
         faiss.write_index(self._index, str(path))
@@ -316,43 +231,7 @@ class CandidateIndex:
             # FAISS puts the reason last, after its own source location.
             reason = str(error).rsplit("failed: ", 1)[-1].splitlines()[0]
             raise InputError(expected, f"a file that it cannot read ({reason})", remedy) from error
-        known = isinstance(index, (faiss.IndexFlat, faiss.IndexHNSW, faiss.IndexIVFPQ))
-        if not known or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            found = f"{type(index).__name__} with metric {index.metric_type}"
-            raise InputError(f"an inner-product index in {path}", found, remedy)
-        return cls(index)
-
-
-def _drop_excluded(
-    scores: Embeddings, found: Indices, exclude: Sequence[Exclusion], num_items: int
-) -> None:
-    """Move what is excluded, and what is empty, to the end of each row, as empty: in place."""
-    excluded = np.full((len(exclude), max(len(one.items) for one in exclude)), PAD_IDX)
-    for row, one in enumerate(exclude):
-        excluded[row, : len(one.items)] = one.items
-    dropped = (found == PAD_IDX) | _is_excluded(found, excluded, num_items)
-    scores[dropped] = -np.inf
-    found[dropped] = PAD_IDX
-    kept_first = np.argsort(dropped, axis=1, kind="stable")
-    scores[:] = np.take_along_axis(scores, kept_first, axis=1)
-    found[:] = np.take_along_axis(found, kept_first, axis=1)
-
-
-def _is_excluded(found: Indices, excluded: Indices, num_items: int) -> NDArray[np.bool_]:
-    """Whether found [B, F] is in the same row of excluded [B, E]: bool [B, F]."""
-    num_rows = len(found)
-    if excluded.size == 0:
-        return np.zeros(found.shape, bool)
-    if num_rows * num_items <= _MAX_MARKED:
-        marked = np.zeros((num_rows, num_items + 1), bool)
-        rows = np.arange(num_rows)[:, None]
-        marked[rows, excluded] = True
-        return marked[rows, found]
-    # (row, item) pairs become one number each, so that one sorted look-up serves the whole batch.
-    row_starts = (num_items + 1) * np.arange(num_rows)[:, None]
-    return np.isin(found + row_starts, excluded + row_starts)
-
-
-def _parameters(kind: str, **settings: Any) -> Any:
-    """Parameters of one search, so that no search changes the index; FAISS's stubs lack them."""
-    return getattr(faiss, f"SearchParameters{kind}")(**settings)
+        try:
+            return cls(index)
+        except ValueError as error:
+            raise InputError(f"an inner-product index in {path}", str(error), remedy) from error

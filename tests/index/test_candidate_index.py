@@ -12,16 +12,24 @@ from omegaconf import OmegaConf
 
 from recsys.errors import InputError
 from recsys.index import CandidateIndex, Exclusion
-from recsys.index_builders import (
+from recsys.index.builders import (
+    AutoIndexBuilder,
     FlatIndexBuilder,
     HnswIndexBuilder,
     IndexBuilder,
     IvfPqIndexBuilder,
 )
+from recsys.index.built import TwoPassIndex
+from recsys.index.two_pass import fit_compression
 from recsys.ranking import top_k
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "index"
-BUILDERS = [FlatIndexBuilder(), HnswIndexBuilder(), IvfPqIndexBuilder(num_subvectors=8)]
+CONFIGS = Path(__file__).parents[2] / "configs" / "index"
+BUILDERS = [
+    FlatIndexBuilder(),
+    HnswIndexBuilder(),
+    IvfPqIndexBuilder(num_subvectors=8),
+    AutoIndexBuilder(exact_up_to=0),
+]
 
 
 def clustered(num_items: int, dim: int = 32, seed: int = 0) -> np.ndarray:
@@ -31,6 +39,11 @@ def clustered(num_items: int, dim: int = 32, seed: int = 0) -> np.ndarray:
     noise = rng.normal(scale=0.5, size=(num_items, dim))
     vectors = centres[rng.integers(20, size=num_items)] + noise
     return np.vstack([np.zeros(dim), vectors]).astype(np.float32)
+
+
+def sample() -> np.ndarray:
+    """Queries near the centres."""
+    return clustered(600, seed=7)[1:]
 
 
 def exact_search(embeddings, queries, k, exclude, seed=0):
@@ -112,7 +125,7 @@ def test_items_that_do_not_pass_are_excluded_too(search, mask_seed, num_recent):
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_a_list_of_few_that_pass_is_full(builder: IndexBuilder):
     embeddings = clustered(1000)
-    index = builder.build(embeddings[:801]).with_recent(embeddings[801:])
+    index = builder.build(embeddings[:801], sample).with_recent(embeddings[801:])
     passing = np.zeros(1001, bool)
     passing[[3, 500, 801, 1000]] = True
     excluded = index.exclusion(np.array([500]), passing)
@@ -137,7 +150,7 @@ def test_hnsw_never_returns_excluded_items_nor_a_short_list(search):
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
     embeddings = clustered(1000)
-    index = builder.build(embeddings)
+    index = builder.build(embeddings, sample)
     queries = embeddings[1:9]
     exclude = np.argsort(-queries @ embeddings.T, axis=1)[:, :700].astype(np.int64)
     scores, item_idx = index.search(queries, 250, exclusions(index, exclude))
@@ -148,7 +161,7 @@ def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
 
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_k_beyond_the_catalogue_returns_every_item_once(builder: IndexBuilder):
-    index = builder.build(clustered(700))
+    index = builder.build(clustered(700), sample)
     scores, item_idx = index.search(clustered(3, seed=1)[1:], 900)
     assert (np.sort(item_idx, axis=1)[:, 200:] == np.arange(1, 701)).all()
     assert (item_idx[:, 700:] == 0).all()
@@ -158,7 +171,7 @@ def test_k_beyond_the_catalogue_returns_every_item_once(builder: IndexBuilder):
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_a_list_does_not_depend_on_its_batch(builder: IndexBuilder):
     embeddings = clustered(1000)
-    index = builder.build(embeddings)
+    index = builder.build(embeddings, sample)
     queries = clustered(64, seed=2)[1:]
     scores, item_idx = index.search(queries, 20)
     alone = [index.search(query[None], 20) for query in queries]
@@ -188,8 +201,54 @@ def test_ivfpq_finds_most_of_what_flat_finds():
     assert recall(index.search(queries, 100)[1], true_items) >= 0.7
 
 
+@pytest.mark.parametrize("width", [8, 33, 150])
+def test_two_passes_find_nearly_all_that_flat_finds(width: int):
+    embeddings = clustered(20_000, width)
+    index = AutoIndexBuilder(exact_up_to=0).build(embeddings, lambda: clustered(600, width)[1:])
+    assert isinstance(index._built, TwoPassIndex)
+    # Others than those that the index was fitted and measured by.
+    queries = embeddings[5_000:5_200]
+    flat = FlatIndexBuilder().build(embeddings)
+    exclude = np.random.default_rng(0).integers(0, 20_001, (200, 50))
+    true_scores, true_items = flat.search(queries, 200, exclusions(flat, exclude))
+    scores, item_idx = index.search(queries, 200, exclusions(index, exclude))
+    assert recall(item_idx, true_items) >= 0.98
+    np.testing.assert_allclose(scores[:, 0], true_scores[:, 0], rtol=1e-5)
+    products = np.einsum("qd,qkd->qk", queries, embeddings[item_idx])
+    np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
+
+
+def test_two_passes_fit_the_queries_that_come():
+    """Directions in which items differ most, and of which no query asks, cost no codes."""
+    rng = np.random.default_rng(0)
+    items = rng.normal(scale=np.repeat([1.0, 8.0], [8, 32]), size=(5_000, 40)).astype(np.float32)
+    spread = np.repeat([1.0, 1e-3], [8, 32])
+    queries = rng.normal(scale=spread, size=(700, 40)).astype(np.float32)
+    of_items, of_queries, centre = fit_compression(items, queries[:600], 8)
+    exact = queries[600:] @ (items - centre).T
+    kept = (queries[600:] @ of_queries) @ ((items - centre) @ of_items).T
+    assert np.corrcoef(exact.ravel(), kept.ravel())[0, 1] > 0.99
+
+
+def test_two_passes_that_find_too_little_give_way_to_exact_search(caplog):
+    with caplog.at_level(logging.INFO, "recsys.index.two_pass"):
+        index = AutoIndexBuilder(exact_up_to=0, recall=1.0).build(
+            np.random.default_rng(0).normal(size=(9_001, 64)).astype(np.float32),
+            lambda: np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32),
+        )
+    assert index.exact
+    assert "fewer than 100.0%: exact search instead" in caplog.text
+
+
+def test_a_small_catalogue_is_searched_exactly_without_a_sample_of_queries():
+    def never() -> np.ndarray:
+        raise AssertionError("queries were asked for")
+
+    assert AutoIndexBuilder(exact_up_to=1_000).build(clustered(1_000), never).exact
+
+
 def test_ivfpq_lowers_its_parameters_to_a_small_catalogue(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO, "recsys.index_builders"):
+    with caplog.at_level(logging.INFO, "recsys.index.builders"):
         index = IvfPqIndexBuilder(num_lists=500, num_subvectors=8).build(clustered(700))
     assert "700 items train 17 lists (not 500) and 4-bit codes (configured: 8)" in caplog.text
     assert len(index) == 700
@@ -201,16 +260,19 @@ def test_ivfpq_lowers_its_parameters_to_a_small_catalogue(caplog: pytest.LogCapt
         (IvfPqIndexBuilder(num_subvectors=8), 623, "found 623 items; set index=flat"),
         (IvfPqIndexBuilder(num_subvectors=5), 700, r"to one of \[1, 2, 4, 8, 16, 32\]"),
         (IvfPqIndexBuilder(num_subvectors=8, code_bits=12), 700, "set index.code_bits=8"),
+        (AutoIndexBuilder(exact_up_to=0), 623, "found 623 items; set index=flat"),
     ],
 )
-def test_ivfpq_says_what_to_set(builder: IvfPqIndexBuilder, num_items: int, message: str):
+def test_an_index_that_does_not_fit_says_what_to_set(
+    builder: IndexBuilder, num_items: int, message: str
+):
     with pytest.raises(InputError, match=message):
-        builder.build(clustered(num_items))
+        builder.build(clustered(num_items), sample)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_saved_index_answers_the_same(builder: IndexBuilder, tmp_path: Path):
-    index, queries = builder.build(clustered(1000)), clustered(30, seed=3)[1:]
+    index, queries = builder.build(clustered(1000), sample), clustered(30, seed=3)[1:]
     index.save(tmp_path / "index.faiss")
     loaded = CandidateIndex.load(tmp_path / "index.faiss")
     assert (len(loaded), loaded.dim, loaded.exact) == (1000, 32, index.exact)
@@ -221,7 +283,7 @@ def test_saved_index_answers_the_same(builder: IndexBuilder, tmp_path: Path):
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_same_embeddings_give_the_same_file(builder: IndexBuilder, tmp_path: Path):
     for name in "ab":
-        builder.build(clustered(1000)).save(tmp_path / name)
+        builder.build(clustered(1000), sample).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -229,7 +291,7 @@ def test_same_embeddings_give_the_same_file(builder: IndexBuilder, tmp_path: Pat
 @pytest.mark.parametrize("kept", [0, 3, 100, 5000])
 def test_truncated_file_is_refused(builder: IndexBuilder, kept: int, tmp_path: Path):
     path = tmp_path / "index.faiss"
-    builder.build(clustered(1000)).save(path)
+    builder.build(clustered(1000), sample).save(path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"expected a FAISS index in .*faiss; found a file"):
         CandidateIndex.load(path)
@@ -280,5 +342,5 @@ def test_no_queries_and_no_items_are_fine():
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_builds_a_working_index(config: Path):
-    index = instantiate(OmegaConf.load(config)).build(clustered(1000))
+    index = instantiate(OmegaConf.load(config)).build(clustered(1000), sample)
     assert index.search(clustered(3)[1:], 5)[1].shape == (3, 5)

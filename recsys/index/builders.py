@@ -1,4 +1,4 @@
-"""Building indexes: exact, by a graph, or by compressed vectors; ``configs/index`` chooses."""
+"""Building indexes; ``configs/index`` chooses one."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,9 @@ import faiss
 import numpy as np
 
 from recsys.errors import InputError
-from recsys.index import CandidateIndex, Embeddings
+from recsys.index.candidate_index import CandidateIndex
+from recsys.index.exclusions import Embeddings
+from recsys.index.two_pass import QuerySample, build_two_pass
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +24,48 @@ _MIN_CODE_BITS, _MAX_CODE_BITS = 4, 8
 class IndexBuilder(Protocol):
     """What ``configs/index/*.yaml`` builds."""
 
-    def build(self, embeddings: Embeddings) -> CandidateIndex:
-        """Index embeddings float32 [N + 1, D]; row 0 (padding) is left out."""
+    def build(self, embeddings: Embeddings, sample: QuerySample) -> CandidateIndex:
+        """Index embeddings float32 [N + 1, D]; row 0 (padding) is left out.
+
+        Args:
+            sample: of the queries that it will be searched by.
+        """
+
+
+@dataclass(frozen=True)
+class AutoIndexBuilder:
+    """Exact search of a small catalogue, two passes for a large one.
+
+    exact_up_to: items of a small one. recall: share of the true best that two passes must find,
+    among ``depth``; where they do not, search is exact. Measured on queries that have no part in
+    the index.
+    """
+
+    exact_up_to: int = 10_000
+    recall: float = 0.99
+    depth: int = 200
+
+    def build(self, embeddings: Embeddings, sample: QuerySample) -> CandidateIndex:
+        """Index embeddings float32 [N + 1, D]; the same input gives the same index.
+
+        Raises:
+            InputError: when an embedding is not finite, or items are too few for two passes.
+        """
+        found = None
+        if len(embeddings) - 1 > self.exact_up_to:
+            found = build_two_pass(_stored_vectors(embeddings), sample, self.depth, self.recall)
+        return found or FlatIndexBuilder().build(embeddings)
 
 
 @dataclass(frozen=True)
 class FlatIndexBuilder:
     """Exact search: every query is compared with every item."""
 
-    def build(self, embeddings: Embeddings) -> CandidateIndex:
+    def build(
+        self,
+        embeddings: Embeddings,
+        sample: QuerySample | None = None,  # noqa: ARG002
+    ) -> CandidateIndex:
         """Index embeddings float32 [N + 1, D].
 
         Raises:
@@ -54,7 +89,11 @@ class HnswIndexBuilder:
     build_width: int = 200
     search_width: int = 128
 
-    def build(self, embeddings: Embeddings) -> CandidateIndex:
+    def build(
+        self,
+        embeddings: Embeddings,
+        sample: QuerySample | None = None,  # noqa: ARG002
+    ) -> CandidateIndex:
         """Index embeddings float32 [N + 1, D]; the same input gives the same graph.
 
         Raises:
@@ -88,7 +127,11 @@ class IvfPqIndexBuilder:
     code_bits: int = 8
     num_probes: int = 16
 
-    def build(self, embeddings: Embeddings) -> CandidateIndex:
+    def build(
+        self,
+        embeddings: Embeddings,
+        sample: QuerySample | None = None,  # noqa: ARG002
+    ) -> CandidateIndex:
         """Train on and index embeddings float32 [N + 1, D].
 
         Raises:
