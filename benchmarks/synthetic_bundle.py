@@ -2,8 +2,8 @@
 
     python benchmarks/synthetic_bundle.py 60000x100000 --root checkpoints/synthetic
 
-Widths, index, and how much of a history counts, are those of configs/train.yaml; for more items than
-the default towers take, with retrieval=large_catalog. Users have about a
+Widths, index, and how much of a history counts, are those of configs/train.yaml; for more items
+than the default towers take, of retrieval=large_catalog. Users have about a
 hundred events on average, most fewer and some many more; few items have most of the events.
 """
 
@@ -45,6 +45,9 @@ from recsys.training.query_sample import sample_queries
 
 MEAN_EVENTS, SPREAD, MOST_EVENTS = 100, 1.0, 1_000
 """Of a user: numbers of events are log-normal."""
+SPECTRUM = 0.6
+"""The n-th component of a tower's vectors has a spread of n ** -SPECTRUM: what search costs by
+codes depends on it."""
 TEXT_WIDTH, NUM_GENRES, NUM_LANDMARKS = 384, 18, 1_000
 _FIRST_TIME, _DAY = 1_500_000_000, 86_400
 _CALIBRATED = 256
@@ -185,6 +188,9 @@ def _two_tower(
     num_features = len(content.mean)
     model = build_two_tower(towers, content, histories.context.shape[1]).eval()
     vectors = model.item_vectors().detach()
+    # As after training, when a few directions hold most of what tells items apart.
+    for part in torch.split(vectors, model.vector_dims, dim=1):
+        part /= torch.arange(1.0, part.shape[1] + 1.0) ** SPECTRUM
     vectors[0] = 0.0
     number = min(NUM_LANDMARKS, len(vectors) - 1)
     model.fix_items(vectors, ContentMap(number, num_features, vectors.shape[1]))

@@ -274,5 +274,5 @@ def _is_two_pass(index: Any) -> bool:
     )
 
 
-MAX_REFINE = 8
+MAX_REFINE = 4
 """Of what is wanted, how many times as many are scored again at the most."""

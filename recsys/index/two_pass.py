@@ -2,11 +2,11 @@
 
 The first pass compares a query with 4-bit codes of all items, which a core reads many times as fast
 as their vectors (FAISS's fast scan, after André et al., 2015); what comes out best is scored again,
-exactly. Codes err least where it matters when they are made for the queries that come: items are
-multiplied by the root of the queries' second moments, and queries by its inverse (Guo et al., 2016,
-"Quantization based fast inner product search"), which leaves inner products as they are; of the
-result the leading principal components are kept and turned at random, so that all codes carry
-alike.
+exactly. The codes err least where it matters, for the queries that come (Guo et al., 2016,
+"Quantization based fast inner product search"): items are multiplied by the root of the queries'
+second moments, and queries by its inverse, which leaves inner products as they are. Of the result's
+principal components, which are uncorrelated, each code is of the one with the largest error left,
+as reverse water-filling has it: leading ones get several codes, each of what those before leave.
 """
 
 import logging
@@ -26,42 +26,78 @@ log = logging.getLogger(__name__)
 QuerySample = Callable[[], Embeddings]
 """Query embeddings float32 [n, D] of real histories, in random order; called where needed."""
 
-FEWEST_ITEMS = 39 * 2**4
-"""FAISS's own minimum to find the 16 values of a 4-bit code by k-means."""
-NUM_CODES = (64, 128, 256)
-"""Of an item, tried in turn, as far as the width goes: few do where vectors lie near a plane."""
-REFINE_FACTORS = (1.5, 2.0, 3.0, 4.0)
+NUM_LEVELS = 16
+"""That a code of 4 bits tells apart."""
+FEWEST_ITEMS = 39 * NUM_LEVELS
+"""FAISS's own minimum to find as many centroids."""
+NUM_CODES = (64, 96, 128)
+"""Of an item, at most; tried in turn."""
+REFINE_FACTORS = (1.5, 2.0, 3.0)
 """Tried in turn for each: of what is wanted, how many times as many are scored again."""
 _LEAST_MOMENT = 1e-3
 """Of the largest: a direction that no query of the sample has may still be in one that comes."""
-_SEED = 0
+_LEAST_ERROR = 1e-7
+"""Of the components' variance: below it no more codes are needed."""
+_NUM_FITTED, _LLOYD_STEPS, _SEED = 20_000, 12, 0
+"""Items and steps to find the levels of a code."""
 
 
-class Compression(NamedTuple):
-    """Maps float32 [D, C] that keep inner products as well as C numbers can.
+class Codes(NamedTuple):
+    """M codes per item: ``queries @ of_queries`` times what they stand for is near the scores.
 
-    centre: float32 [D], taken off items, which changes a query's scores by the same for all.
+    values: float32 [N, M], of which each code is the nearest level. levels: float32 [M, 16].
+    of_queries: float32 [D, M].
     """
 
-    of_items: Embeddings
+    values: Embeddings
+    levels: Embeddings
     of_queries: Embeddings
-    centre: Embeddings
 
 
-def fit_compression(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Compression:
-    """To C numbers, at most ``num_codes``: for items float32 [N, D], queries float32 [n, D]."""
+def fit_codes(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Codes:
+    """At most ``num_codes`` codes of items float32 [N, D], for queries float32 [n, D] and alike.
+
+    What all items have in common, which changes a query's scores by the same for all, is left out.
+    """
     moments = queries.T.astype(np.float64) @ queries / len(queries)
     values, axes = np.linalg.eigh(moments)
     values = np.maximum(values, max(float(values[-1]), 1e-12) * _LEAST_MOMENT)
     root, inverse = ((axes * values**power) @ axes.T for power in (0.5, -0.5))
-    centre = vectors.mean(axis=0)
-    spread = np.cov(vectors, rowvar=False).reshape(len(centre), -1)
+    spread = np.cov(vectors, rowvar=False).reshape(len(root), -1)
     _, components = np.linalg.eigh(root @ spread @ root)
-    leading = components[:, ::-1][:, :num_codes]
-    number = leading.shape[1]
-    turn, _ = np.linalg.qr(np.random.default_rng(_SEED).normal(size=(number, number)))
-    maps = ((side @ leading @ turn).astype(np.float32) for side in (root, inverse))
-    return Compression(next(maps), next(maps), centre)
+    centred = vectors - vectors.mean(axis=0)
+    left = np.asfortranarray(centred @ (root @ components), np.float32)
+    error = left.var(axis=0, dtype=np.float64)
+    enough = _LEAST_ERROR * error.sum()
+    fitted = np.random.default_rng(_SEED).permutation(len(left))[:_NUM_FITTED]
+    columns: list[int] = []
+    coded: list[Embeddings] = []
+    levels: list[Embeddings] = []
+    while len(columns) < num_codes and (not columns or error.max() > enough):
+        column = int(error.argmax())
+        own = _levels(left[fitted, column])
+        columns.append(column)
+        coded.append(left[:, column].copy())
+        levels.append(own)
+        left[:, column] -= own[_nearest(left[:, column], own)]
+        error[column] = left[:, column].var(dtype=np.float64)
+    of_queries = (inverse @ components)[:, columns].astype(np.float32)
+    return Codes(np.stack(coded, axis=1), np.stack(levels), of_queries)
+
+
+def _levels(values: Embeddings) -> Embeddings:
+    """16 levels that are near numbers [n] in the mean square, ascending (Lloyd, 1982)."""
+    levels = np.quantile(values, (np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS)
+    for _ in range(_LLOYD_STEPS):
+        nearest = _nearest(values, levels)
+        number = np.bincount(nearest, minlength=NUM_LEVELS)
+        sums = np.bincount(nearest, weights=values, minlength=NUM_LEVELS)
+        levels = np.sort(np.where(number > 0, sums / np.maximum(number, 1), levels))
+    return levels.astype(np.float32)
+
+
+def _nearest(values: Embeddings, levels: NDArray[np.floating]) -> Indices:
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
 
 
 def build_two_pass(
@@ -91,9 +127,9 @@ def build_two_pass(
     depth = min(depth, num_items)
     _, true = faiss.knn(held_out, embeddings, depth, metric=faiss.METRIC_INNER_PRODUCT)
     share = 0.0
-    for num_codes in _numbers_of_codes(embeddings.shape[1]):
-        compression = fit_compression(embeddings, fitting, num_codes)
-        index = faiss.IndexRefine(_first_pass(embeddings, compression), flat)
+    for num_codes in NUM_CODES:
+        codes = fit_codes(embeddings, fitting, num_codes)
+        index = faiss.IndexRefine(_first_pass(codes), flat)
         for factor in REFINE_FACTORS:
             index.k_factor = factor
             found = CandidateIndex(index)
@@ -101,9 +137,9 @@ def build_two_pass(
             share = _recall(item_idx - 1, true)
             if share >= target:
                 log.info(
-                    "index: %d codes of 4 bits per item, %g times the candidates scored again; "
+                    "index: %d codes of 4 bits an item, %g times the candidates scored again; "
                     "finds %.1f%% of the true best %d of %d other histories",
-                    *(num_codes, factor, 100 * share, depth, len(held_out)),
+                    *(len(codes.levels), factor, 100 * share, depth, len(held_out)),
                 )
                 return found
     log.info(
@@ -113,24 +149,18 @@ def build_two_pass(
     return None
 
 
-def _numbers_of_codes(dim: int) -> list[int]:
-    """Those of ``NUM_CODES`` up to the first that keeps all of the width."""
-    return [number for number in NUM_CODES if number < 2 * dim] or [NUM_CODES[0]]
-
-
-def _first_pass(embeddings: Embeddings, compression: Compression) -> faiss.IndexPreTransform:
-    dim, number = compression.of_queries.shape
-    codes = faiss.IndexPQFastScan(number, number, 4, faiss.METRIC_INNER_PRODUCT)
-    centred = embeddings - compression.centre
-    compressed = np.ascontiguousarray(centred @ compression.of_items, np.float32)
-    codes.train(compressed)
-    codes.add(compressed)
+def _first_pass(codes: Codes) -> faiss.IndexPreTransform:
+    dim, number = codes.of_queries.shape
+    index = faiss.IndexPQFastScan(number, number, 4, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(codes.levels.ravel(), index.pq.centroids)
+    index.is_trained = True
+    index.add(codes.values)
     # What is searched for is changed on the way in; what is stored has been.
     change = faiss.LinearTransform(dim, number, False)
     change.A.resize(dim * number)
-    faiss.copy_array_to_vector(np.ascontiguousarray(compression.of_queries.T).ravel(), change.A)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codes.of_queries.T).ravel(), change.A)
     change.is_trained = True
-    return faiss.IndexPreTransform(change, codes)
+    return faiss.IndexPreTransform(change, index)
 
 
 def _recall(found: Indices, true: NDArray[np.int64]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.sorted_keys import SortedKeys
 from recsys.data.histories import Histories
 
 _SECONDS_PER_DAY = 86_400
@@ -33,7 +34,7 @@ class RecentPopularity:
         self._stride = self.span + 1
         order = np.lexsort((shifted, histories.item_idx))
         self._items = _DecayedCounts(histories.item_idx[order], shifted[order], self.seconds)
-        self._keys = self._items.groups * self._stride + self._items.times
+        self._keys = SortedKeys(self._items.groups * self._stride + self._items.times)
         self._share = (
             np.bincount(histories.item_idx, minlength=num_items + 1) / max(len(times), 1)
         ).astype(np.float32)
@@ -51,7 +52,7 @@ class RecentPopularity:
         moment = np.clip(now - self.origin, 0, self.span)
         keys = items * self._stride + moment[:, None]
         # The latest event before the moment is the one before the first at it or later.
-        counts = self._items.at(np.searchsorted(self._keys, keys) - 1, items, moment[:, None])
+        counts = self._items.at(self._keys.number_below(keys) - 1, items, moment[:, None])
         place = np.searchsorted(self._all.times, moment) - 1
         total = self._all.at(place, np.zeros_like(place), moment)
         expected = total[:, None, :] * self._share[items][:, :, None]

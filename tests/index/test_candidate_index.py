@@ -20,7 +20,7 @@ from recsys.index.builders import (
     IvfPqIndexBuilder,
 )
 from recsys.index.built import TwoPassIndex
-from recsys.index.two_pass import fit_compression
+from recsys.index.two_pass import fit_codes
 from recsys.ranking import top_k
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "index"
@@ -207,7 +207,7 @@ def test_two_passes_find_nearly_all_that_flat_finds(width: int):
     index = AutoIndexBuilder(exact_up_to=0).build(embeddings, lambda: clustered(600, width)[1:])
     assert isinstance(index._built, TwoPassIndex)
     # Others than those that the index was fitted and measured by.
-    queries = embeddings[5_000:5_200]
+    queries = clustered(800, width)[601:]
     flat = FlatIndexBuilder().build(embeddings)
     exclude = np.random.default_rng(0).integers(0, 20_001, (200, 50))
     true_scores, true_items = flat.search(queries, 200, exclusions(flat, exclude))
@@ -224,17 +224,34 @@ def test_two_passes_fit_the_queries_that_come():
     items = rng.normal(scale=np.repeat([1.0, 8.0], [8, 32]), size=(5_000, 40)).astype(np.float32)
     spread = np.repeat([1.0, 1e-3], [8, 32])
     queries = rng.normal(scale=spread, size=(700, 40)).astype(np.float32)
-    of_items, of_queries, centre = fit_compression(items, queries[:600], 8)
-    exact = queries[600:] @ (items - centre).T
-    kept = (queries[600:] @ of_queries) @ ((items - centre) @ of_items).T
-    assert np.corrcoef(exact.ravel(), kept.ravel())[0, 1] > 0.99
+    codes = fit_codes(items, queries[:600], 8)
+    nearest = np.abs(codes.values[:, :, None] - codes.levels).argmin(axis=2)
+    coded = np.take_along_axis(codes.levels, nearest.T, axis=1).T
+    exact = queries[600:] @ items.T
+    near = queries[600:] @ codes.of_queries @ coded.T
+    together = [np.corrcoef(*pair)[0, 1] for pair in zip(exact, near, strict=True)]
+    assert min(together) > 0.95
+
+
+def test_a_leading_direction_gets_several_codes():
+    rng = np.random.default_rng(0)
+    items = rng.normal(scale=[10.0, 1.0, 1.0], size=(5_000, 3)).astype(np.float32)
+    queries = rng.normal(size=(700, 3)).astype(np.float32)
+    codes = fit_codes(items, queries, 4)
+    directions = np.abs(codes.of_queries) / np.linalg.norm(codes.of_queries, axis=0)
+    assert (directions[0] > 0.9).sum() == 2
+
+
+def test_codes_of_equal_items_are_no_error():
+    codes = fit_codes(np.ones((700, 3), np.float32), clustered(50, 3)[1:], 64)
+    assert np.isfinite(codes.values).all()
 
 
 def test_two_passes_that_find_too_little_give_way_to_exact_search(caplog):
     with caplog.at_level(logging.INFO, "recsys.index.two_pass"):
         index = AutoIndexBuilder(exact_up_to=0, recall=1.0).build(
-            np.random.default_rng(0).normal(size=(9_001, 64)).astype(np.float32),
-            lambda: np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32),
+            np.random.default_rng(0).normal(size=(9_001, 200)).astype(np.float32),
+            lambda: np.random.default_rng(1).normal(size=(400, 200)).astype(np.float32),
         )
     assert index.exact
     assert "fewer than 100.0%: exact search instead" in caplog.text
