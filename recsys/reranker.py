@@ -17,8 +17,9 @@ from recsys.signals.extractor import SignalExtractor
 from recsys.signals.list_signals import ListInputs
 from recsys.text.reduction import TextReduction
 
-_LISTS_AT_A_TIME = 16
-"""One by one, calls cost more; more at a time do not fit into a core's second-level cache."""
+_LISTS_AT_A_TIME = {"cpu": 16, "cuda": 256}
+"""One by one, calls cost more; more at a time do not fit into a core's second-level cache, and on a
+GPU cost hardly more than one."""
 _FEWEST_CANDIDATES = 16
 """Shorter lists run alone: matrix products take other ways, and round otherwise, for few rows."""
 
@@ -112,7 +113,8 @@ class Reranker:
         """
         lengths = (item_idx > 0).sum(axis=1)
         found = np.full(item_idx.shape, -np.inf, np.float32)
-        for length, rows in _alike(lengths):
+        most = _LISTS_AT_A_TIME["cpu" if self._device.type == "cpu" else "cuda"]
+        for length, rows in _alike(lengths, most):
             part = HistoryBatch(*(one[rows] for one in history))
             candidates = np.ascontiguousarray(item_idx[rows, :length])
             inputs = self.extractor.inputs(part, candidates, tower_scores[rows, :length])
@@ -120,11 +122,13 @@ class Reranker:
         return found
 
 
-def _alike(lengths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
-    """Rows that run together, and their length; rows without candidates are left out."""
+def _alike(
+    lengths: NDArray[np.int64], most: int
+) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
+    """Up to ``most`` rows that run together, and their length; those without candidates left out."""
     for length in np.unique(lengths[lengths > 0]).tolist():
         rows = np.flatnonzero(lengths == length)
-        size = _LISTS_AT_A_TIME if length >= _FEWEST_CANDIDATES else 1
+        size = most if length >= _FEWEST_CANDIDATES else 1
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             first, last = int(some[0]), int(some[-1])

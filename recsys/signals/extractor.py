@@ -48,6 +48,8 @@ class SignalExtractor:
         affinity = _context_affinity(histories, num_items)
         alone = relations.with_itself()
         self._relations = GrowingRows(relations.vectors)
+        # By itself, too: of a column within a table, ``embedding_bag`` copies all rows at each call.
+        self._log_counts = GrowingRows(counts.log1p()[:, None])
         self._statistics = GrowingRows(torch.cat([counts.log1p()[:, None], alone, affinity], dim=1))
         self._popularity = RecentPopularity(histories, num_items, WINDOW_DAYS)
 
@@ -70,6 +72,7 @@ class SignalExtractor:
         other = copy(self)
         other._relations = self._relations.with_rows(positions, later.vectors)
         other._statistics = self._statistics.with_rows(positions, F.pad(alone, missing))
+        other._log_counts = self._log_counts.with_rows(positions, torch.zeros(len(positions), 1))
         return other
 
     def inputs(
@@ -95,7 +98,7 @@ class SignalExtractor:
         age = (now[:, None] - times[rows, source]) * is_real
         items = torch.from_numpy(item_idx[mask])
         starts = torch.from_numpy(length.cumsum() - length)
-        tables = self._relations.rows, self._statistics.rows[:, :1]
+        tables = self._relations.rows, self._log_counts.rows
         taste, popular = (F.embedding_bag(items, rows, starts, mode="sum") for rows in tables)
         number = torch.from_numpy(length.astype(np.float32))
         return ListInputs(
