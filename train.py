@@ -3,6 +3,7 @@
 Hydra ends here: everything that ``train`` calls takes plain objects.
 """
 
+import logging
 import shlex
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +15,11 @@ from recsys.errors import InputError
 
 if TYPE_CHECKING:
     from recsys.data.prepare import TrainingData
+    from recsys.schema import Dataset
     from recsys.training.stage1 import RetrievalRecipe
     from recsys.training.stage2 import RerankingRecipe
+
+log = logging.getLogger(__name__)
 
 STAGES = {"1": (1,), "2": (2,), "all": (1, 2)}
 
@@ -36,11 +40,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from recsys.baselines import fit_all
-    from recsys.bundle import make_latest
+    from recsys.bundle import make_latest, read_manifest
     from recsys.core.threads import chosen_threads, use_threads
+    from recsys.data.prepare import prepare_all
+    from recsys.recommender import Recommender
     from recsys.text.cache import EmbeddingCache
     from recsys.training import pipeline
     from recsys.training.finish import write_results, write_tensorboard
+    from recsys.training.refit import AGREEMENT_K, check_agreement, refit
     from recsys.training.run_folder import open_run
     from recsys.training.stage1 import Run
     from recsys.training.stored_recipe import stored_recipe
@@ -61,7 +68,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         recipe, build_index = stored_recipe(stage1)
         read["stage 1"] = stage1["version"]
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    data = load_data(cfg)
+    dataset = load_dataset(cfg)
+    data = split_data(cfg, dataset)
     threads = chosen_threads(cfg.threads, len(data.items))
     use_threads(threads)
     workers = Workers(
@@ -133,6 +141,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 cfg.reranking.num_folds,
                 run,
             )
+    refits = bool(cfg.refit) and 2 in stages
+    # Of the bundle whose table is reported, nobody is served where another is fitted on all rows.
+    evaluated = (run_folder.checkpoints / "evaluated" if refits else root) / run_folder.name
     if 2 in stages:
         _, curves["Stage 2"] = pipeline.train_stage2(
             data,
@@ -140,12 +151,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             lists,
             reranking,
             run,
-            pipeline.Destination(root, run_folder.name, manifest),
+            pipeline.Destination(evaluated.parent, run_folder.name, manifest),
         )
 
     bundle = root / run_folder.name
     fit_baselines = partial(fit_all, instantiate(cfg.baselines))
-    metrics, recommender = pipeline.evaluate_bundle(bundle, data, fit_baselines, cfg.seed)
+    metrics, recommender = pipeline.evaluate_bundle(evaluated, data, fit_baselines, cfg.seed)
+    if refits:
+        everything = prepare_all(dataset)
+        destination = pipeline.Destination(root, run_folder.name, manifest)
+        refit(evaluated, everything, recipe, build_index, run, destination)
+        share = check_agreement(recommender, Recommender.load(bundle))
+        metrics["served"] = {
+            "rows": len(everything.train),
+            f"same_items@{AGREEMENT_K}": round(share, 8),
+        }
+    elif cfg.refit:
+        log.info("stage=1 alone is not fitted on all rows, since stage=2 needs it as it is")
     minutes = (time.perf_counter() - started) / 60
     report = write_results(
         bundle,
@@ -154,7 +176,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         data,
         {name: curve.frame() for name, curve in curves.items()},
         {
-            "Model": recommender.model_version,
+            "Model": read_manifest(bundle)["version"],
+            "Table": table_of(metrics),
             "Commit": str(recommender.manifest["git_commit"] or "unknown"),
             "Text model": recommender.manifest["text"]["name"],
             "Trained in": f"{minutes:.1f} min",
@@ -201,19 +224,27 @@ def check_sizes(cfg: DictConfig) -> None:
 
 
 def load_data(cfg: DictConfig) -> "TrainingData":
+    return split_data(cfg, load_dataset(cfg))
+
+
+def load_dataset(cfg: DictConfig) -> "Dataset":
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    from recsys.data.prepare import prepare
-    from recsys.data.splits import make_split
-
     try:
-        dataset = instantiate(cfg.data.source)
+        dataset: Dataset = instantiate(cfg.data.source)
     except InstantiationException as error:
         found = cli.input_error_below(error)
         if found is None:
             raise
         raise found from error
+    return dataset
+
+
+def split_data(cfg: DictConfig, dataset: "Dataset") -> "TrainingData":
+    from recsys.data.prepare import prepare
+    from recsys.data.splits import make_split
+
     split = make_split(
         dataset.interactions,
         cfg.data.split,
@@ -261,6 +292,16 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
     )
 
 
+def table_of(metrics: dict[str, Any]) -> str:
+    """Which model the table is of."""
+    if "served" not in metrics:
+        return "of the model that is served"
+    rows = metrics["served"]["rows"]
+    return (
+        f"of a model without the held-out rows; served is one of the same recipe, of all {rows:,}"
+    )
+
+
 def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) -> None:
     from rich.console import Console
 
@@ -269,6 +310,7 @@ def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) 
     Console().print(results_table(metrics))
     # As they are: what is in brackets may be a part of a path.
     for label, value in (
+        ("table", table_of(metrics)),
         ("bundle", bundle),
         ("report", report),
         ("watch", f"tensorboard --logdir {shlex.quote(root)}"),

@@ -125,7 +125,7 @@ class Reranker:
 def _alike(
     lengths: NDArray[np.int64], most: int
 ) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
-    """Up to ``most`` rows that run together, and their length; those without candidates left out."""
+    """Up to ``most`` rows that run together, and their length; without those of no candidates."""
     for length in np.unique(lengths[lengths > 0]).tolist():
         rows = np.flatnonzero(lengths == length)
         size = most if length >= _FEWEST_CANDIDATES else 1

@@ -1,5 +1,6 @@
 """The whole road on the bundled sample, by the commands that a user types."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,6 +18,10 @@ import pytest
 from recsys.bundle import list_bundles, read_manifest
 from recsys.data import sample
 from recsys.data.splits import make_split
+from recsys.events.store import EventStore
+from recsys.export_events import export
+from recsys.recommender import Recommender
+from recsys.request import Request
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["data=sample", "experiment=quick"]
@@ -271,14 +276,87 @@ def test_interactions_without_times_train_where_the_split_needs_none(cache, tmp_
     assert "Traceback" not in output
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample as tables of one's own, which name no data set."""
+    folder, data = tmp_path_factory.mktemp("files"), sample.load(ROOT / "data" / "sample")
+    data.interactions.to_csv(folder / "events.csv", index=False)
+    data.items.to_csv(folder / "items.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_files(files: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run on these tables."""
+    root = tmp_path_factory.mktemp("of_files")
+    tables = [f"data.interactions={files}/events.csv", f"data.items={files}/items.csv"]
+    options = ["data=files", "experiment=quick", f"output_dir={root}", *tables]
+    output = finished(command("train.py", *options, cache=cache))
+    assert "of a model without the held-out rows; served is one of the same recipe" in output
+    return root
+
+
+def test_what_is_served_knows_every_row_and_recommends_none_of_them(of_files: Path, files: Path):
+    events = pd.read_csv(files / "events.csv")
+    recommender = Recommender.load(of_files / "latest")
+    histories, users = recommender.artifact.histories, recommender.users
+    served = set(
+        zip(
+            users.decode(histories.user_idx),
+            recommender.items.decode(histories.item_idx),
+            strict=True,
+        )
+    )
+    assert served == set(zip(events["user_id"], events["item_id"], strict=True))
+    lists = recommender.recommend([Request(20, user_id=user) for user in users.ids.tolist()])
+    shown = {
+        (user, item)
+        for user, one in zip(users.ids.tolist(), lists, strict=True)
+        for item in one.item_ids
+    }
+    assert len(shown) == 20 * len(users)
+    assert not shown & served
+
+
+def test_the_table_is_of_a_model_without_the_held_out_rows(of_files: Path, files: Path) -> None:
+    manifest, metrics = read_manifest(of_files / "latest"), metrics_of(of_files)
+    rows = len(pd.read_csv(files / "events.csv"))
+    assert manifest["evaluated"]["version"] != manifest["version"]
+    assert manifest["evaluated"]["rows"] == rows - 5 * 300
+    assert metrics["served"]["rows"] == rows
+    # By chance they would share one in twenty.
+    assert metrics["served"]["same_items@10"] > 0.5
+
+
+def test_an_export_of_what_is_served_is_the_log(
+    of_files: Path, files: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    asyncio.run(open_and_close(url))
+    export(url, of_files / "latest", tmp_path / "export")
+    exported = pd.read_parquet(tmp_path / "export" / "interactions.parquet")
+    pair = ["user_id", "item_id"]
+    both = [
+        frame[[*pair, "timestamp", "rating"]].sort_values(pair, ignore_index=True)
+        for frame in (exported, pd.read_csv(files / "events.csv"))
+    ]
+    pd.testing.assert_frame_equal(*both, check_dtype=False)
+
+
+async def open_and_close(url: str) -> None:
+    integers = {"holds_integer_users": True, "holds_integer_items": True}
+    await (await EventStore.open(url, **integers)).close()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["hnsw", "ivfpq"])
+@pytest.mark.parametrize("option", ["hnsw", "ivfpq", "auto"])
 def test_the_approximate_indexes_serve_nearly_the_same(option, cache, tmp_path) -> None:
     sizes = ["data.num_users=200", "data.num_items=700", "data.num_interactions=8000"]
     recalls = []
     for index in ("flat", option):
         arguments = ["train.py", "stage=1", "data=synthetic", "experiment=quick", *sizes]
-        where = [f"index={index}", f"output_dir={tmp_path / index}"]
+        own = ["index.exact_up_to=0"] if index == "auto" else []
+        where = [f"index={index}", *own, f"output_dir={tmp_path / index}"]
         finished(command(*arguments, *where, cache=cache))
         recalls.append(metrics_of(tmp_path / index)["stage1"]["recall@100"])
     assert recalls[1] > 0.8 * recalls[0]

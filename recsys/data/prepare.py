@@ -78,6 +78,12 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     )
 
 
+def prepare_all(dataset: Dataset) -> TrainingData:
+    """Encode all rows, none held out."""
+    rows = dataset.interactions
+    return prepare(dataset, Split("none", "all rows; nothing is held out", rows, rows.iloc[:0]))
+
+
 def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
     digest = hashlib.sha256()
     digest.update(users.content_hash().encode())

@@ -48,7 +48,7 @@ class SignalExtractor:
         affinity = _context_affinity(histories, num_items)
         alone = relations.with_itself()
         self._relations = GrowingRows(relations.vectors)
-        # By itself, too: of a column within a table, ``embedding_bag`` copies all rows at each call.
+        # By itself, too: of a column of a table ``embedding_bag`` copies all rows at each call.
         self._log_counts = GrowingRows(counts.log1p()[:, None])
         self._statistics = GrowingRows(torch.cat([counts.log1p()[:, None], alone, affinity], dim=1))
         self._popularity = RecentPopularity(histories, num_items, WINDOW_DAYS)
