@@ -46,6 +46,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from recsys.recommender import Recommender
     from recsys.text.cache import EmbeddingCache
     from recsys.training import pipeline
+    from recsys.training.champion import unseen_by
     from recsys.training.finish import write_results, write_tensorboard
     from recsys.training.refit import AGREEMENT_K, check_agreement, refit
     from recsys.training.run_folder import open_run
@@ -70,6 +71,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     dataset = load_dataset(cfg)
     data = split_data(cfg, dataset)
+    champion = None if cfg.champion is None else Recommender.load(Path(cfg.champion))
+    if champion is not None:
+        data = unseen_by(champion, data)
     threads = chosen_threads(cfg.threads, len(data.items))
     use_threads(threads)
     workers = Workers(
@@ -156,7 +160,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     bundle = root / run_folder.name
     fit_baselines = partial(fit_all, instantiate(cfg.baselines))
-    metrics, recommender = pipeline.evaluate_bundle(evaluated, data, fit_baselines, cfg.seed)
+    metrics, recommender = pipeline.evaluate_bundle(
+        evaluated, data, fit_baselines, cfg.seed, champion
+    )
     if refits:
         everything = prepare_all(dataset)
         destination = pipeline.Destination(root, run_folder.name, manifest)
@@ -183,7 +189,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "Trained in": f"{minutes:.1f} min",
         },
     )
-    make_latest(bundle)
+    if cfg.promote:
+        make_latest(bundle)
     if logger is not None:
         write_tensorboard(
             run_folder.tensorboard / "results",

@@ -64,7 +64,7 @@ def run(
 
     @functools.wraps(main)
     def one_job(config: DictConfig) -> Any:
-        _configure_logging()
+        configure_logging()
         try:
             return main(config)
         except InputError as error:
@@ -102,7 +102,7 @@ def _composes(args: argparse.Namespace) -> bool:
     return not any([*own, args.config_path, args.config_dir])
 
 
-def _configure_logging() -> None:
+def configure_logging() -> None:
     """Our own progress lines, and others' warnings, on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for name in ("recsys", "__main__"):

@@ -153,6 +153,9 @@ def evaluate(
     }
     if all(stage in per_user for stage in STAGES):
         content["stage2_minus_stage1"] = _differences(per_user["stage2"], per_user["stage1"], seed)
+    if "champion" in per_user:
+        served = "stage2" if "stage2" in per_user else "stage1"
+        content["minus_champion"] = _differences(per_user[served], per_user["champion"], seed)
     content |= {
         "slices": {
             "history_length": by_history_length(train.lengths[targets.user_idx], sliced),

@@ -13,6 +13,7 @@ _LABELS = {
     "popularity": "popularity",
     "als": "implicit ALS",
     "ease": "EASE",
+    "champion": "champion (served now)",
     "stage1": "stage 1 (two-tower)",
     "stage2": "stage 2 (cross-encoder)",
 }

@@ -24,6 +24,7 @@ from recsys.request import Request
 from recsys.schema import ExternalId
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
+from recsys.training.champion import CHAMPION, champion_ranking
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
 from recsys.training.stage1 import (
@@ -252,13 +253,16 @@ def evaluate_bundle(
     data: TrainingData,
     fit_baselines: Callable[[Histories, int], dict[str, Baseline]],
     seed: int,
-    device: str = "cpu",
+    champion: Recommender | None = None,
 ) -> tuple[dict[str, Any], Recommender]:
     """The content of metrics.json, from the bundle as it lies on disk and is served.
 
+    Args:
+        champion: what is served now, to be compared with.
+
     The only place where test rows count; the report also shows some of them in its examples.
     """
-    recommender = Recommender.load(bundle, device)
+    recommender = Recommender.load(bundle)
     targets = Targets.from_frame(data.split.test, data.users, data.items)
     stages = {"stage1": False} | ({"stage2": True} if recommender.reranker else {})
     rankings = {
@@ -268,6 +272,10 @@ def evaluate_bundle(
     for name, baseline in fit_baselines(data.train, len(data.items)).items():
         ranked = rank(baseline, data.train, targets.user_idx, EVALUATION_K, seed)
         rankings[name] = torch.from_numpy(np.ascontiguousarray(ranked))
+    if champion is not None:
+        rankings[CHAMPION] = champion_ranking(
+            champion, recommender.artifact, data, targets, EVALUATION_K
+        )
     metrics = evaluate(
         rankings,
         targets,
