@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SERVE = ("auto", "stage1", "stage2")
 STAGES = {"1": (1,), "2": (2,), "all": (1, 2)}
 
 
@@ -28,6 +29,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run the stages that ``cfg.stage`` names; returns the content of metrics.json."""
     if str(cfg.stage) not in STAGES:
         raise InputError("stage to be 1, 2 or all", repr(cfg.stage), "e.g. python train.py stage=1")
+    if str(cfg.serve) not in SERVE:
+        raise InputError(f"serve to be one of {', '.join(SERVE)}", repr(cfg.serve), "correct it")
     if not 0 <= cfg.seed < 2**32:
         raise InputError("seed between 0 and 2**32 - 1", str(cfg.seed), "e.g. seed=0")
     check_names(cfg)
@@ -156,6 +159,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             reranking,
             run,
             pipeline.Destination(evaluated.parent, run_folder.name, manifest),
+            str(cfg.serve),
         )
 
     bundle = root / run_folder.name
@@ -167,7 +171,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         everything = prepare_all(dataset)
         destination = pipeline.Destination(root, run_folder.name, manifest)
         refit(evaluated, everything, recipe, build_index, run, destination)
-        share = check_agreement(recommender, Recommender.load(bundle))
+        share = check_agreement(recommender, Recommender.load(bundle, stage2=True))
         metrics["served"] = {
             "rows": len(everything.train),
             f"same_items@{AGREEMENT_K}": round(share, 8),
@@ -313,10 +317,12 @@ def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) 
     from rich.console import Console
 
     from recsys.evaluation import results_table
+    from recsys.results import best_line
 
     Console().print(results_table(metrics))
     # As they are: what is in brackets may be a part of a path.
     for label, value in (
+        ("best", best_line(metrics)),
         ("table", table_of(metrics)),
         ("bundle", bundle),
         ("report", report),

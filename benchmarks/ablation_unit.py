@@ -188,7 +188,7 @@ class _Stage2:
         return self._served(bundle, rerank=True)
 
     def _served(self, bundle: Path, *, rerank: bool) -> Tensor:
-        recommender = Recommender.load(bundle)
+        recommender = Recommender.load(bundle, stage2=True)
         return served_ranking(recommender, self.data, self.targets, rerank=rerank)
 
 

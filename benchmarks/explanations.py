@@ -48,7 +48,7 @@ def main() -> None:
         parser.error("--cases must be at least 1")
     torch.set_num_threads(1)
     try:
-        recommender = Recommender.load(arguments.bundle)
+        recommender = Recommender.load(arguments.bundle, stage2=True)
     except InputError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     content = measure(recommender, arguments.cases, arguments.seed)

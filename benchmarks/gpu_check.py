@@ -88,7 +88,7 @@ def measure(device: str, overrides: Sequence[str]) -> dict[str, Any]:
         lists = candidate_lists(recipe, setting.data, stage1, root)
         bundle = write_stage2(recipe, setting.data, stage1, lists, root)
         trained = time.perf_counter() - started
-        on_cpu, on_device = Recommender.load(bundle), _on(device, bundle)
+        on_cpu, on_device = Recommender.load(bundle, stage2=True), _on(device, bundle)
         users = on_cpu.users.ids[:MOST_USERS].tolist()
         compared = {
             stage: _compared(on_cpu, on_device, users, rerank=rerank)
@@ -161,7 +161,9 @@ def _on(device: str, bundle: Path) -> Recommender:
     """On the device, in PyTorch."""
     artifact = load_artifact(bundle)
     assert artifact.stage2 is not None
-    return Recommender(replace(artifact, stage2=replace(artifact.stage2, graph=None)), device)
+    return Recommender(
+        replace(artifact, stage2=replace(artifact.stage2, graph=None)), device, stage2=True
+    )
 
 
 def _compared(

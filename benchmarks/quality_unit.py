@@ -107,7 +107,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
 
     # Training is over: the held-out rows are looked at from here on.
     targets = Targets.from_frame(held_out, data.users, data.items)
-    recommender = Recommender.load(bundle)
+    recommender = Recommender.load(bundle, stage2=True)
     users = targets.user_idx
     rankings = {
         name: torch.from_numpy(

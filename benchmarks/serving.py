@@ -222,14 +222,14 @@ def same_lists(artifact: Artifact) -> float:
     eager = replace(artifact, stage2=replace(artifact.stage2, graph=None))
     users = artifact.users.ids[:USERS_COMPARED].tolist()
     requests = [Request(NUM_COMPARED, user_id=user) for user in users]
-    both = (Recommender(one).recommend(requests) for one in (artifact, eager))
+    both = (Recommender(one, stage2=True).recommend(requests) for one in (artifact, eager))
     same = [one.item_ids == other.item_ids for one, other in zip(*both, strict=True)]
     return float(sum(same) / len(same))
 
 
 def stage2_ms(artifact: Artifact) -> dict[str, float]:
     """CPU milliseconds of stage 2 by list, in one thread, by lists at a time; each user once."""
-    recommender, threads = Recommender(artifact), torch.get_num_threads()
+    recommender, threads = Recommender(artifact, stage2=True), torch.get_num_threads()
     torch.set_num_threads(1)
     users = np.random.default_rng(1).permutation(artifact.users.ids).tolist()[:USERS_TIMED]
     requests = [Request(NUM_COMPARED, user_id=user) for user in users]

@@ -40,7 +40,7 @@ def train_recommender(recipe: Recipe, data: TrainingData, text: Tensor) -> Recom
         if recipe.reranking is not None:
             lists = candidate_lists(recipe, data, bundle, root)
             bundle = write_stage2(recipe, data, bundle, lists, root)
-        return Recommender.load(bundle)
+        return Recommender.load(bundle, stage2=True)
 
 
 def write_stage1(recipe: Recipe, data: TrainingData, text: Tensor, root: Path) -> Path:

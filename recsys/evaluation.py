@@ -101,6 +101,7 @@ def evaluate(
     split: str,
     protocol: str,
     seed: int,
+    served: str | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json: plain numbers, the same for the same input, no times or dates.
 
@@ -108,7 +109,7 @@ def evaluate(
         rankings: system -> int64 [U, K >= 100], row u for ``targets.user_idx[u]``, best first, 0 in
             empty slots. "stage1" and "stage2" are the stages; every other key is a baseline.
         train: the users' training events, which must not be recommended.
-        seed: of the bootstrap.
+        seed: of the bootstrap. served: which stage is; None for the last one that there is.
 
     Raises:
         InputError: when nothing is held out.
@@ -153,8 +154,14 @@ def evaluate(
     }
     if all(stage in per_user for stage in STAGES):
         content["stage2_minus_stage1"] = _differences(per_user["stage2"], per_user["stage1"], seed)
+    served = served or max(stage for stage in STAGES if stage in means)
+    content["served_stage"] = served
+    others = [name for name in means if name not in (*STAGES, "champion")]
+    if others:
+        best = max(others, key=lambda name: means[name]["ndcg@10"])
+        minus = _differences(per_user[served], per_user[best], seed)
+        content["minus_best_baseline"] = {"baseline": best, **minus}
     if "champion" in per_user:
-        served = "stage2" if "stage2" in per_user else "stage1"
         content["minus_champion"] = _differences(per_user[served], per_user["champion"], seed)
     content |= {
         "slices": {

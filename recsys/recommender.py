@@ -47,13 +47,16 @@ class Recommender:
     Args:
         artifact: models, histories, vocabularies and catalogue, as loaded or just trained.
         device: where the models run, ``cpu`` or ``cuda``.
+        stage2: whether it re-ranks, where the bundle can; None: if its training found that it pays.
 
     ``features`` and ``popularity`` may be told of events since training. ``revision`` counts the
     times that ``with_items`` led here. ``stored_positions`` is the caller's own note of which
     version of later items it has given.
     """
 
-    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+    def __init__(
+        self, artifact: Artifact, device: str = "cpu", *, stage2: bool | None = None
+    ) -> None:
         self.artifact = artifact
         self.model_version = artifact.version
         self.manifest = artifact.manifest
@@ -72,8 +75,10 @@ class Recommender:
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
-        stage2 = artifact.stage2
-        self.reranker = None if stage2 is None else _reranker(stage2, artifact.text, device)
+        if stage2 is None:
+            stage2 = artifact.manifest.get("serve") != "stage1"
+        parts = artifact.stage2 if stage2 else None
+        self.reranker = None if parts is None else _reranker(parts, artifact.text, device)
         new_users = artifact.new_users
         self.features = OnlineFeatures(
             artifact.histories, len(artifact.items), new_users.half_life_days
@@ -91,13 +96,15 @@ class Recommender:
         self._connect()
 
     @classmethod
-    def load(cls, bundle: Path, device: str = "cpu") -> "Recommender":
+    def load(
+        cls, bundle: Path, device: str = "cpu", *, stage2: bool | None = None
+    ) -> "Recommender":
         """Load a bundle; arguments as of the class.
 
         Raises:
             InputError: when the bundle is missing or damaged.
         """
-        return cls(load_artifact(bundle), device)
+        return cls(load_artifact(bundle), device, stage2=stage2)
 
     def _connect(self) -> None:
         """Make what consists of the parts that there are now."""

@@ -70,6 +70,21 @@ def interval_text(metrics: dict[str, Any], metric: str = "ndcg@10") -> str | Non
     ).replace("-", _MINUS)
 
 
+def best_line(metrics: dict[str, Any]) -> str:
+    """What is served on this data, and how much better than the best baseline it is."""
+    served = metrics["served_stage"]
+    why = ""
+    if served == "stage1" and "stage2" in metrics:
+        why = ", since stage 2 did not pay for the users kept aside in training"
+    told = f"served is {label(served)}{why}: NDCG@10 {metrics[served]['ndcg@10']:.{_DECIMALS}f}"
+    against = metrics.get("minus_best_baseline")
+    if against is None:
+        return told
+    difference = against["ndcg@10"]
+    mean, low, high = (f"{difference[key]:+.{_DECIMALS}f}" for key in ("mean", "low", "high"))
+    return f"{told}, {mean} ({low} to {high}) to the best baseline, {label(against['baseline'])}"
+
+
 def results_table(metrics: dict[str, Any]) -> Table:
     """The table for a terminal, from the content of metrics.json; best per column in bold."""
     table = Table(

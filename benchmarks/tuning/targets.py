@@ -144,7 +144,7 @@ def measure_stage2(
     watch = ReportValidation(lambda module: metric(module.served_model), report, _QUARTERS)
     with TemporaryDirectory() as folder:
         run = Run(with_callback(instantiate(cfg.trainer), watch), Path(folder), resume=False)
-        stage2, _ = fit_stage2(recipe, lists.folds, draw.train, reduction, problem.text, run)
+        stage2, _, _ = fit_stage2(recipe, lists.folds, draw.train, reduction, problem.text, run)
     return metric(stage2.cross_encoder)
 
 

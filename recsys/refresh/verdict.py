@@ -42,7 +42,7 @@ def judge(metrics: Mapping[str, Any], limits: Limits) -> Verdict:
 
 def _against(metrics: Mapping[str, Any], limits: Limits) -> Iterator[str]:
     champion = metrics["baselines"]["champion"]
-    served = "stage2" if "stage2" in metrics else "stage1"
+    served = metrics["served_stage"]
     if metrics["n_users"] < limits.min_users:
         yield f"fewer than {limits.min_users} users tell too little"
     for metric in (METRIC, DEPTH_METRIC):

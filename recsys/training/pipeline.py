@@ -41,6 +41,8 @@ from recsys.training.stage2 import RerankingRecipe, fit_stage2
 log = logging.getLogger(__name__)
 
 EVALUATION_K = 100
+AUTO = "auto"
+
 _KEPT = (
     *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
     *("user_attributes", "stage1", "text", "new_users"),
@@ -176,15 +178,20 @@ def train_stage2(
     reranking: RerankingRecipe,
     run: Run,
     destination: Destination,
+    serve: str = AUTO,
 ) -> tuple[Path, Curves]:
     """Train the cross-encoder on the lists of ``stage2_lists``, and write a bundle of both stages.
 
     The served stage 1 is taken over as it is, and ``latest`` stays where it is.
+
+    Args:
+        serve: ``stage1`` or ``stage2``, whose order is served; ``auto`` serves stage 2 where it
+            pays, see ``ListGain``.
     """
     stage1 = load_artifact(stage1_bundle)
     text, attributes = stage1.text, stage1.attributes
     reduction = TextReduction.fit(text, reranking.relation_rank)
-    stage2, curves = fit_stage2(reranking, lists, data.train, reduction, text, run)
+    stage2, curves, gain = fit_stage2(reranking, lists, data.train, reduction, text, run)
     bundle = save_artifact(
         destination.root,
         destination.name,
@@ -196,6 +203,8 @@ def train_stage2(
             "max_history": reranking.max_history,
             "relation_rank": reranking.relation_rank,
             "stage1_version": stage1.version,
+            "serve": ("stage2" if gain.pays else "stage1") if serve == AUTO else serve,
+            "stage2_gain": {"ndcg@10": gain.top._asdict(), "ndcg@100": gain.depth._asdict()},
         },
         users=data.users,
         items=data.items,
@@ -262,7 +271,7 @@ def evaluate_bundle(
 
     The only place where test rows count; the report also shows some of them in its examples.
     """
-    recommender = Recommender.load(bundle)
+    recommender = Recommender.load(bundle, stage2=True)
     targets = Targets.from_frame(data.split.test, data.users, data.items)
     stages = {"stage1": False} | ({"stage2": True} if recommender.reranker else {})
     rankings = {
@@ -285,6 +294,9 @@ def evaluate_bundle(
         split=data.split.name,
         protocol=data.split.protocol,
         seed=seed,
+        served=str(
+            recommender.manifest.get("serve", "stage2" if stages.get("stage2") else "stage1")
+        ),
     )
     return metrics, recommender
 

@@ -29,6 +29,7 @@ LEAST_AGREEMENT = 0.4
 _KEPT = (
     *("towers", "epochs", "num_candidates", "max_query_history", "stage1", "text", "new_users"),
     *("item_attributes", "cross_encoder", "max_history", "relation_rank"),
+    *("serve", "stage2_gain"),
 )
 """What the manifest takes over from that of the evaluated bundle."""
 

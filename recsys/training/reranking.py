@@ -76,13 +76,10 @@ class ListDataModule(pl.LightningDataModule):
             for fold in self.folds
         ]
 
-    def stage1_ndcg(self, k: int) -> float:
-        """NDCG@k of the order that stage 1 left, on the lists that are kept aside."""
-        kept = zip(self.folds, self._rows(True), strict=True)
-        values = [
-            ndcg_at_k(fold.relevance[rows], fold.num_relevant[rows], k) for fold, rows in kept
-        ]
-        return float(torch.cat(values).mean())
+    @property
+    def kept_rows(self) -> list[NDArray[np.int64]]:
+        """Of each fold the rows that are kept aside, in the order of ``val_dataloader``."""
+        return self._rows(True)
 
     @property
     def steps_per_epoch(self) -> int:

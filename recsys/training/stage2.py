@@ -1,6 +1,5 @@
 """Training stage 2 from a recipe: out-of-fold lists, then the cross-encoder on them."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,9 @@ from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.fit import fit
 from recsys.training.folds import CandidateLists, build_extractor
+from recsys.training.gain import ListGain, gain_on_kept_lists
 from recsys.training.reranking import LabelledBatch, ListDataModule, RerankingModule
 from recsys.training.stage1 import Run
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def fit_stage2(
     reduction: TextReduction,
     text: Tensor,
     run: Run,
-) -> tuple[Stage2, Curves]:
+) -> tuple[Stage2, Curves, ListGain]:
     """Train on out-of-fold lists for a fixed number of epochs.
 
     The lists of one user in ten are kept aside and only watched: they tell about new users, while
@@ -93,14 +91,10 @@ def fit_stage2(
         callbacks=[curves],
         gradient_clip=1.0,
     )
-    log.info(
-        "stage 2: ndcg@100 %.4f on out-of-fold lists of users kept aside (stage 1's order: %.4f)",
-        float(curves.frame()["val/ndcg@100"].iloc[-1]),
-        datamodule.stage1_ndcg(100),
-    )
     module.cpu()
+    gain = gain_on_kept_lists(module.served_model, datamodule)
     extractor = build_extractor(train, reduced, recipe.max_history)
-    return Stage2(module.served_model, extractor, reduction), curves
+    return Stage2(module.served_model, extractor, reduction), curves, gain
 
 
 def _fit_scales(model: CrossEncoder, example: LabelledBatch, num_towers: int) -> None:

@@ -21,6 +21,7 @@ def metrics(
         "n_users": n_users,
         "stage1": {},
         "stage2": {},
+        "served_stage": "stage2",
         "baselines": {"champion": {"ndcg@10": 0.2, "recall@100": 0.6}},
         "minus_champion": {
             "ndcg@10": difference(ndcg, width),

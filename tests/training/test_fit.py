@@ -208,7 +208,9 @@ def reranking(epochs: int) -> RerankingRecipe:
 
 
 def stage2_model(lists: list[CandidateLists], planted, text, where) -> torch.nn.Module:
-    fitted, _ = fit_stage2(reranking(3), lists, planted, TextReduction.fit(text, RANK), text, where)
+    fitted, _, _ = fit_stage2(
+        reranking(3), lists, planted, TextReduction.fit(text, RANK), text, where
+    )
     return fitted.cross_encoder
 
 
@@ -241,7 +243,7 @@ def test_stage_2_learns_to_rank_better_than_it_found_the_lists(
     lists, planted, text, tmp_path
 ) -> None:
     reduction = TextReduction.fit(text, RANK)
-    fitted, curves = fit_stage2(reranking(6), lists, planted, reduction, text, run(tmp_path))
+    fitted, curves, _ = fit_stage2(reranking(6), lists, planted, reduction, text, run(tmp_path))
     loss = curves.frame()["train/loss"]
     assert loss.iloc[-1] < 0.95 * loss.iloc[0]
     assert not fitted.cross_encoder.training
