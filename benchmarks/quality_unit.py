@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.harness import load_setting, without_test_rows
@@ -34,6 +33,7 @@ from recsys.training.pipeline import (
     train_stage2,
 )
 from recsys.training.stage1 import Run
+from train import baseline_fits
 
 
 @dataclass
@@ -101,7 +101,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         lambdamart = fit_lambdamart(lists, seed)
     del lists
     fitted: dict[str, Baseline] = {}
-    for name, fit in instantiate(setting.cfg.baselines).items():
+    for name, fit in baseline_fits(setting.cfg.baselines).items():
         with costs.of(name):
             fitted |= fit_all({name: fit}, data.train, len(data.items))
 
