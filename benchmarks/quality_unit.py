@@ -38,17 +38,19 @@ from train import baseline_fits
 
 @dataclass
 class Costs:
-    """Seconds of each step, and the process's peak memory in GB once it was done."""
+    """Seconds of each step, those of all its cores, and the process's peak memory in GB so far."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_gb: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def of(self, step: str) -> Iterator[None]:
         """Measure the block as ``step``."""
-        started = time.perf_counter()
+        started, on_cores = time.perf_counter(), time.process_time()
         yield
         self.seconds[step] = time.perf_counter() - started
+        self.cpu_seconds[step] = time.process_time() - on_cores
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_gb[step] = peak / (1e9 if sys.platform == "darwin" else 1e6)
 

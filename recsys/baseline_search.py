@@ -33,7 +33,8 @@ Space = Mapping[str, Sequence[Any]]
 
 METRIC = "ndcg@10"
 _K = 10
-_MAX_TRIALS = 24
+MAX_TRIALS = 24
+"""Fits of each baseline at the most."""
 _MAX_USERS = 2_000
 _FOREVER = None
 
@@ -77,7 +78,11 @@ class Chosen:
 
 
 def tune(
-    fits: Mapping[str, FitBaseline], remaining: Histories, held_out: Histories, num_items: int
+    fits: Mapping[str, FitBaseline],
+    remaining: Histories,
+    held_out: Histories,
+    num_items: int,
+    max_trials: int = MAX_TRIALS,
 ) -> dict[str, Chosen]:
     """Choose the settings of each baseline that rank ``held_out`` best, given ``remaining``.
 
@@ -105,6 +110,7 @@ def tune(
                 partial(_value, fit, remaining, held_out, users, num_items),
                 space,
                 _start(fit, space),
+                max_trials,
             )
         except TooManyItemsError as error:
             log.warning("baseline %s left out: %s", name, error)
@@ -155,7 +161,7 @@ def climb(
     value: Callable[[Mapping[str, Any]], float],
     space: Space,
     start: Mapping[str, Any],
-    max_trials: int = _MAX_TRIALS,
+    max_trials: int = MAX_TRIALS,
 ) -> tuple[dict[str, Any], float, int]:
     """The best settings found by moving along one of them at a time while that helps.
 
