@@ -14,9 +14,9 @@ BEST = "best baseline"
 DIFFERENCES = (("stage1", BEST), ("stage2", BEST), ("stage2", "stage1"))
 _SHOWN = ("ndcg@10", "recall@100")
 _LEDE = (
-    "Printed by `python benchmarks/datasets.py`. Each set is trained with the product's defaults; "
+    "Printed by `python benchmarks/datasets.py`. Each set is trained with the defaults; "
     "every baseline has its settings chosen on validation rows, which are carved out of the "
-    "training rows as the split carves out the test rows. The best baseline is the one with the best "
+    "training rows as the split carves out the test rows. The best baseline has the best "
     "validation NDCG@10. Full catalogue, training items left out, every held-out row relevant; "
     "training is handed no held-out row. Intervals: 95%, paired bootstrap over users."
 )

@@ -122,17 +122,18 @@ def configured(wanted: Wanted, public: PublicSet) -> tuple[Setting, list[str]]:
     load = partial(load_given, public=public, folder=wanted.folder)
     loader = load if wanted.protocol == GIVEN else load_data
     setting = load_setting([*own, *told], loader)
-    limits = [
-        tower.objective.max_items
-        for tower in setting.cfg.retrieval.towers.values()
-        if "max_items" in tower.objective
-    ]
-    if limits and len(setting.data.items) > min(limits):
+    if exceeds(setting.cfg.retrieval, len(setting.data.items)):
         log.info("%s items: retrieval=large_catalog", f"{len(setting.data.items):,}")
         # First, so that experiment=quick changes the epochs of this one.
         told = ["retrieval=large_catalog", *told]
         setting = load_setting([*own, *told], loader)
     return setting, told
+
+
+def exceeds(retrieval: DictConfig, num_items: int) -> bool:
+    """Whether a tower of the configuration is fitted in closed form to fewer items than these."""
+    objectives = [tower.objective for tower in retrieval.towers.values()]
+    return any(num_items > one.get("max_items", num_items) for one in objectives)
 
 
 def load_given(cfg: DictConfig, public: PublicSet, folder: Path) -> TrainingData:
