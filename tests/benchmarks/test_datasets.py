@@ -83,6 +83,9 @@ def test_the_best_baseline_is_the_best_on_validation_rows() -> None:
     assert summary["best_baseline"] == "ease"
     lead = summary["differences"][f"stage2 - {BEST}"]["ndcg@10"]
     assert lead == pytest.approx({"mean": 0.03, "low": 0.03, "high": 0.03})
+    assert summary["strongest_baseline"] == "popularity"
+    harder = summary["differences"]["stage2 - strongest baseline"]["ndcg@10"]
+    assert harder["mean"] == pytest.approx(-0.07)
     between = summary["differences"]["stage2 - stage1"]["recall@100"]
     assert between["mean"] == pytest.approx(0.01)
 
@@ -94,6 +97,7 @@ def test_tables_and_page_show_every_set() -> None:
         assert f"## {name}" in text
         assert f"{name}, NDCG@10" in html
     assert "+0.0300*" in html
+    assert "minus popularity (best on test rows) | -0.0800 (-0.0800 to -0.0800)" in text
     assert "http" not in html.replace("http://www.w3.org", "")
 
 
