@@ -13,7 +13,7 @@ from recsys.results import STAGES, label
 
 TEMPLATES = (ROOT / "benchmarks/templates", ROOT / "recsys/templates")
 _METRIC = "ndcg@10"
-_LEFT, _RIGHT, _STEP, _GAP = 132.0, 346.0, 24.0, 34.0
+_LEFT, _RIGHT, _STEP, _GAP = 146.0, 346.0, 24.0, 34.0
 
 
 def page(content: Mapping[str, Any]) -> str:

@@ -62,14 +62,15 @@ def fit_item_neighbours(
     """
     if neighbours < 1 or not all(value is None or value > 0 for value in (half_life, time_scale)):
         raise ValueError("expected at least 1 neighbour, and positive half_life and time_scale")
-    counts = np.maximum(train.item_counts(num_items), 1).astype(np.float32)
+    # Of the factors, not of their products: a power of each pair would take most of the time.
+    damped = np.maximum(train.item_counts(num_items), 1).astype(np.float32) ** exponent
     rows = _pair_counts(train, num_items, time_scale, window)
     size = max(1, _CELLS_PER_CHUNK // (num_items + 1))
     parts = []
     for start in range(0, num_items + 1, size):
         chunk = slice(start, start + size)
         similar = rows(chunk)
-        similar /= (counts[chunk, None] * counts) ** exponent + shrinkage
+        similar /= damped[chunk, None] * damped + shrinkage
         own = np.arange(len(similar))
         similar[own, start + own] = 0.0
         parts.append(_strongest(similar, neighbours))
