@@ -43,8 +43,8 @@ def fit_item_neighbours(
 ) -> ItemNeighbours:
     """Count how often two items meet in a history, damped by how often each occurs.
 
-    Similarity is n_ij / ((n_i n_j) ** exponent + shrinkage). Memory is that of the pairs that meet
-    and of 4 million cells; time grows with the square of the catalogue, half a minute at 50,000.
+    Similarity is n_ij / ((n_i n_j) ** exponent + shrinkage). Time is that of the pairs that meet;
+    without a time scale memory is bounded by 4 million of them and the neighbours that are kept.
 
     Args:
         neighbours: kept per item of a history, the most similar.
@@ -62,46 +62,42 @@ def fit_item_neighbours(
     """
     if neighbours < 1 or not all(value is None or value > 0 for value in (half_life, time_scale)):
         raise ValueError("expected at least 1 neighbour, and positive half_life and time_scale")
-    # Of the factors, not of their products: a power of each pair would take most of the time.
     damped = np.maximum(train.item_counts(num_items), 1).astype(np.float32) ** exponent
     rows = _pair_counts(train, num_items, time_scale, window)
     size = max(1, _CELLS_PER_CHUNK // (num_items + 1))
     parts = []
     for start in range(0, num_items + 1, size):
-        chunk = slice(start, start + size)
-        similar = rows(chunk)
-        similar /= damped[chunk, None] * damped + shrinkage
-        own = np.arange(len(similar))
-        similar[own, start + own] = 0.0
-        parts.append(_strongest(similar, neighbours))
+        pairs = rows(slice(start, start + size)).tocoo()
+        own = pairs.row + start
+        similar = pairs.data / (damped[own] * damped[pairs.col] + shrinkage)
+        apart = own != pairs.col
+        entries = (similar[apart], (pairs.row[apart], pairs.col[apart]))
+        parts.append(_strongest(sp.csr_matrix(entries, pairs.shape), neighbours))
     return ItemNeighbours(_weights(train, num_items, half_life), sp.vstack(parts, format="csr"))
 
 
 def _pair_counts(
     train: Histories, num_items: int, time_scale: float | None, window: int
-) -> Callable[[slice], NDArray[np.float32]]:
-    """Gives rows of the matrix of how often two items meet, dense float32 [rows, N + 1]."""
+) -> Callable[[slice], sp.csr_matrix]:
+    """Gives rows of the matrix of how often two items meet, sparse float32 [rows, N + 1]."""
     if time_scale is None:
         matrix = train.matrix(num_items)
         by_item = matrix.T.tocsr()
-        return lambda rows: (by_item[rows] @ matrix).toarray()
+        return lambda rows: by_item[rows] @ matrix
     pairs, _ = co_occurrence_counts(train, num_items, time_scale=time_scale, window=window)
     pairs = pairs.tocsr()
-    return lambda rows: pairs[rows].toarray()
+    return lambda rows: pairs[rows]
 
 
-def _strongest(similar: NDArray[np.float32], neighbours: int) -> sp.csr_matrix:
-    """Of each row [B, N + 1] the largest entries; those of 0 are none."""
-    width = similar.shape[1]
-    if neighbours < width:
-        kept = np.argpartition(similar, width - neighbours, axis=1)[:, width - neighbours :]
-        columns = np.sort(kept, axis=1)
-        offsets = np.arange(len(similar) + 1) * neighbours
-        values = np.take_along_axis(similar, columns, axis=1)
-        matrix = sp.csr_matrix((values.ravel(), columns.ravel(), offsets), similar.shape)
-        matrix.eliminate_zeros()
-        return matrix
-    return sp.csr_matrix(similar)
+def _strongest(similar: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
+    """The largest entries of each row; of equal ones, those of the first columns."""
+    similar.sort_indices()
+    lengths = np.diff(similar.indptr)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-similar.data, row))
+    kept = np.sort(order[np.arange(len(row)) - similar.indptr[row] < neighbours])
+    entries = (similar.data[kept], (row[kept], similar.indices[kept]))
+    return sp.csr_matrix(entries, similar.shape)
 
 
 def _weights(train: Histories, num_items: int, half_life: float | None) -> sp.csr_matrix:
