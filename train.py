@@ -14,6 +14,10 @@ from recsys import cli
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recsys.baselines import Baseline, FitBaseline
+    from recsys.data.histories import Histories
     from recsys.data.prepare import TrainingData
     from recsys.schema import Dataset
     from recsys.training.stage1 import RetrievalRecipe
@@ -35,14 +39,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         raise InputError("seed between 0 and 2**32 - 1", str(cfg.seed), "e.g. seed=0")
     check_names(cfg)
     # Imported here, so that --help and mistyped overrides answer without loading torch.
-    from functools import partial
     from pathlib import Path
 
     import pytorch_lightning as pl
     import torch
     from hydra.utils import instantiate
 
-    from recsys.baselines import fit_all
     from recsys.bundle import make_latest, read_manifest
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.data.prepare import prepare_all
@@ -163,7 +165,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
 
     bundle = root / run_folder.name
-    fit_baselines = partial(fit_all, instantiate(cfg.baselines))
+    fit_baselines = baseline_fitter(cfg, data.split.name)
     metrics, recommender = pipeline.evaluate_bundle(
         evaluated, data, fit_baselines, cfg.seed, champion
     )
@@ -264,6 +266,45 @@ def split_data(cfg: DictConfig, dataset: "Dataset") -> "TrainingData":
         seed=cfg.data.split_seed,
     )
     return prepare(dataset, split)
+
+
+def baseline_fits(cfg: DictConfig) -> "dict[str, FitBaseline]":
+    """The baselines of ``configs/baselines``, by name."""
+    from hydra.utils import instantiate
+
+    return {str(name): instantiate(fit) for name, fit in cfg.items() if name != "tune"}
+
+
+def baseline_fitter(
+    cfg: DictConfig, split: str
+) -> "Callable[[Histories, int], dict[str, Baseline]]":
+    """Fits the configured baselines to training rows, tuned where that is asked for."""
+    from functools import partial
+
+    from recsys.baseline_search import fit_tuned
+    from recsys.baselines import fit_all
+
+    fits = baseline_fits(cfg.baselines)
+    return (
+        partial(fit_tuned, fits, hold_out(cfg, split))
+        if cfg.baselines.tune
+        else partial(fit_all, fits)
+    )
+
+
+def hold_out(cfg: DictConfig, split: str) -> "Callable[[Histories], tuple[Histories, Histories]]":
+    """Carves validation rows out of training rows as ``split`` has carved out the test rows."""
+    from functools import partial
+
+    from recsys.data.validation import hold_out_like
+
+    return partial(
+        hold_out_like,
+        split,
+        num_test=cfg.data.num_test,
+        test_fraction=cfg.data.test_fraction,
+        seed=cfg.seed,
+    )
 
 
 def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":

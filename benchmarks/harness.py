@@ -66,8 +66,13 @@ class Setting:
         )
 
 
-def load_setting(overrides: Sequence[str]) -> Setting:
+def load_setting(
+    overrides: Sequence[str], load: Callable[[DictConfig], TrainingData] = load_data
+) -> Setting:
     """Compose ``configs/train.yaml``, load the data and embed (or fetch from the cache) the texts.
+
+    Args:
+        load: makes the data in place of what ``train.py`` does.
 
     Raises:
         InputError: on a mistyped override, or data that can't be had.
@@ -75,7 +80,7 @@ def load_setting(overrides: Sequence[str]) -> Setting:
     check_overrides(CONFIG_DIR, "train", overrides)
     with initialize_config_dir(str(CONFIG_DIR), version_base=HYDRA_VERSION):
         cfg = compose("train", list(overrides))
-    data = load_data(cfg)
+    data = load(cfg)
     use_threads(chosen_threads(cfg.threads, len(data.items)))
     encoder = instantiate(cfg.text.encoder)
     vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())

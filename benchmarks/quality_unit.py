@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.harness import load_setting, without_test_rows
@@ -34,21 +33,24 @@ from recsys.training.pipeline import (
     train_stage2,
 )
 from recsys.training.stage1 import Run
+from train import baseline_fits
 
 
 @dataclass
 class Costs:
-    """Seconds of each step, and the process's peak memory in GB once it was done."""
+    """Seconds of each step, those of all its cores, and the process's peak memory in GB so far."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_gb: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def of(self, step: str) -> Iterator[None]:
         """Measure the block as ``step``."""
-        started = time.perf_counter()
+        started, on_cores = time.perf_counter(), time.process_time()
         yield
         self.seconds[step] = time.perf_counter() - started
+        self.cpu_seconds[step] = time.process_time() - on_cores
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_gb[step] = peak / (1e9 if sys.platform == "darwin" else 1e6)
 
@@ -101,7 +103,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         lambdamart = fit_lambdamart(lists, seed)
     del lists
     fitted: dict[str, Baseline] = {}
-    for name, fit in instantiate(setting.cfg.baselines).items():
+    for name, fit in baseline_fits(setting.cfg.baselines).items():
         with costs.of(name):
             fitted |= fit_all({name: fit}, data.train, len(data.items))
 

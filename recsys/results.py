@@ -11,6 +11,8 @@ STAGES = ("stage1", "stage2")
 
 _LABELS = {
     "popularity": "popularity",
+    "recent_popularity": "popularity of late",
+    "item_neighbours": "item-kNN",
     "als": "implicit ALS",
     "ease": "EASE",
     "champion": "champion (served now)",

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from recsys import baselines
 from recsys.baselines import fit_als, fit_ease, fit_popularity, rank
 from recsys.data.histories import Histories
+from train import baseline_fits
 
 SIZE = 24
 USERS = np.arange(1, SIZE + 1)
@@ -160,6 +160,6 @@ def test_a_baseline_too_large_is_left_out_and_the_others_are_fitted(checkerboard
 
 def test_the_shipped_configuration_fits_all_three(checkerboard):
     config = OmegaConf.load(CONFIG)
-    fitted = baselines.fit_all(instantiate(config), checkerboard, SIZE)
+    fitted = baselines.fit_all(baseline_fits(config), checkerboard, SIZE)
     assert list(fitted) == ["popularity", "als", "ease"]
     assert fitted["als"].item_factors.shape == (SIZE + 1, config.als.factors)

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,6 +45,7 @@ from recsys.data.prepare import TrainingData, hold_out_random
 from recsys.errors import InputError
 from recsys.evaluation import Targets
 from recsys.results import column_name, label
+from train import baseline_fits
 
 MODELS = {
     "RecBole MultiVAE": ("fit_recbole.py", "MultiVAE"),
@@ -140,7 +140,7 @@ def yardsticks(
     baselines: DictConfig, data: TrainingData, users: NDArray[np.int64], seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """Lists [U, K] of the project's own baselines, to see that rows and metrics are the same."""
-    fitted = fit_all(instantiate(baselines), data.train, len(data.items))
+    fitted = fit_all(baseline_fits(baselines), data.train, len(data.items))
     return {name: rank(model, data.train, users, K, seed) for name, model in fitted.items()}
 
 

@@ -45,7 +45,7 @@ __all__ = ["EARLIEST", "LATEST", "load", "parse_timestamps"]
 
 def load(
     interactions: str | Path,
-    items: str | Path,
+    items: str | Path | None,
     users: str | Path | None = None,
     columns: Columns | None = None,
     genre_separator: str = GENRE_SEPARATOR,
@@ -60,6 +60,7 @@ def load(
     it. Times are unix seconds (fractions are cut) or ISO 8601 (UTC where no zone is given).
 
     Args:
+        items: None where there is no such table: the items are those of the interactions.
         columns: for ``interactions``, ``items`` and ``users``: our column name -> the file's.
             A name that is left out is its own. Optional columns (rating, description, genres,
             timestamp, year, release_date) may be missing, unless they are mapped to another name;
@@ -72,7 +73,9 @@ def load(
     """
     columns = columns or {}
     events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
-    catalog = read_columns(items, "items", ITEMS, columns, separator)
+    catalog = (
+        read_columns(items, "items", ITEMS, columns, separator) if items else _items_of(events)
+    )
     people = read_columns(users, "users", USERS, columns, separator) if users else None
 
     times = _times(events)
@@ -127,6 +130,12 @@ def _convert_ids(tables: list[TextTable], column: str) -> None:
     if all(are_integers(table.frame[column]) for table in tables):
         for table in tables:
             table.frame[column] = table.frame[column].astype("int64")
+
+
+def _items_of(events: TextTable) -> TextTable:
+    """A table of the items that have interactions, for want of another; none has a title."""
+    ids = events.frame[[ITEM_ID]].drop_duplicates(ignore_index=True)
+    return replace(events, frame=ids.assign(**{TITLE: ""}), typed=events.typed & {ITEM_ID})
 
 
 def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:

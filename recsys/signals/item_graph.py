@@ -15,6 +15,8 @@ from recsys.data.histories import Histories
 _PAIRS_AT_A_TIME = 4_000_000
 _DENSE_CELLS = 10_000_000
 """Up to so many pairs of items are summed in a dense matrix, which is several times faster."""
+_KEPT_PAIRS = 20_000_000
+"""The largest matrices that are kept for who asks again: 160 MB."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def co_occurrence_counts(
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
     counts = _counted(histories, *settings)
-    if _is_small(num_items):
+    if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
         _latest[:] = [_Latest(kept, settings, counts)]
     return counts

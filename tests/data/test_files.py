@@ -24,9 +24,9 @@ def load(tmp_path: Path) -> Load:
     """Write the given texts as CSV files and load them."""
 
     def from_text(
-        interactions: str, items: str = ITEMS, users: str | None = None, **options: object
+        interactions: str, items: str | None = ITEMS, users: str | None = None, **options: object
     ) -> Dataset:
-        paths: dict[str, Path | None] = {"users": None}
+        paths: dict[str, Path | None] = {"items": None, "users": None}
         for name, text in (("interactions", interactions), ("items", items), ("users", users)):
             if text is not None:
                 paths[name] = tmp_path / f"{name}.csv"
@@ -49,6 +49,13 @@ def test_types_and_order(load: Load) -> None:
     assert data.items["year"].dtype == pd.Int64Dtype()
     assert data.items["year"].isna().tolist() == [False, True, True]
     assert data.users is None
+
+
+def test_without_a_table_of_items_they_are_those_of_the_interactions(load: Load) -> None:
+    data = load(f"user_id,item_id,timestamp\n9,12,{NOON}\n7,12,{NOON}\n7,5,{NOON}\n", items=None)
+    assert data.items["item_id"].tolist() == [12, 5]
+    assert data.items["title"].tolist() == ["12", "5"]
+    assert data.interactions["item_id"].tolist() == [12, 12, 5]
 
 
 def test_ids_like_007_stay_text_in_all_files(load: Load) -> None:

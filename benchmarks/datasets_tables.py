@@ -1,0 +1,211 @@
+"""From units of the benchmark of data sets to its figures and tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets_registry import SETS
+from benchmarks.quality_tables import Unit, difference
+from benchmarks.runs import counted, machine_line
+from recsys.results import STAGES, column_name, label
+
+BEST, STRONGEST = "best baseline", "strongest baseline"
+"""By NDCG@10 of the validation rows, and of the test rows, which is more than could be known."""
+DIFFERENCES = (
+    ("stage1", BEST),
+    ("stage2", BEST),
+    ("stage2", "stage1"),
+    ("stage1", STRONGEST),
+    ("stage2", STRONGEST),
+)
+_SHOWN = ("ndcg@10", "recall@100")
+_LEDE = (
+    "Printed by `python benchmarks/datasets.py`. Each set is trained with the defaults; "
+    "every baseline has its settings chosen on validation rows, which are carved out of the "
+    "training rows as the split carves out the test rows. The best baseline has the best "
+    "validation NDCG@10. Full catalogue, training items left out, every held-out row relevant; "
+    "training is handed no held-out row. Where another baseline is ahead of it on the test rows, "
+    "the differences from that one are given, too. Intervals: 95%, paired bootstrap over users."
+)
+
+
+def contents(
+    units: Mapping[tuple[str, str], Sequence[Unit]], machine: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All figures: ``machine`` and, by set and protocol, what ``summarize`` returns."""
+    sets: dict[str, Any] = {}
+    for (name, protocol), seeds in units.items():
+        public = SETS[name]
+        entry = sets.setdefault(
+            name,
+            {"note": public.note, "texts": public.texts, "times": public.times, "protocols": {}},
+        )
+        entry["protocols"][protocol] = summarize(seeds)
+    return {"machine": dict(machine), "sets": sets}
+
+
+def summarize(seeds: Sequence[Unit]) -> dict[str, Any]:
+    """Means and deviations over seeds, what was chosen, paired intervals, and costs."""
+    first = seeds[0].content
+    metrics = list(first["metrics"])
+    names = [name for name in first["baselines"] if all(name in unit.per_user for unit in seeds)]
+    systems = [*names, *STAGES]
+    # By seed, system and metric.
+    means = np.array([[unit.per_user[name].mean(axis=0) for name in systems] for unit in seeds])
+    deviations = means.std(axis=0, ddof=1) if len(seeds) > 1 else np.zeros_like(means[0])
+    validation = {
+        name: float(np.mean([unit.content["baselines"][name]["validation"] for unit in seeds]))
+        for name in names
+    }
+    places = {name: means[:, number, metrics.index("ndcg@10")] for number, name in enumerate(names)}
+    roles = {
+        BEST: max(names, key=lambda name: validation[name]),
+        STRONGEST: max(names, key=lambda name: float(places[name].mean())),
+    }
+    return {
+        "protocol": first["protocol"],
+        "num_seeds": len(seeds),
+        "n_users": [unit.content["n_users"] for unit in seeds],
+        "rows": first["rows"],
+        "configuration": first["configuration"],
+        "epochs": [unit.content["epochs"] for unit in seeds],
+        "systems": {
+            name: {
+                metric: {"mean": float(means[:, i, j].mean()), "sd": float(deviations[i, j])}
+                for j, metric in enumerate(metrics)
+            }
+            for i, name in enumerate(systems)
+        },
+        "baselines": {
+            name: {
+                "validation": validation[name],
+                "settings": [unit.content["baselines"][name]["settings"] for unit in seeds],
+            }
+            for name in names
+        },
+        "best_baseline": roles[BEST],
+        "strongest_baseline": roles[STRONGEST],
+        "differences": {
+            f"{better} - {worse}": difference(seeds, better, roles.get(worse, worse), metrics)
+            for better, worse in DIFFERENCES
+        },
+        "costs": {
+            step: {
+                key: float(np.median([unit.content[key][step] for unit in seeds]))
+                for key in ("seconds", "cpu_seconds", "peak_gb")
+            }
+            for step in first["seconds"]
+        },
+    }
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The report: an overview, and the tables of each set and protocol."""
+    lines = ["# Public data sets", "", _LEDE, "", machine_line(content["machine"]), ""]
+    lines += overview(content)
+    for name, entry in content["sets"].items():
+        facts = f"{entry['note']}. Texts: {entry['texts']}. Times: {entry['times']}."
+        lines += ["", f"## {name}", "", facts]
+        for protocol, summary in entry["protocols"].items():
+            lines += ["", f"### {name}, {protocol}", "", *_section(summary)]
+    return "\n".join(lines) + "\n"
+
+
+def overview(content: Mapping[str, Any]) -> list[str]:
+    """A row per set and protocol: where the product leads, and where it does not."""
+    lines = [
+        "| set, protocol | best baseline | its N@10 | stage 1 | stage 2 | stage 2 minus best | "
+        "its R@100 | stage 1 | stage 2 | stage 2 minus best |",
+        "|---|---|---:|---:|---:|---|---:|---:|---:|---|",
+    ]
+    for name, entry in content["sets"].items():
+        for protocol, summary in entry["protocols"].items():
+            best = summary["best_baseline"]
+            cells = [f"{name}, {protocol}", label(best)]
+            for metric in _SHOWN:
+                cells += [
+                    f"{summary['systems'][system][metric]['mean']:.4f}"
+                    for system in (best, *STAGES)
+                ]
+                cells.append(_interval(summary["differences"][f"stage2 - {BEST}"][metric]))
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _section(summary: Mapping[str, Any]) -> list[str]:
+    rows = summary["rows"]
+    facts = f"{rows['users']:,} users, {rows['items']:,} items, {rows['train']:,} training rows"
+    told = ", ".join(f"`{one}`" for one in summary["configuration"]) or "the defaults"
+    lines = [f"{summary['protocol']}. {facts}; {told}.", ""]
+    lines += _systems(summary)
+    lines += ["", *_differences(summary), "", *_costs(summary)]
+    return lines
+
+
+def _systems(summary: Mapping[str, Any]) -> list[str]:
+    metrics = list(next(iter(summary["systems"].values())))
+    seeds = counted(summary["num_seeds"], "seed")
+    lines = [
+        f"| {seeds} | {' | '.join(map(column_name, metrics))} | validation N@10 | settings |",
+        "|---|" + "---:|" * (len(metrics) + 1) + "---|",
+    ]
+    for name, values in summary["systems"].items():
+        cells = [
+            f"{values[metric]['mean']:.4f}"
+            + (f" ± {values[metric]['sd']:.4f}" if summary["num_seeds"] > 1 else "")
+            for metric in metrics
+        ]
+        found = summary["baselines"].get(name)
+        cells.append(f"{found['validation']:.4f}" if found else "")
+        cells.append("; ".join(map(settings_text, _distinct(found["settings"]))) if found else "")
+        lines.append(f"| {label(name)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _differences(summary: Mapping[str, Any]) -> list[str]:
+    metrics = list(next(iter(summary["differences"].values())))
+    lines = [
+        f"| difference | {' | '.join(map(column_name, metrics))} |",
+        "|---|" + "---|" * len(metrics),
+    ]
+    for pair, values in summary["differences"].items():
+        better, worse = pair.split(" - ")
+        if worse == STRONGEST and summary["strongest_baseline"] == summary["best_baseline"]:
+            continue
+        other = label(summary.get(worse.replace(" ", "_"), worse))
+        other += " (best on test rows)" if worse == STRONGEST else ""
+        cells = [_interval(values[metric]) for metric in metrics]
+        lines.append(f"| {label(better)} minus {other} | {' | '.join(cells)} |")
+    return lines
+
+
+def _costs(summary: Mapping[str, Any]) -> list[str]:
+    names = {
+        "texts": "rows and texts (vectors are kept)",
+        "lists": "out-of-fold lists",
+        "baselines": "search and fits of baselines",
+    }
+    lines = ["| step | seconds | CPU seconds | peak GB so far |", "|---|---:|---:|---:|"]
+    for step, cost in summary["costs"].items():
+        figures = f"{cost['seconds']:.0f} | {cost['cpu_seconds']:.0f} | {cost['peak_gb']:.2f}"
+        lines.append(f"| {names.get(step) or label(step)} | {figures} |")
+    return lines
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """``regularization 400, by_user no``."""
+    words = {None: "none", True: "yes", False: "no"}
+    parts = []
+    for key, value in settings.items():
+        known = value is None or isinstance(value, bool)
+        parts.append(f"{key} {words[value] if known else f'{value:g}'}")
+    return ", ".join(parts)
+
+
+def _distinct(settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for number, one in enumerate(settings) if one not in settings[:number]]
+
+
+def _interval(entry: Mapping[str, float]) -> str:
+    return f"{entry['mean']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"

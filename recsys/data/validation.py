@@ -1,0 +1,29 @@
+"""Validation events, carved out of training events in the way that a split carves test rows out."""
+
+import numpy as np
+
+from recsys.data.histories import Histories
+from recsys.data.prepare import hold_out_random
+
+
+def hold_out_like(
+    split: str, train: Histories, num_test: int, test_fraction: float, seed: int
+) -> tuple[Histories, Histories]:
+    """The remaining and the held-out events of ``train``.
+
+    As of ``recsys.data.splits``: ``leave_last`` holds out each user's latest ``num_test`` events,
+    at most half; ``global_time`` the latest ``test_fraction`` of all, those of users without
+    remaining events left out. Any other split is taken for random per user.
+    """
+    if split == "global_time" and len(train):
+        times = train.timestamps
+        cut = np.sort(times)[-max(1, round(test_fraction * len(times)))]
+        remaining = train.select(times < cut)
+        known = (remaining.lengths > 0)[train.user_idx]
+        return remaining, train.select((times >= cut) & known)
+    if split == "leave_last":
+        user_idx = train.user_idx
+        age = train.offsets[user_idx + 1] - np.arange(len(train))
+        held_out = age <= np.minimum(num_test, train.lengths[user_idx] // 2)
+        return train.select(~held_out), train.select(held_out)
+    return hold_out_random(train, num_test, seed)
