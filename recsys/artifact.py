@@ -162,6 +162,8 @@ def save_artifact(
             "timestamps": torch.from_numpy(histories.timestamps),
             "context": torch.from_numpy(histories.context),
             "ratings": torch.from_numpy(histories.ratings),
+            "weights": torch.from_numpy(histories.weights),
+            "types": torch.from_numpy(histories.types),
         },
     }
     graphs: dict[str, bytes] = {}
@@ -350,7 +352,11 @@ def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histor
     """The training events, if they are of these users and items."""
     stored = bundle.tensors["histories"]
     with _fitting(bundle.path, "table of histories"):
-        histories = Histories(**{name: tensor.numpy() for name, tensor in stored.items()})
+        arrays = {name: tensor.numpy() for name, tensor in stored.items()}
+        # Bundles of before events had weights and types lack them.
+        arrays.setdefault("weights", np.ones(len(arrays["item_idx"]), np.float32))
+        arrays.setdefault("types", np.zeros(len(arrays["item_idx"]), np.int8))
+        histories = Histories(**arrays)
         if histories.num_users != num_users:
             expected = f"users with histories: {num_users}"
             raise _misfit(bundle.path, expected, str(histories.num_users))
