@@ -80,8 +80,8 @@ class ItemWeights:
 
 
 def fit_popularity(train: Histories, num_items: int) -> Popularity:
-    """Count each item's training events."""
-    return Popularity(train.item_counts(num_items).astype(np.float32))
+    """Count each item's training events, each by its weight."""
+    return Popularity(train.item_strengths(num_items).astype(np.float32))
 
 
 def fit_als(

@@ -15,6 +15,15 @@ from recsys.errors import InputError
 from recsys.schema import HistoryBatch
 
 
+class TrainingBatch(NamedTuple):
+    """history: of which some events are seen and others predicted. weights: float32 [B, L], how
+    much each event counts, 1 on average, 0 where padded.
+    """
+
+    history: HistoryBatch
+    weights: Tensor
+
+
 class ValidationBatch(NamedTuple):
     """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded."""
 
@@ -94,8 +103,12 @@ class HistoryDataModule(pl.LightningDataModule):
         return len(self.batches)
 
     def train_dataloader(self) -> DataLoader[int]:
-        def collate(rows: list[int]) -> HistoryBatch:
-            return self.train_histories.pad(np.asarray(rows), self.max_length)
+        def collate(rows: list[int]) -> TrainingBatch:
+            users = np.asarray(rows)
+            return TrainingBatch(
+                self.train_histories.pad(users, self.max_length),
+                self.train_histories.pad_weights(users, self.max_length),
+            )
 
         users = _UserIndex(self.train_users)
         return DataLoader(users, batch_sampler=self.batches, collate_fn=collate)

@@ -103,7 +103,6 @@ def with_pair_strengths(
     place[in_time] = np.arange(len(events))
     order = np.lexsort((place, strengths, pair))
     last = order[np.flatnonzero(np.diff(pair[order], append=-1))]
-    columns = {WEIGHT: np.minimum(total, MAX_REPEATS * strengths[last])[pair]}
-    if TYPE in events:
-        columns[TYPE] = events[TYPE].to_numpy()[last][pair]
-    return events.assign(**columns)
+    counted = np.minimum(total, MAX_REPEATS * strengths[last])
+    merged = events.assign(**{WEIGHT: counted[pair]})
+    return merged.assign(**{TYPE: events[TYPE].to_numpy()[last][pair]}) if TYPE in events else merged

@@ -47,7 +47,7 @@ class OnlineFeatures:
         self._latest = self.end_of_log
         ages = np.maximum(self._latest - log.timestamps, 0)
         self._decayed: Floats = np.bincount(
-            log.item_idx, decay(ages, half_life_days), minlength=num_items + 1
+            log.item_idx, log.weights * decay(ages, half_life_days), minlength=num_items + 1
         ).astype(np.float64)
         # By item, in 16 bytes an event.
         self._later: dict[int, tuple[array[int], array[float]]] = {}
