@@ -94,7 +94,8 @@ def whole_matrix_squared(
     item_counts: Tensor,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Squared error over the whole user-item matrix, to an event's weight and 0 elsewhere, per user.
+    """Squared error over the whole user-item matrix, per user: of a target of 0 where there is no
+    event, and elsewhere of the root of its weight, so that its square counts as the weight says.
 
     sum_i (q.c_i - y_i)^2 = q' (C'C) q - 2 sum_{positives} y q.c + sum y^2: with the Gramian C'C no
     [B, N] matrix is formed (iALS, Hu et al. 2008; Krichene et al. 2019). Visible events are targets
@@ -105,7 +106,7 @@ def whole_matrix_squared(
     everywhere = ((query.T @ query) * (catalog.T @ catalog)).sum()
     events = (visible | held_out).to(catalog.dtype)
     if weights is not None:
-        events = events * weights
+        events = events * weights.sqrt()
     # Sum of the positives' embeddings per user, then one dot product per user.
     positions = (history - 1).clamp(min=0)
     positives = F.embedding_bag(positions, catalog, mode="sum", per_sample_weights=events)

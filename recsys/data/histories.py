@@ -169,8 +169,11 @@ class Histories:
         return np.bincount(self.item_idx, minlength=num_items + 1)
 
     def item_strengths(self, num_items: int) -> NDArray[np.float64]:
-        """Sum of the weights of each item's events, float64 [num_items + 1]; entry 0 is 0."""
-        sums = np.bincount(self.item_idx, self.weights, num_items + 1)
+        """Sum of the ``relative_weights`` of each item's events: float64 [num_items + 1].
+
+        In units of events, as ``item_counts``, which it is where all weigh the same.
+        """
+        sums = np.bincount(self.item_idx, self.relative_weights, num_items + 1)
         return sums.astype(np.float64)  # without events, integers are counted
 
     @cached_property
@@ -193,6 +196,13 @@ class Histories:
         matrix = csr_matrix((ones, self.item_idx, self.offsets), shape=shape, copy=True)
         matrix.sum_duplicates()
         matrix.data[:] = 1.0
+        return matrix
+
+    def matrix_of(self, values: NDArray[np.float32], num_items: int) -> csr_matrix:
+        """As ``matrix``, of the sum of the values [N] of the events in each place."""
+        shape = (self.num_users + 1, num_items + 1)
+        matrix = csr_matrix((values, self.item_idx, self.offsets), shape=shape, copy=True)
+        matrix.sum_duplicates()
         return matrix
 
     def select(self, keep: NDArray[np.bool_]) -> "Histories":

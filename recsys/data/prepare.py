@@ -95,7 +95,7 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
 
 
 def _event_types(dataset: Dataset) -> list[str]:
-    """The names of types, those of ``event_weights`` first; none where they are too many to tell."""
+    """The names of types, those of ``event_weights`` first; none where they are too many."""
     if TYPE not in dataset.interactions:
         return []
     weighed = list(dataset.event_weights or ())

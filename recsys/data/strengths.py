@@ -80,8 +80,8 @@ def row_strengths(
             f"none for {found}" + " and others" * (len(counts) > 5),
             "add them, or leave such rows out by data.positive",
         )
-    strengths: Floats = by_type.to_numpy(np.float64)
-    return strengths * events[WEIGHT].to_numpy(np.float64) if WEIGHT in events else strengths
+    strengths = by_type * events[WEIGHT] if WEIGHT in events else by_type
+    return np.asarray(strengths, np.float64)
 
 
 def with_pair_strengths(
@@ -96,7 +96,7 @@ def with_pair_strengths(
     Returns:
         ``events`` with ``weight``, and ``type`` where it has one, set.
     """
-    pair = events.groupby([USER_ID, ITEM_ID], sort=False).ngroup().to_numpy()
+    pair = events.groupby([USER_ID, ITEM_ID], sort=False).ngroup().to_numpy(np.int64)
     total = np.bincount(pair, strengths)
     # Rows of a pair together, the strongest of them, and of equal ones the latest, at the end.
     place = np.empty(len(events), np.int64)
@@ -105,4 +105,6 @@ def with_pair_strengths(
     last = order[np.flatnonzero(np.diff(pair[order], append=-1))]
     counted = np.minimum(total, MAX_REPEATS * strengths[last])
     merged = events.assign(**{WEIGHT: counted[pair]})
-    return merged.assign(**{TYPE: events[TYPE].to_numpy()[last][pair]}) if TYPE in events else merged
+    return (
+        merged.assign(**{TYPE: events[TYPE].to_numpy()[last][pair]}) if TYPE in events else merged
+    )
