@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import _root  # noqa: F401
+import _root  # type: ignore[import-not-found]  # noqa: F401
 import numpy as np
 import pytorch_lightning as pl
 import torch

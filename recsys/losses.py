@@ -61,9 +61,9 @@ def sampled_softmax(
     scored by its plain logit, since it is always present. Negatives that the user interacted with
     are accidental hits and leave the denominator.
     """
-    weights = (item_counts.float() + 1.0) ** exponent
-    weights[0] = 0.0
-    probabilities = weights / weights.sum()
+    chances = (item_counts.float() + 1.0) ** exponent
+    chances[0] = 0.0
+    probabilities = chances / chances.sum()
     negatives = torch.multinomial(probabilities, num_negatives, replacement=True)  # [S]
     log_expected_count = (probabilities[negatives] * num_negatives).log()
 

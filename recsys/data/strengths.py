@@ -85,25 +85,32 @@ def row_strengths(
 
 
 def with_pair_strengths(
-    events: pd.DataFrame, in_time: NDArray[np.int64], strengths: Floats
+    events: pd.DataFrame,
+    in_time: NDArray[np.int64],
+    strengths: Floats,
+    by_type: Floats | None = None,
 ) -> pd.DataFrame:
     """Rows that count, each, what all rows of their user and item do, of the strongest one's type.
 
     Args:
         events: with a RangeIndex. in_time: int64 [N], row numbers from the earliest on.
-        strengths: [N], of the rows as they stand.
+        strengths: [N], of the rows as they stand. by_type: [N], by which the strongest row is told
+            whose type counts; None: by ``strengths``.
 
     Returns:
         ``events`` with ``weight``, and ``type`` where it has one, set.
     """
+    if not len(events):
+        return events.assign(**{WEIGHT: strengths})
     pair = events.groupby([USER_ID, ITEM_ID], sort=False).ngroup().to_numpy(np.int64)
-    total = np.bincount(pair, strengths)
     # Rows of a pair together, the strongest of them, and of equal ones the latest, at the end.
     place = np.empty(len(events), np.int64)
     place[in_time] = np.arange(len(events))
-    order = np.lexsort((place, strengths, pair))
-    last = order[np.flatnonzero(np.diff(pair[order], append=-1))]
-    counted = np.minimum(total, MAX_REPEATS * strengths[last])
+    order = np.lexsort((place, strengths if by_type is None else by_type, pair))
+    ends = np.flatnonzero(np.diff(pair[order], append=-1))
+    last, starts = order[ends], np.append(0, ends[:-1] + 1)
+    strongest = np.maximum.reduceat(strengths[order], starts)
+    counted = np.minimum(np.bincount(pair, strengths), MAX_REPEATS * strongest)
     merged = events.assign(**{WEIGHT: counted[pair]})
     return (
         merged.assign(**{TYPE: events[TYPE].to_numpy()[last][pair]}) if TYPE in events else merged

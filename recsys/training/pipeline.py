@@ -16,12 +16,13 @@ from recsys.baselines import Baseline, rank
 from recsys.bundle import MANIFEST_FILE, read_manifest
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
+from recsys.data.strengths import strongest_type
 from recsys.data.user_attributes import align_users
 from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
-from recsys.schema import ExternalId
+from recsys.schema import TYPE, ExternalId
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.folds import CandidateLists, out_of_fold_lists
@@ -111,6 +112,7 @@ def train_stage1(
             "stage1": dict(stage1_config),
             "new_users": new_users.to_manifest(),
             "cross_encoder": None,
+            **_event_kinds(data),
         },
         users=data.users,
         items=data.items,
@@ -195,6 +197,7 @@ def train_stage2(
             "max_history": reranking.max_history,
             "relation_rank": reranking.relation_rank,
             "stage1_version": stage1.version,
+            **_event_kinds(data),
         },
         users=data.users,
         items=data.items,
@@ -209,6 +212,15 @@ def train_stage2(
         latest=False,
     )
     return bundle, curves
+
+
+def _event_kinds(data: TrainingData) -> dict[str, Any]:
+    """What the manifest says of the types of events."""
+    weights = data.event_weights
+    return {
+        "event_types": list(data.event_types),
+        "event_weights": None if weights is None else dict(weights),
+    }
 
 
 def check_same_data(bundle: Path, manifest: Mapping[str, Any], data: TrainingData) -> None:
@@ -277,8 +289,17 @@ def evaluate_bundle(
         split=data.split.name,
         protocol=data.split.protocol,
         seed=seed,
+        kinds=_strongest_alone(data),
     )
     return metrics, recommender
+
+
+def _strongest_alone(data: TrainingData) -> dict[str, Tensor]:
+    """The held-out events of the type that counts most, where types differ: bool [n] by name."""
+    name = strongest_type(data.event_weights)
+    if name is None or TYPE not in data.split.test:
+        return {}
+    return {name: torch.from_numpy((data.split.test[TYPE] == name).to_numpy(bool, copy=True))}
 
 
 def served_ranking(
