@@ -98,7 +98,7 @@ def fit_als(
     Args:
         factors: width of a user's and an item's vector.
         regularization: L2 weight on the factors.
-        alpha: weight of an observed entry; an unobserved one weighs 1.
+        alpha: weight of an observed entry of average weight; an unobserved one weighs 1.
         iterations: rounds over users and items.
         seed: of the random initial factors; the same seed gives the same factors.
 
@@ -116,7 +116,7 @@ def fit_als(
             random_state=seed,
             num_threads=torch.get_num_threads(),
         )
-        model.fit(train.matrix(num_items), show_progress=False)
+        model.fit(train.matrix_of(train.relative_weights, num_items), show_progress=False)
     return MatrixFactors(model.user_factors, model.item_factors)
 
 

@@ -140,14 +140,12 @@ async def _read(
 
 async def _events(store: EventStore) -> pd.DataFrame:
     """All that tell a taste: ``user_id, item_id, timestamp, type``."""
-    position, more = 0, True
-    pages = [_event_frame([])]
-    while more:
-        changes = await store.changes(position)
-        position, more = changes.position, changes.more
-        pages.append(_event_frame([one for one in changes.events if one.type != "dismiss"]))
+    pages = [
+        _event_frame([one for one in page if one.type != "dismiss"])
+        async for page in store.events()
+    ]
     filled = [page for page in pages if len(page)]
-    return pd.concat(filled, ignore_index=True) if filled else pages[0]
+    return pd.concat(filled, ignore_index=True) if filled else _event_frame([])
 
 
 def _event_frame(events: Sequence[Event]) -> pd.DataFrame:

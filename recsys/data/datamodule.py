@@ -25,10 +25,13 @@ class TrainingBatch(NamedTuple):
 
 
 class ValidationBatch(NamedTuple):
-    """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded."""
+    """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded. weights:
+    float32 [B, T], how much each counts, 0 where padded.
+    """
 
     history: HistoryBatch
     targets: Tensor
+    weights: Tensor
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -121,7 +124,8 @@ class HistoryDataModule(pl.LightningDataModule):
         def collate(rows: list[int]) -> ValidationBatch:
             users = np.asarray(rows)
             history = self.train_histories.pad(users, self.max_length)
-            return ValidationBatch(history, held_out.pad(users).item_idx)
+            targets = held_out.pad(users).item_idx
+            return ValidationBatch(history, targets, held_out.pad_weights(users))
 
         users = np.flatnonzero(held_out.lengths)
         return DataLoader(_UserIndex(users), batch_size=self.batch_size * 4, collate_fn=collate)

@@ -162,8 +162,8 @@ class RetrievalModule(pl.LightningModule):
         scores = scores.scatter(1, history, -torch.inf)
         scores[:, 0] = -torch.inf
         ranked = scores.topk(min(self.validation_k, scores.shape[1] - 1), dim=1).indices
-        hits = (ranked[:, :, None] == batch.targets[:, None, :]).any(dim=2).sum(dim=1)
-        recall = hits / (batch.targets > 0).sum(dim=1)
+        found = (ranked[:, :, None] == batch.targets[:, None, :]).any(dim=1)
+        recall = (found * batch.weights).sum(dim=1) / batch.weights.sum(dim=1)
         self.log(
             f"val/recall@{self.validation_k}",
             recall.mean(),
