@@ -4,6 +4,9 @@ Both models learn from the same rows of the same log (``benchmarks/event_log.py`
 the purchases that are held out, in the whole catalogue.
 """
 
+if not __package__:  # run as a file
+    import _root  # type: ignore[import-not-found]  # noqa: F401
+
 import argparse
 import logging
 import sys
@@ -12,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import _root  # type: ignore[import-not-found]  # noqa: F401
 import numpy as np
 import pytorch_lightning as pl
 import torch

@@ -192,6 +192,8 @@ def _explain(
                 )
     elif column in (RATING, WEIGHT) and values.iloc[rows].str.contains(",").any():
         remedy = "write decimals with a point"
+    if column == WEIGHT and remedy == "mend or remove these rows":
+        remedy += ", or leave the column out: data.columns.interactions.weight=null"
     others = f" (also broken: {', '.join(broken[1:])})" if len(broken) > 1 else ""
     return InputError(
         f"column {column!r} of {table.path} to hold {rule}",
