@@ -106,6 +106,9 @@ def fit_als(
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
+    entries = train.matrix(num_items)
+    if not train.are_alike:
+        entries = train.matrix_of(train.relative_weights, num_items)
     # The library has threads of its own; BLAS threads inside them slow it down tenfold.
     with threadpool_limits(limits=1, user_api="blas"):
         model = AlternatingLeastSquares(
@@ -116,7 +119,7 @@ def fit_als(
             random_state=seed,
             num_threads=torch.get_num_threads(),
         )
-        model.fit(train.matrix_of(train.relative_weights, num_items), show_progress=False)
+        model.fit(entries, show_progress=False)
     return MatrixFactors(model.user_factors, model.item_factors)
 
 
