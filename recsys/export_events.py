@@ -1,7 +1,7 @@
 """Training data out of a bundle and the events and items that have come in since."""
 
 import asyncio
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,11 +230,10 @@ def _with_strengths(
 
 
 def _as_override(weights: Mapping[str, float]) -> str:
-    """As Hydra reads a mapping: names that may hold anything are quoted."""
-    pairs = (
-        f"{json.dumps(name, ensure_ascii=False)}:{weight:g}" for name, weight in weights.items()
-    )
-    return "{" + ",".join(pairs) + "}"
+    """As Hydra reads a mapping: it knows no quotes around keys, but signs behind a backslash."""
+    names = (re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name) for name in weights)
+    pairs = zip(names, weights.values(), strict=True)
+    return "{" + ",".join(f"{name}:{weight!r}" for name, weight in pairs) + "}"
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

@@ -218,8 +218,8 @@ def _clean_interactions(
     events = table.frame
     for column in (RATING, WEIGHT):
         if column in events:
-            known = events[column].mask(events[column] == "")
-            events[column] = pd.to_numeric(known).astype("float64")
+            told = events[column].mask(events[column] == "")
+            events[column] = pd.to_numeric(told).astype("float64")
     if WEIGHT in events:
         events[WEIGHT] = events[WEIGHT].fillna(1.0)
     known = events[ITEM_ID].isin(items[ITEM_ID])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recsys.artifact import load_artifact, save_artifact
 from recsys.data.files import load
@@ -233,7 +234,7 @@ def test_strengths_come_back_from_an_export_and_later_events_add_to_them(
     untrained_bundle: Path, tmp_path: Path
 ) -> None:
     artifact = load_artifact(untrained_bundle)
-    log, weights = artifact.histories, {"view": 1.0, "purchase": 10.0}
+    log, weights = artifact.histories, {"view": 1.0, "purchase": 10.0, "add: cart, a": 2.123456789}
     rng = np.random.default_rng(0)
     strengths = rng.choice(np.array([1.0, 2.5, 10.0], np.float32), len(log))
     types = rng.integers(0, 3, len(log)).astype(np.int8)
@@ -266,7 +267,8 @@ def test_strengths_come_back_from_an_export_and_later_events_add_to_them(
     assert done.returncode == 0, done.stderr
     (command,) = [line for line in done.stdout.splitlines() if "data=files" in line]
     (given,) = [part for part in shlex.split(command) if part.startswith("data.event_weights=")]
-    assert given == 'data.event_weights={"view":1,"purchase":10}'
+    parsed = OverridesParser.create().parse_override(given).value()
+    assert {str(name): weight for name, weight in parsed.items()} == weights
 
     found = load(
         tmp_path / "o/interactions.parquet", tmp_path / "o/items.parquet", event_weights=weights
