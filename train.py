@@ -374,4 +374,4 @@ def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) 
 
 
 if __name__ == "__main__":
-    cli.run(train, "train")
+    cli.run(train, "train", conditions=["data.positive"])

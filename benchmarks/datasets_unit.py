@@ -79,7 +79,7 @@ def measure(wanted: Wanted, output: Path) -> None:
 
     # Training is over: the held-out rows are looked at from here on.
     targets = Targets.from_frame(held_out, data.users, data.items)
-    recommender = Recommender.load(bundle)
+    recommender = Recommender.load(bundle, stage2=True)
     rankings = {
         name: torch.from_numpy(
             np.ascontiguousarray(

@@ -17,6 +17,7 @@ from recsys.bundle import Bundle, read_bundle, write_bundle
 from recsys.bundle.settings import check_models
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
+from recsys.data.strengths import checked_event_weights
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
@@ -85,6 +86,20 @@ class Artifact:
         if names is None:  # a bundle of before they were noted
             names = Catalog.from_frame(self.item_frame, self.items).attribute_names
         return names
+
+    @cached_property
+    def event_types(self) -> list[str]:
+        """The names of the types in ``histories``; bundles of before there were types have none."""
+        return [str(name) for name in self.manifest.get("event_types") or ()]
+
+    @cached_property
+    def event_weights(self) -> dict[str, float] | None:
+        """What an event of each type counts; None where types make no difference.
+
+        Raises:
+            InputError: when the manifest says something else.
+        """
+        return checked_event_weights(self.manifest.get("event_weights"))
 
     @cached_property
     def new_users(self) -> NewUserSettings:
@@ -162,6 +177,8 @@ def save_artifact(
             "timestamps": torch.from_numpy(histories.timestamps),
             "context": torch.from_numpy(histories.context),
             "ratings": torch.from_numpy(histories.ratings),
+            "weights": torch.from_numpy(histories.weights),
+            "types": torch.from_numpy(histories.types),
         },
     }
     graphs: dict[str, bytes] = {}
@@ -234,6 +251,10 @@ def load_artifact(path: Path) -> Artifact:
     )
     with _fitting(path, "part for new users"):
         _ = artifact.new_users
+    with _fitting(path, "table of event types"):
+        _ = artifact.event_weights
+        if histories.types.max(initial=0) > len(artifact.event_types):
+            raise ValueError(f"events of types beyond 1..{len(artifact.event_types)}")
     width, num_attributes = sum(two_tower.embedding_dims), attributes.shape[1]
     if bundle.index.dim != width:
         raise _misfit(path, f"index width: {width}", str(bundle.index.dim))
@@ -350,7 +371,11 @@ def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histor
     """The training events, if they are of these users and items."""
     stored = bundle.tensors["histories"]
     with _fitting(bundle.path, "table of histories"):
-        histories = Histories(**{name: tensor.numpy() for name, tensor in stored.items()})
+        arrays = {name: tensor.numpy() for name, tensor in stored.items()}
+        # Bundles of before events had weights and types lack them.
+        arrays.setdefault("weights", np.ones(len(arrays["item_idx"]), np.float32))
+        arrays.setdefault("types", np.zeros(len(arrays["item_idx"]), np.int8))
+        histories = Histories(**arrays)
         if histories.num_users != num_users:
             expected = f"users with histories: {num_users}"
             raise _misfit(bundle.path, expected, str(histories.num_users))

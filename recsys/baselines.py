@@ -80,8 +80,8 @@ class ItemWeights:
 
 
 def fit_popularity(train: Histories, num_items: int) -> Popularity:
-    """Count each item's training events."""
-    return Popularity(train.item_counts(num_items).astype(np.float32))
+    """Count each item's training events, each by its weight."""
+    return Popularity(train.item_strengths(num_items).astype(np.float32))
 
 
 def fit_als(
@@ -98,7 +98,7 @@ def fit_als(
     Args:
         factors: width of a user's and an item's vector.
         regularization: L2 weight on the factors.
-        alpha: weight of an observed entry; an unobserved one weighs 1.
+        alpha: weight of an observed entry of average weight; an unobserved one weighs 1.
         iterations: rounds over users and items.
         seed: of the random initial factors; the same seed gives the same factors.
 
@@ -106,6 +106,9 @@ def fit_als(
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
+    entries = train.matrix(num_items)
+    if not train.are_alike:
+        entries = train.matrix_of(train.relative_weights, num_items)
     # The library has threads of its own; BLAS threads inside them slow it down tenfold.
     with threadpool_limits(limits=1, user_api="blas"):
         model = AlternatingLeastSquares(
@@ -116,7 +119,7 @@ def fit_als(
             random_state=seed,
             num_threads=torch.get_num_threads(),
         )
-        model.fit(train.matrix(num_items), show_progress=False)
+        model.fit(entries, show_progress=False)
     return MatrixFactors(model.user_factors, model.item_factors)
 
 

@@ -31,6 +31,7 @@ def run(
     config_name: str,
     config_dir: Path = CONFIG_DIR,
     comma_lists: Sequence[str] = (),
+    conditions: Sequence[str] = (),
 ) -> None:
     """Call ``main`` with the config that the command line asks for; once per job with ``-m``.
 
@@ -42,13 +43,15 @@ def run(
         config_name: the primary config in ``config_dir``, without its suffix.
         comma_lists: keys whose value ``a,b,c`` is one string outside a multirun; Hydra would take
             it for a sweep.
+        conditions: keys whose value, such as ``rating >= 4``, has signs that Hydra has no use for.
     """
     sleep_while_waiting()
     parser = get_args_parser()
     parser.error = _fail  # type: ignore[method-assign]
     args = parser.parse_args()
     if not args.multirun:
-        sys.argv[1:] = [_quote_commas(text, comma_lists) for text in sys.argv[1:]]
+        given = [_quoted(text, comma_lists, ",") for text in sys.argv[1:]]
+        sys.argv[1:] = [_quoted(text, conditions, "<>=!") for text in given]
         args = parser.parse_args()
     if _composes(args):
         try:
@@ -81,11 +84,13 @@ def run(
     decorate(one_job)()
 
 
-def _quote_commas(text: str, keys: Sequence[str]) -> str:
+def _quoted(text: str, keys: Sequence[str], signs: str) -> str:
+    """An override of one of the keys as one string for Hydra, where its value has such signs."""
     key, _, value = text.partition("=")
-    if key not in keys or "," not in value or value[0] in "['\"":
+    if key not in keys or not set(signs) & set(value) or value[0] in "['\"":
         return text
-    return f"{key}='{value}'"
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def as_override(key: str, value: str) -> str:

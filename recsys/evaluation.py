@@ -72,6 +72,12 @@ class Targets:
         """Number of users."""
         return len(self.user_idx)
 
+    def part(self, chosen: Tensor) -> tuple["Targets", Tensor]:
+        """The chosen events, bool [n], alone, and the rows int64 [U'] of the users who have any."""
+        found, rows = torch.unique(self.rows[chosen], return_inverse=True)
+        number = torch.bincount(rows, minlength=len(found))
+        return Targets(self.user_idx[found.numpy()], rows, self.items[chosen], number), found
+
 
 def ranked_tensor(lists: Sequence[Sequence[ExternalId]], items: Vocabulary, k: int) -> Tensor:
     """Lists of external item ids, best first, as int64 [U, k] of indices, 0 in empty slots.
@@ -102,6 +108,7 @@ def evaluate(
     protocol: str,
     seed: int,
     served: str | None = None,
+    kinds: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json: plain numbers, the same for the same input, no times or dates.
 
@@ -110,6 +117,8 @@ def evaluate(
             empty slots. "stage1" and "stage2" are the stages; every other key is a baseline.
         train: the users' training events, which must not be recommended.
         seed: of the bootstrap. served: which stage is; None for the last one that there is.
+        kinds: name -> bool [n], held-out events of ``targets`` that are looked at by themselves,
+            too; of users who have any.
 
     Raises:
         InputError: when nothing is held out.
@@ -129,10 +138,7 @@ def evaluate(
         for system, ranked in rankings.items()
     }
     per_user = {system: per_user_metrics(hit, targets.num_relevant) for system, hit in hits.items()}
-    means = {
-        system: {metric: float(values.mean()) for metric, values in metrics.items()}
-        for system, metrics in per_user.items()
-    }
+    means = _means(per_user)
     counts = train.item_counts(num_items)
     item_counts = torch.from_numpy(counts)
     found = {
@@ -149,8 +155,7 @@ def evaluate(
         "protocol": protocol,
         "n_users": len(targets),
         "seed": seed,
-        **{stage: means[stage] for stage in STAGES if stage in means},
-        "baselines": {name: means[name] for name in means if name not in STAGES},
+        **_by_stage(means),
     }
     if all(stage in per_user for stage in STAGES):
         content["stage2_minus_stage1"] = _differences(per_user["stage2"], per_user["stage1"], seed)
@@ -163,6 +168,13 @@ def evaluate(
         content["minus_best_baseline"] = {"baseline": best, **minus}
     if "champion" in per_user:
         content["minus_champion"] = _differences(per_user[served], per_user["champion"], seed)
+    of_kinds = {
+        name: _alone(rankings, *targets.part(chosen), num_items)
+        for name, chosen in (kinds or {}).items()
+        if chosen.any()
+    }
+    if of_kinds:
+        content["targets"] = of_kinds
     content |= {
         "slices": {
             "history_length": by_history_length(train.lengths[targets.user_idx], sliced),
@@ -185,6 +197,34 @@ def evaluate(
     }
     rounded: dict[str, Any] = _round(content)
     return rounded
+
+
+def _means(per_user: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
+    return {
+        system: {metric: float(values.mean()) for metric, values in metrics.items()}
+        for system, metrics in per_user.items()
+    }
+
+
+def _by_stage(means: Mapping[str, dict[str, float]]) -> dict[str, Any]:
+    return {
+        **{stage: means[stage] for stage in STAGES if stage in means},
+        "baselines": {name: means[name] for name in means if name not in STAGES},
+    }
+
+
+def _alone(
+    rankings: Mapping[str, Tensor], targets: Targets, users: Tensor, num_items: int
+) -> dict[str, Any]:
+    """Metrics of some targets, whose users have these rows [U'] of the rankings."""
+    per_user = {
+        system: per_user_metrics(
+            hit_matrix(ranked[users], targets.rows, targets.items, num_items), targets.num_relevant
+        )
+        for system, ranked in rankings.items()
+    }
+    numbers = {"n_users": len(targets), "n_events": len(targets.items)}
+    return {**numbers, **_by_stage(_means(per_user))}
 
 
 def paired_bootstrap(

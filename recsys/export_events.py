@@ -1,6 +1,7 @@
 """Training data out of a bundle and the events and items that have come in since."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from recsys.artifact import Artifact, load_artifact
+from recsys.data.continued_log import continued
+from recsys.data.histories import end_of_log
 from recsys.data.latest import latest_rows
 from recsys.errors import InputError
 from recsys.events.frames import catalogue_of, item_frame
 from recsys.events.store import EventStore
-from recsys.events.types import PairState, Position, StoredItem
+from recsys.events.types import Event, PairState, Position, StoredItem
 from recsys.schema import (
     DESCRIPTION,
     GENRES,
@@ -22,7 +25,9 @@ from recsys.schema import (
     RELEASE_DATE,
     TIMESTAMP,
     TITLE,
+    TYPE,
     USER_ID,
+    WEIGHT,
     YEAR,
     ExternalId,
 )
@@ -37,7 +42,8 @@ class Exported:
     """What was written.
 
     files: by their names in ``configs/data/files.yaml``. name: of the data set. num_unknown: pairs
-    of user and item that were left out, since their items are unknown.
+    of user and item that were left out, since their items are unknown. event_weights: as
+    ``data.event_weights`` on a command line; None where types make no difference.
     """
 
     files: Mapping[str, Path]
@@ -45,26 +51,30 @@ class Exported:
     num_interactions: int
     num_items: int
     num_unknown: int
+    event_weights: str | None = None
 
 
 def export(url: str, bundle: Path, folder: Path) -> Exported:
     """Write tables of interactions, items and, where attributes are known, users: ``data=files``.
 
     The training log and all stored events; of a (user, item) pair the latest, with the latest
-    rating, unless that is a dismissal. The catalogue, and all stored items, which win. Users whose
-    data was deleted, even while this runs, have neither events from before that nor attributes.
+    rating, unless that is a dismissal. It has the type of the pair's strongest event and, where one
+    is not 1, a weight, by which it counts what all the pair's events do. The catalogue, and all
+    stored items, which win. Users whose data was deleted, even while this runs, have neither events
+    from before that nor attributes.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
         StoreUnavailableError: when the database fails on the way.
     """
     artifact = load_artifact(bundle)
-    pairs, forgotten, stored = asyncio.run(_read(url, artifact))
+    pairs, events, forgotten, stored = asyncio.run(_read(url, artifact))
     items = _items(artifact, stored)
     log, later = _log(artifact), _later(pairs)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
     log = log[~log[USER_ID].isin(forgotten)]
     interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
+    interactions = _with_strengths(interactions, log, events, artifact)
     users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
     tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
@@ -78,7 +88,9 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
         raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
     files = {name: folder / file for name, (file, _) in tables.items()}
     name = str(artifact.manifest.get("dataset", "files"))
-    return Exported(files, name, len(interactions), len(items), int((~known).sum()))
+    weights = artifact.event_weights
+    shown = None if weights is None else _as_override(weights)
+    return Exported(files, name, len(interactions), len(items), int((~known).sum()), shown)
 
 
 async def adopt(url: str, bundle: Path) -> None:
@@ -98,8 +110,8 @@ async def adopt(url: str, bundle: Path) -> None:
 
 async def _read(
     url: str, artifact: Artifact
-) -> tuple[list[PairState], set[ExternalId], list[StoredItem]]:
-    """States, users of the log whose data was deleted, items."""
+) -> tuple[list[PairState], pd.DataFrame, set[ExternalId], list[StoredItem]]:
+    """States, events, users of the log whose data was deleted, items."""
     store = await EventStore.open(url)
     try:
         for kind, held, vocabulary in (
@@ -112,6 +124,7 @@ async def _read(
                 )
         await store.check_catalogue(catalogue_of(artifact.item_frame))
         start = await store.head()
+        events = await _events(store)
         pairs = [pair async for page in store.pairs() for pair in page]
         forgotten, items = set(await store.forgotten_users()), await store.items()
         # All that was read of a user who has been deleted meanwhile was from before that.
@@ -119,9 +132,31 @@ async def _read(
         told = [pair for pair in pairs if store.tombstone(pair.user_id) not in deleted]
         forgotten |= deleted
         users = artifact.users.ids.tolist() if forgotten else []
-        return told, {user for user in users if store.tombstone(user) in forgotten}, items
+        of_log = {user for user in users if store.tombstone(user) in forgotten}
+        return told, events, of_log, items
     finally:
         await store.close()
+
+
+async def _events(store: EventStore) -> pd.DataFrame:
+    """All that tell a taste: ``user_id, item_id, timestamp, type``."""
+    pages = [
+        _event_frame([one for one in page if one.type != "dismiss"])
+        async for page in store.events()
+    ]
+    filled = [page for page in pages if len(page)]
+    return pd.concat(filled, ignore_index=True) if filled else _event_frame([])
+
+
+def _event_frame(events: Sequence[Event]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            USER_ID: [one.user_id for one in events],
+            ITEM_ID: [one.item_id for one in events],
+            TIMESTAMP: np.array([one.timestamp for one in events], np.int64),
+            TYPE: pd.array([one.type for one in events], "str"),
+        }
+    )
 
 
 async def _forgotten_since(store: EventStore, position: Position) -> set[str]:
@@ -143,6 +178,8 @@ def _log(artifact: Artifact) -> pd.DataFrame:
             ITEM_ID: artifact.items.decode(log.item_idx),
             TIMESTAMP: log.timestamps,
             RATING: log.ratings,
+            TYPE: np.array(["", *artifact.event_types])[log.types],
+            WEIGHT: log.weights.astype(np.float64),
             _DISMISSED: False,
         }
     )
@@ -172,7 +209,31 @@ def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
     ratings = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
     keys = rows.groupby(pair, sort=False).ngroup().to_numpy().astype(np.int64)
     last = rows.assign(**{RATING: ratings}).iloc[latest_rows(keys, times)]
-    return last[~last[_DISMISSED]].drop(columns=_DISMISSED).reset_index(drop=True)
+    kept = last[~last[_DISMISSED]]
+    return kept[[USER_ID, ITEM_ID, TIMESTAMP, RATING]].reset_index(drop=True)
+
+
+def _with_strengths(
+    interactions: pd.DataFrame, log: pd.DataFrame, events: pd.DataFrame, artifact: Artifact
+) -> pd.DataFrame:
+    """With types where any is known, and with weights where one is not 1."""
+    end = end_of_log(artifact.histories)
+    found = continued(log.drop(columns=_DISMISSED), events, end, artifact.event_weights)
+    pair = [USER_ID, ITEM_ID]
+    # Without any event left that made it, a pair counts 1.
+    strong = interactions[pair].merge(found, "left", pair, validate="one_to_one")
+    columns = {TYPE: strong[TYPE].fillna(""), WEIGHT: strong[WEIGHT].fillna(1.0)}
+    told = {TYPE: (columns[TYPE] != "").any(), WEIGHT: (columns[WEIGHT] != 1.0).any()}
+    return interactions.assign(
+        **{name: columns[name].to_numpy() for name, is_told in told.items() if is_told}
+    )
+
+
+def _as_override(weights: Mapping[str, float]) -> str:
+    """As Hydra reads a mapping: it knows no quotes around keys, but signs behind a backslash."""
+    names = (re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name) for name in weights)
+    pairs = zip(names, weights.values(), strict=True)
+    return "{" + ",".join(f"{name}:{weight!r}" for name, weight in pairs) + "}"
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

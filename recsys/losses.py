@@ -4,6 +4,7 @@ The retrieval losses share one shape of input. ``query`` float [B, D] comes from
 events of ``history`` int64 [B, L]; ``held_out`` bool [B, L] marks the events to predict.
 ``candidates`` is a function from item_idx int64 [n] to candidate embeddings float [n, D], so that a
 loss encodes only the items it needs. ``item_counts`` int64 [N + 1] counts the training events.
+``weights`` float [B, L] says how much each event counts, 1 on average; None: all alike.
 """
 
 from collections.abc import Callable
@@ -22,20 +23,21 @@ def full_softmax(
     visible: Tensor,
     held_out: Tensor,
     item_counts: Tensor,
+    weights: Tensor | None = None,
     *,
     temperature: float = 1.0,
 ) -> Tensor:
     """Cross-entropy of each held-out event against the whole catalogue.
 
-    Visible items are taken out of the softmax, as they are taken out of a served list. Every
-    held-out event weighs the same (multinomial likelihood, Liang et al. 2018).
+    Visible items are taken out of the softmax, as they are taken out of a served list. Of
+    events that weigh alike this is the multinomial likelihood of Liang et al. (2018).
     """
     item_idx = torch.arange(1, len(item_counts), device=query.device)
     logits = query @ candidates(item_idx).T / temperature  # [B, N]
     logits = mask_items(logits, history, visible)
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     target_log_probabilities = log_probabilities.gather(1, (history - 1).clamp(min=0))
-    return -masked_mean(target_log_probabilities, held_out)
+    return -weighted_mean(target_log_probabilities, held_out, weights)
 
 
 def sampled_softmax(
@@ -45,6 +47,7 @@ def sampled_softmax(
     visible: Tensor,
     held_out: Tensor,
     item_counts: Tensor,
+    weights: Tensor | None = None,
     *,
     num_negatives: int = 512,
     temperature: float = 1.0,
@@ -58,9 +61,9 @@ def sampled_softmax(
     scored by its plain logit, since it is always present. Negatives that the user interacted with
     are accidental hits and leave the denominator.
     """
-    weights = (item_counts.float() + 1.0) ** exponent
-    weights[0] = 0.0
-    probabilities = weights / weights.sum()
+    chances = (item_counts.float() + 1.0) ** exponent
+    chances[0] = 0.0
+    probabilities = chances / chances.sum()
     negatives = torch.multinomial(probabilities, num_negatives, replacement=True)  # [S]
     log_expected_count = (probabilities[negatives] * num_negatives).log()
 
@@ -79,7 +82,7 @@ def sampled_softmax(
     denominator = torch.logaddexp(
         target_logits.float(), negative_logits.float().logsumexp(dim=1, keepdim=True)
     )
-    return masked_mean(denominator - target_logits, held_out)
+    return weighted_mean(denominator - target_logits, held_out, weights)
 
 
 def whole_matrix_squared(
@@ -89,28 +92,34 @@ def whole_matrix_squared(
     visible: Tensor,
     held_out: Tensor,
     item_counts: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Squared error over the whole user-item matrix, 1 at every event and 0 elsewhere, per user.
+    """Squared error over the whole user-item matrix, per user: of a target of 0 where there is no
+    event, and elsewhere of the root of its weight, so that its square counts as the weight says.
 
-    sum_i (q.c_i - y_i)^2 = q' (C'C) q - 2 sum_{positives} q.c + #positives: with the Gramian C'C no
+    sum_i (q.c_i - y_i)^2 = q' (C'C) q - 2 sum_{positives} y q.c + sum y^2: with the Gramian C'C no
     [B, N] matrix is formed (iALS, Hu et al. 2008; Krichene et al. 2019). Visible events are targets
     too: with dropped inputs this is a denoising linear auto-encoder (Steck 2020).
     """
     item_idx = torch.arange(1, len(item_counts), device=query.device)
     catalog = candidates(item_idx)
     everywhere = ((query.T @ query) * (catalog.T @ catalog)).sum()
-    events = visible | held_out
+    events = (visible | held_out).to(catalog.dtype)
+    if weights is not None:
+        events = events * weights.sqrt()
     # Sum of the positives' embeddings per user, then one dot product per user.
     positions = (history - 1).clamp(min=0)
-    positives = F.embedding_bag(
-        positions, catalog, mode="sum", per_sample_weights=events.to(catalog.dtype)
-    )
+    positives = F.embedding_bag(positions, catalog, mode="sum", per_sample_weights=events)
     at_events = (query * positives).sum()
-    return (everywhere - 2.0 * at_events + events.sum()) / len(query)
+    return (everywhere - 2.0 * at_events + events.square().sum()) / len(query)
 
 
 def listwise_softmax(
-    scores: Tensor, relevance: Tensor, mask: Tensor, ranks: Tensor | None = None
+    scores: Tensor,
+    relevance: Tensor,
+    mask: Tensor,
+    ranks: Tensor | None = None,
+    gains: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of each relevant candidate against the list's other ones, top-weighted.
 
@@ -122,10 +131,12 @@ def listwise_softmax(
     Args:
         scores: float [B, K]. relevance: bool [B, K]. mask: bool [B, K], True = a real candidate.
         ranks: int64 [B, K], from 1, of the candidates before re-ranking; None where they are in
-            that order, none left out.
+            that order, none left out. gains: float [B, K], how much each relevant candidate counts,
+            1 on average; None: all alike.
 
     Returns:
-        The mean over lists with a relevant candidate of their relevant candidates' mean loss.
+        The mean over lists with a relevant candidate of their relevant candidates' mean loss, both
+        weighted by gains: what counts more counts more in its list, and so does its list.
     """
     relevant = relevance & mask
     scores = scores.float()
@@ -135,8 +146,12 @@ def listwise_softmax(
         ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device)
     # where, not multiplication: the loss of an empty slot is not a number.
     discounted = torch.where(relevant, loss, 0.0) / (ranks + 1.0).log2()
-    number = relevant.sum(dim=1)
-    return masked_mean(discounted.sum(dim=1) / number.clamp(min=1), number > 0)
+    number = relevant.sum(dim=1).clamp(min=1)
+    if gains is None:
+        gains = torch.ones_like(scores)
+    counted = torch.where(relevant, gains, 0.0).sum(dim=1) / number
+    losses = (discounted * gains).sum(dim=1) / number
+    return losses.sum() / _above_zero(counted.sum())
 
 
 def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -154,7 +169,15 @@ def accidental_hits(negatives: Tensor, history: Tensor, mask: Tensor) -> Tensor:
     return torch.isin(user * stride + negatives[None, :], user * stride + events)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values where mask is True; 0 when it is nowhere True."""
+def weighted_mean(values: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of values where mask is True, by weights (None: alike); 0 when it is nowhere True."""
+    if weights is None:
+        weights = torch.ones_like(values)
     # where, not multiplication: a masked value may be -inf.
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    total = torch.where(mask, values * weights, 0.0).sum()
+    return total / _above_zero(torch.where(mask, weights, 0.0).sum())
+
+
+def _above_zero(total: Tensor) -> Tensor:
+    """To divide by: 1 in the place of 0."""
+    return torch.where(total > 0, total, 1.0)

@@ -20,7 +20,15 @@ from recsys.report_plots import (
     slice_charts,
     style_class,
 )
-from recsys.results import TABLE_METRICS, column_name, interval_text, label, systems, table_cells
+from recsys.results import (
+    TABLE_METRICS,
+    column_name,
+    interval_text,
+    label,
+    systems,
+    table_cells,
+    target_lines,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -87,6 +95,7 @@ def render_report(
         columns=[(column_name(metric), metric_name(metric)) for metric in TABLE_METRICS],
         cells=list(table_cells(metrics).values()),
         interval_text=interval_text(metrics),
+        target_lines=target_lines(metrics),
         main_charts=[c for c in (ndcg_chart(metrics), interval_chart(metrics)) if c is not None],
         recall=recall_charts(metrics),
         slices=slice_charts(metrics),

@@ -87,12 +87,27 @@ def best_line(metrics: dict[str, Any]) -> str:
     return f"{told}, {mean} ({low} to {high}) to the best baseline, {label(against['baseline'])}"
 
 
+def target_lines(metrics: dict[str, Any], metric: str = "ndcg@10") -> list[str]:
+    """A line for each kind of held-out event that was looked at by itself, such as purchases."""
+    name, k = metric.split("@")
+    name = {"ndcg": "NDCG"}.get(name, name)
+    return [
+        f"{name}@{k} of {kind} alone ({one['n_users']:,} users): "
+        + ", ".join(
+            f"{label(system)} {values[metric]:.{_DECIMALS}f}"
+            for system, values in systems(one).items()
+        )
+        for kind, one in metrics.get("targets", {}).items()
+    ]
+
+
 def results_table(metrics: dict[str, Any]) -> Table:
     """The table for a terminal, from the content of metrics.json; best per column in bold."""
+    below = [line for line in (interval_text(metrics), *target_lines(metrics)) if line]
     table = Table(
         # Text, and not a string: a name may hold what Rich takes for markup.
         title=Text(f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users"),
-        caption=interval_text(metrics),
+        caption=Text("\n".join(below)) if below else None,
         caption_justify="left",
         # Plain rules leave room for six columns on a terminal of 80.
         box=box.SIMPLE_HEAD,
@@ -121,4 +136,6 @@ def results_markdown(metrics: dict[str, Any]) -> str:
     interval = interval_text(metrics)
     if interval:
         lines += ["", interval + "."]
+    for line in target_lines(metrics):
+        lines += ["", line + "."]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 """Column names, the padding index, and the types that cross module boundaries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,8 @@ USER_ID = "user_id"
 ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
 RATING = "rating"
+TYPE = "type"
+WEIGHT = "weight"
 TITLE = "title"
 DESCRIPTION = "description"
 GENRES = "genres"
@@ -35,18 +37,21 @@ Source = Literal["reranked", "retrieved", "popular"]
 class Dataset:
     """Validated raw frames, in the user's own ids.
 
-    interactions: ``user_id, item_id`` (int64 or str), optional ``timestamp`` (int64, unix seconds)
-        and ``rating`` (float64); one row per (user, item); a RangeIndex in file order.
+    interactions: ``user_id, item_id`` (int64 or str), optional ``timestamp`` (int64, unix seconds),
+        ``rating`` (float64), ``type`` (str, "" where none is told) and ``weight`` (float64, how
+        much a row counts); one row per (user, item); a RangeIndex in file order.
     items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
         joined by ``|``, may be empty), ``year`` (Int64, may be missing) and ``release_date`` (str,
         YYYY-MM-DD, may be empty); one row per item.
     users: optional frame with ``user_id`` and any attributes.
+    event_weights: what an event of each type counts; None where types make no difference.
     """
 
     name: str
     interactions: pd.DataFrame
     items: pd.DataFrame
     users: pd.DataFrame | None = None
+    event_weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

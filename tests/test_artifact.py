@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+import recsys.artifact
 from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact, save_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
@@ -321,3 +322,37 @@ def test_signals_of_another_number_of_towers_are_refused(
     stage2 = Stage2(foreign, artifact.stage2.extractor, artifact.stage2.reduction)
     with pytest.raises(InputError, match=r"cross_encoder.*size mismatch"):
         load_artifact(saved(tmp_path, artifact, stage2=stage2))
+
+
+def test_weights_and_types_come_back_and_older_bundles_have_ones(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    number = len(artifact.histories)
+    weights = np.linspace(0.5, 4.0, number, dtype=np.float32)
+    types = (np.arange(number) % 3).astype(np.int8)
+    kinds = {"event_types": ["view", "purchase"], "event_weights": {"view": 1.0, "purchase": 4.0}}
+    histories = replace(artifact.histories, weights=weights, types=types)
+    manifest = {**artifact.manifest, **kinds}
+    written = saved(tmp_path, artifact, histories=histories, manifest=manifest)
+    after = load_artifact(written)
+    np.testing.assert_array_equal(after.histories.weights, weights)
+    np.testing.assert_array_equal(after.histories.types, types)
+    assert (after.event_types, after.event_weights) == tuple(kinds.values())
+
+    assert (artifact.event_types, artifact.event_weights) == ([], None)
+    with pytest.raises(InputError, match=r"types beyond 1\.\.0"):
+        load_artifact(saved(tmp_path / "untold", artifact, histories=histories))
+
+
+def test_a_bundle_of_before_events_had_weights_loads_with_ones(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(root: Path, name: str, *, tensors: dict, **parts: Any) -> Path:
+        old = {k: v for k, v in tensors["histories"].items() if k not in ("weights", "types")}
+        return write_bundle(root, name, tensors={**tensors, "histories": old}, **parts)
+
+    write_bundle = recsys.artifact.write_bundle
+    monkeypatch.setattr(recsys.artifact, "write_bundle", without)
+    histories = load_artifact(saved(tmp_path, artifact)).histories
+    assert histories.weights.tolist() == [1.0] * len(histories)
+    assert not histories.types.any()

@@ -41,7 +41,7 @@ def main(config):
         raise RuntimeError("boom")
     print("ran", config.seed, config.stage)
 
-run(main, "app", Path("configs"), comma_lists=["stage"])
+run(main, "app", Path("configs"), comma_lists=["stage"], conditions=["limit"])
 """
 
 
@@ -143,6 +143,12 @@ def test_every_value_of_a_sweep_is_checked(app: Path, overrides: list[str], mess
     with pytest.raises(InputError) as error:
         check_overrides(app / "configs", "app", overrides, multirun=True)
     assert message in str(error.value)
+
+
+def test_a_condition_needs_no_quotes_of_hydras_own(app: Path):
+    for value in ("rating >= 4", "type != it's", "'rating > 4'", "null"):
+        done = call(app, f"limit={value}")
+        assert (done.returncode, done.stdout) == (0, "ran 0 all\n"), done.stderr
 
 
 def test_a_mandatory_value_may_wait_until_the_run(app: Path):

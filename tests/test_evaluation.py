@@ -293,3 +293,28 @@ def test_terminal_table_fits_eighty_columns():
         assert text_part in text
     assert "…" not in text
     assert "paired bootstrap" in text
+
+
+def test_a_kind_of_events_is_looked_at_by_itself():
+    bought = torch.tensor([True, True, False, False, False])  # i20 of 103 and i21 of 101
+    metrics = evaluated(kinds={"purchase": bought, "gift": ~bought & False})
+    assert list(metrics["targets"]) == ["purchase"]
+    found = metrics["targets"]["purchase"]
+    assert (found["n_users"], found["n_events"]) == (2, 2)
+    # Stage 1 has 101's second and 103's nowhere; stage 2 has both first.
+    assert found["stage1"]["ndcg@10"] == pytest.approx(1 / math.log2(3) / 2, abs=1e-8)
+    assert found["stage2"]["ndcg@10"] == 1.0
+    assert list(found["baselines"]) == list(metrics["baselines"])
+    assert {k: v for k, v in metrics.items() if k != "targets"} == evaluated()
+    line = results_markdown(metrics).splitlines()[-1]
+    assert line.startswith("NDCG@10 of purchase alone (2 users): popularity 0.0000")
+    assert line.endswith("stage 2 (cross-encoder) 1.0000.")
+
+
+def test_a_part_of_the_targets_has_the_users_who_have_any():
+    part, rows = TARGETS.part(torch.tensor([True, False, False, True, True]))
+    assert part.user_idx.tolist() == [0, 3]
+    assert rows.tolist() == [0, 2]
+    assert part.rows.tolist() == [1, 0, 1]
+    assert part.items.tolist() == [20, 22, 2]
+    assert part.num_relevant.tolist() == [1, 2]

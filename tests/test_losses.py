@@ -139,3 +139,67 @@ def test_padding_changes_nothing(loss, embeddings) -> None:
         torch.manual_seed(0)
         values.append(float(loss(query, lookup(table), *arguments, COUNTS)))
     assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+WEIGHTS = torch.tensor([[1.0, 0.5, 0.0], [2.0, 1.0, 4.0]])
+
+
+@pytest.mark.parametrize("loss", [losses.full_softmax, losses.sampled_softmax])
+def test_softmax_losses_are_means_by_weight(loss, embeddings) -> None:
+    query, table = embeddings
+
+    def value(weights: Tensor) -> float:
+        torch.manual_seed(0)
+        arguments = HISTORY, VISIBLE, HELD_OUT, COUNTS, weights
+        return float(loss(query, lookup(table), *arguments))
+
+    total = 0.0
+    for row, column in ((0, 1), (1, 0), (1, 2)):
+        alone = torch.zeros_like(WEIGHTS)
+        alone[row, column] = 1.0
+        total += float(WEIGHTS[row, column]) * value(alone)
+    # The visible events' weights do not count.
+    assert value(WEIGHTS) == pytest.approx(total / (0.5 + 2.0 + 4.0), rel=1e-5)
+
+
+def test_the_squared_loss_counts_as_the_weight_says(embeddings) -> None:
+    query, table = embeddings
+    arguments = query, lookup(table), HISTORY, VISIBLE, HELD_OUT, COUNTS
+    loss = losses.whole_matrix_squared(*arguments, WEIGHTS)
+    wanted = torch.zeros(2, 6)
+    wanted[0, 1], wanted[0, 2] = 1.0, 0.5**0.5
+    wanted[1, 3], wanted[1, 1], wanted[1, 4] = 2.0**0.5, 1.0, 2.0
+    expected = ((query @ table.T - wanted)[:, 1:] ** 2).sum() / 2
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.full_softmax, losses.whole_matrix_squared, losses.sampled_softmax]
+)
+def test_weights_of_one_change_no_digit(loss, embeddings) -> None:
+    query, table = embeddings
+    values = []
+    for weights in (None, torch.ones(2, 3)):
+        torch.manual_seed(0)
+        arguments = query, lookup(table), HISTORY, VISIBLE, HELD_OUT, COUNTS, weights
+        values.append(float(loss(*arguments)))
+    assert values[0] == values[1]
+
+
+def test_listwise_softmax_weighs_by_gains_within_and_among_lists() -> None:
+    scores = torch.zeros(3, 2)
+    relevance = torch.tensor([[True, False], [False, True], [False, False]])
+    mask = torch.ones(3, 2, dtype=torch.bool)
+    gains = torch.tensor([[5.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    first, second = math.log(2), math.log(2) / math.log2(3)
+    found = losses.listwise_softmax(scores, relevance, mask, None, gains)
+    assert float(found) == pytest.approx((5 * first + second) / 6)
+    both = torch.tensor([[True, True, False]])
+    found = losses.listwise_softmax(
+        torch.zeros(1, 3), both, torch.ones_like(both), None, torch.tensor([[3.0, 1.0, 0.0]])
+    )
+    assert float(found) == pytest.approx((3 * first + second) / 4)
+    alike = losses.listwise_softmax(scores, relevance, mask)
+    assert float(alike) == float(
+        losses.listwise_softmax(scores, relevance, mask, None, relevance.float())
+    )

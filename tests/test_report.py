@@ -296,3 +296,11 @@ def test_names_of_ticks_keep_apart_and_zero_has_one(low: float, left: float) -> 
     ticks = sorted((text.x, text.text) for text in chart.texts if text.anchor == "middle")
     assert all(b[0] - a[0] >= 45 for a, b in pairwise(ticks))
     assert any(float(name.replace("\N{MINUS SIGN}", "-")) == 0 for _, name in ticks)
+
+
+def test_what_was_looked_at_by_itself_is_told_as_text():
+    alone = {name: METRICS[name] for name in ("stage1", "stage2", "baselines") if name in METRICS}
+    metrics = {**METRICS, "targets": {"<b>buy</b>": {"n_users": 12, **alone}}}
+    html = render(metrics)
+    assert "NDCG@10 of &lt;b&gt;buy&lt;/b&gt; alone (12 users): " in html
+    assert " alone (" not in render()

@@ -37,7 +37,7 @@ from recsys.training.stage1 import (
 
 log = logging.getLogger(__name__)
 
-_TENSORS = ("candidates", "tower_scores", "relevance", "num_relevant")
+_TENSORS = ("candidates", "tower_scores", "relevance", "num_relevant", "gains")
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,10 @@ class ModelStore:
 
 
 def _count(recommender: Recommender, events: Collection[Event]) -> None:
-    """Those that the training log has are counted already."""
+    """Those that the training log has are counted already.
+
+    In popularity an event counts as its type does in training; 1 where training knew no such type.
+    """
     features = recommender.features
     item_idx = recommender.items.encode(event.item_id for event in events)
     user_idx = recommender.users.encode(event.user_id for event in events)
@@ -263,7 +266,9 @@ def _count(recommender: Recommender, events: Collection[Event]) -> None:
     values = np.array(ratings, np.float64)  # None becomes NaN
     is_new = recommender.histories.are_since(user_idx, item_idx, times)
     kept = (item_idx > 0) & is_new
-    features.add(item_idx[kept], times[kept], values[kept])
+    by_type = recommender.artifact.event_weights or {}
+    weights = np.array([by_type.get(event.type, 1.0) for event in events], np.float64)
+    features.add(item_idx[kept], times[kept], values[kept], weights[kept])
 
 
 def _give_back_memory() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
-from recsys.data.cells import MISSING, MISSING_NUMBER, NUMBER, are_ids
+from recsys.data.cells import MISSING, MISSING_NUMBER, NUMBER, are_ids, are_numbers
+from recsys.data.strengths import MAX_WEIGHT, MIN_WEIGHT, WEIGHT_RULE
 from recsys.data.tables import TextTable, read_table
 from recsys.data.times import EARLIEST, LATEST
 from recsys.errors import InputError
@@ -19,7 +20,9 @@ from recsys.schema import (
     RELEASE_DATE,
     TIMESTAMP,
     TITLE,
+    TYPE,
     USER_ID,
+    WEIGHT,
     YEAR,
 )
 
@@ -37,6 +40,11 @@ def _are_dates(text: "pd.Series[str]") -> "pd.Series[bool]":
     return (text == "") | pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").notna()
 
 
+def _are_weights(text: "pd.Series[str]") -> "pd.Series[bool]":
+    numbers = pd.to_numeric(text.where(are_numbers(text)), errors="coerce")
+    return (text == "") | numbers.between(MIN_WEIGHT, MAX_WEIGHT)
+
+
 _ID = pa.Column("str", pa.Check(are_ids, error="an id in each row"))
 _TEXT = pa.Column("str", required=False)
 
@@ -51,6 +59,12 @@ INTERACTIONS = pa.DataFrameSchema(
             required=False,
         ),
         RATING: pa.Column("str", _matches(f"({NUMBER})?", "a number or empty"), required=False),
+        TYPE: _TEXT,
+        WEIGHT: pa.Column(
+            "str",
+            pa.Check(_are_weights, error=f"{WEIGHT_RULE} or empty"),
+            required=False,
+        ),
     }
 )
 ITEMS = pa.DataFrameSchema(
@@ -98,7 +112,7 @@ def read_columns(
             )
     frame = pd.DataFrame({ours: table.frame[name].str.strip() for ours, name in chosen.items()})
     for column in frame.columns.difference([USER_ID, ITEM_ID, TIMESTAMP]):
-        empty = MISSING_NUMBER if column in (RATING, YEAR, RELEASE_DATE) else MISSING
+        empty = MISSING_NUMBER if column in (RATING, WEIGHT, YEAR, RELEASE_DATE) else MISSING
         frame[column] = _normal(column, frame[column].mask(frame[column].isin(empty), ""))
     if schema is USERS:
         # Numbers of rows, as pandas writes them, tell nothing of a user.
@@ -176,8 +190,10 @@ def _explain(
                     "convert the column, or map another one by "
                     "data.columns.interactions.timestamp (null: there are no times)"
                 )
-    elif column == RATING and values.iloc[rows].str.contains(",").any():
+    elif column in (RATING, WEIGHT) and values.iloc[rows].str.contains(",").any():
         remedy = "write decimals with a point"
+    if column == WEIGHT and remedy == "mend or remove these rows":
+        remedy += ", or leave the column out: data.columns.interactions.weight=null"
     others = f" (also broken: {', '.join(broken[1:])})" if len(broken) > 1 else ""
     return InputError(
         f"column {column!r} of {table.path} to hold {rule}",

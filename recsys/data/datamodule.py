@@ -15,11 +15,23 @@ from recsys.errors import InputError
 from recsys.schema import HistoryBatch
 
 
+class TrainingBatch(NamedTuple):
+    """history: of which some events are seen and others predicted. weights: float32 [B, L], how
+    much each event counts, 1 on average, 0 where padded.
+    """
+
+    history: HistoryBatch
+    weights: Tensor
+
+
 class ValidationBatch(NamedTuple):
-    """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded."""
+    """history: the visible events. targets: int64 [B, T] held-out items, 0 where padded. weights:
+    float32 [B, T], how much each counts, 0 where padded.
+    """
 
     history: HistoryBatch
     targets: Tensor
+    weights: Tensor
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -94,8 +106,12 @@ class HistoryDataModule(pl.LightningDataModule):
         return len(self.batches)
 
     def train_dataloader(self) -> DataLoader[int]:
-        def collate(rows: list[int]) -> HistoryBatch:
-            return self.train_histories.pad(np.asarray(rows), self.max_length)
+        def collate(rows: list[int]) -> TrainingBatch:
+            users = np.asarray(rows)
+            return TrainingBatch(
+                self.train_histories.pad(users, self.max_length),
+                self.train_histories.pad_weights(users, self.max_length),
+            )
 
         users = _UserIndex(self.train_users)
         return DataLoader(users, batch_sampler=self.batches, collate_fn=collate)
@@ -108,7 +124,8 @@ class HistoryDataModule(pl.LightningDataModule):
         def collate(rows: list[int]) -> ValidationBatch:
             users = np.asarray(rows)
             history = self.train_histories.pad(users, self.max_length)
-            return ValidationBatch(history, held_out.pad(users).item_idx)
+            targets = held_out.pad(users).item_idx
+            return ValidationBatch(history, targets, held_out.pad_weights(users))
 
         users = np.flatnonzero(held_out.lengths)
         return DataLoader(_UserIndex(users), batch_size=self.batch_size * 4, collate_fn=collate)

@@ -3,7 +3,9 @@
 Broken input (a missing column, a row without an item, a time that is none) is refused. What real
 data always has is mended, and counted in the log:
 
-- a (user, item) pair that repeats keeps its latest row (the last in the file among equal times);
+- a (user, item) pair that repeats keeps its latest row (the last in the file among equal times),
+  which then counts as much as all its rows do: see ``recsys.data.strengths``;
+- a row that ``positive`` rules out is dropped: it is neither learned from nor held out;
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
 - an item without a title gets its id as title, so that it has some text;
@@ -12,6 +14,7 @@ data always has is mended, and counted in the log:
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,8 @@ import pandas as pd
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
 from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
+from recsys.data.positives import Condition
+from recsys.data.strengths import checked_event_weights, row_strengths, with_pair_strengths
 from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.errors import InputError
@@ -31,6 +36,7 @@ from recsys.schema import (
     TIMESTAMP,
     TITLE,
     USER_ID,
+    WEIGHT,
     YEAR,
     Dataset,
 )
@@ -51,6 +57,8 @@ def load(
     genre_separator: str = GENRE_SEPARATOR,
     name: str = "files",
     separator: str | None = None,
+    event_weights: Mapping[str, float] | None = None,
+    positive: str | None = None,
 ) -> Dataset:
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
@@ -67,11 +75,15 @@ def load(
             one that is mapped to None is not read.
         genre_separator: what separates several genres in one field.
         separator: as of ``read_table``.
+        event_weights: what an event of each type counts; rows without a type count 1.
+        positive: which rows count at all, e.g. "rating >= 4": see ``Condition``.
 
     Raises:
         InputError: naming the file, the column, the rule and the first offending rows.
     """
     columns = columns or {}
+    weights = checked_event_weights(event_weights)
+    condition = None if positive is None else Condition.parse(positive)
     events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
     catalog = (
         read_columns(items, "items", ITEMS, columns, separator) if items else _items_of(events)
@@ -89,12 +101,12 @@ def load(
     item_frame = _clean_items(catalog, genre_separator)
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
-    event_frame = _clean_interactions(events, item_frame)
+    event_frame = _clean_interactions(events, item_frame, weights, condition)
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
         _compare_users(people.path, user_frame, event_frame)
-    return Dataset(name, event_frame, item_frame, user_frame)
+    return Dataset(name, event_frame, item_frame, user_frame, weights)
 
 
 def _times(events: TextTable) -> "pd.Series[int] | None":
@@ -206,10 +218,19 @@ def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
     return items
 
 
-def _clean_interactions(table: TextTable, items: pd.DataFrame) -> pd.DataFrame:
+def _clean_interactions(
+    table: TextTable,
+    items: pd.DataFrame,
+    event_weights: Mapping[str, float] | None,
+    positive: Condition | None,
+) -> pd.DataFrame:
     events = table.frame
-    if RATING in events:
-        events[RATING] = pd.to_numeric(events[RATING].mask(events[RATING] == "")).astype("float64")
+    for column in (RATING, WEIGHT):
+        if column in events:
+            told = events[column].mask(events[column] == "")
+            events[column] = pd.to_numeric(told).astype("float64")
+    if WEIGHT in events:
+        events[WEIGHT] = events[WEIGHT].fillna(1.0)
     known = events[ITEM_ID].isin(items[ITEM_ID])
     if not known.all():
         unknown = events.loc[~known, ITEM_ID].unique()[:3].tolist()
@@ -226,6 +247,9 @@ def _clean_interactions(table: TextTable, items: pd.DataFrame) -> pd.DataFrame:
             *(table.path, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
         )
     events = events[known].reset_index(drop=True)
+    if positive is not None:
+        events = _positives(table, events, positive)
+    strengths = row_strengths(events, event_weights, str(table.path))
     in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
     latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
     if len(latest) < len(events):
@@ -233,4 +257,27 @@ def _clean_interactions(table: TextTable, items: pd.DataFrame) -> pd.DataFrame:
             "%s: %d of %d interactions repeat a user and item; the latest of each is kept",
             *(table.path, len(events) - len(latest), len(events)),
         )
+    if strengths is not None:
+        events = with_pair_strengths(events, in_time.index.to_numpy(), strengths)
     return events.loc[latest].reset_index(drop=True)
+
+
+def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> pd.DataFrame:
+    if positive.column not in events:
+        raise InputError(
+            f"a column {positive.column!r} in {table.path}, for data.positive={positive.text!r}",
+            f"columns {table.names}"[:500],
+            f"map data.columns.interactions.{positive.column}, or leave out data.positive",
+        )
+    holds = positive.holds(events)
+    if not holds.any():
+        raise InputError(
+            f"interactions with {positive.text}",
+            f"none among {len(events):,} of {table.path}",
+            "correct data.positive",
+        )
+    logger.info(
+        "%s: %d of %d interactions (%.1f%%) are positive (%s); the others are left out",
+        *(table.path, holds.sum(), len(events), 100 * holds.mean(), positive.text),
+    )
+    return events[holds].reset_index(drop=True)

@@ -1,7 +1,9 @@
 """Time-ordered histories as flat arrays with offsets (CSR), and their padding."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,9 @@ from scipy.sparse import csr_matrix
 
 from recsys.data.times import EARLIEST
 from recsys.data.vocabulary import Vocabulary
-from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, HistoryBatch
+from recsys.schema import ITEM_ID, RATING, TIMESTAMP, TYPE, USER_ID, WEIGHT, HistoryBatch
+
+_OF_EVENTS = ("item_idx", "timestamps", "ratings", "weights", "types")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class Histories:
     timestamps: int64 [N], unix seconds. Events with equal timestamps keep their file order.
     context: float32 [U + 1, A], the users' attributes, in row 0 the average user's; A may be 0.
     ratings: float64 [N]; NaN where an event has none.
+    weights: float32 [N], above 0: how much an event counts; 1 for all where nothing else is told.
+    types: int8 [N], 1.. for the type whose name stands there in ``TrainingData.event_types``, 0
+    where none is told.
     """
 
     offsets: NDArray[np.int64]
@@ -29,6 +36,8 @@ class Histories:
     timestamps: NDArray[np.int64]
     context: NDArray[np.float32]
     ratings: NDArray[np.float64]
+    weights: NDArray[np.float32]
+    types: NDArray[np.int8]
 
     @classmethod
     def from_indices(
@@ -39,6 +48,8 @@ class Histories:
         num_users: int,
         context: NDArray[np.float32] | None = None,
         ratings: NDArray[np.float64] | None = None,
+        weights: NDArray[np.float32] | None = None,
+        types: NDArray[np.int8] | None = None,
     ) -> "Histories":
         """Build from parallel arrays [N] in any order; ``user_idx`` lies in 1..num_users."""
         order = np.lexsort((np.arange(len(user_idx)), timestamps, user_idx))
@@ -48,7 +59,19 @@ class Histories:
             context = np.zeros((num_users + 1, 0), dtype=np.float32)
         if ratings is None:
             ratings = np.full(len(user_idx), np.nan)
-        return cls(offsets, item_idx[order], timestamps[order], context, ratings[order])
+        if weights is None:
+            weights = np.ones(len(user_idx), dtype=np.float32)
+        if types is None:
+            types = np.zeros(len(user_idx), dtype=np.int8)
+        return cls(
+            offsets,
+            item_idx[order],
+            timestamps[order],
+            context,
+            ratings[order],
+            weights[order],
+            types[order],
+        )
 
     @classmethod
     def from_frame(
@@ -57,8 +80,12 @@ class Histories:
         users: Vocabulary,
         items: Vocabulary,
         context: NDArray[np.float32] | None = None,
+        event_types: Sequence[str] = (),
     ) -> "Histories":
         """Encode a frame of interactions; ``context`` has the users' rows already.
+
+        Args:
+            event_types: names; a type that is not among them is as none.
 
         Raises:
             ValueError: when the frame holds a user or an item that the vocabularies lack.
@@ -72,7 +99,14 @@ class Histories:
         else:
             timestamps = np.full(len(interactions), EARLIEST)  # none have any: all have one
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
-        return cls.from_indices(user_idx, item_idx, timestamps, len(users), context, ratings)
+        weights = interactions[WEIGHT].to_numpy(np.float32) if WEIGHT in interactions else None
+        types = None
+        if TYPE in interactions and event_types:
+            codes = pd.Index(event_types).get_indexer(pd.Index(interactions[TYPE]))
+            types = (codes + 1).astype(np.int8)
+        return cls.from_indices(
+            user_idx, item_idx, timestamps, len(users), context, ratings, weights, types
+        )
 
     def check(self, num_items: int) -> None:
         """For arrays from outside, before anything is looked up by them.
@@ -80,17 +114,29 @@ class Histories:
         Raises:
             ValueError: when they are not as described above, of items 1..num_items.
         """
-        kinds = ("int64", 1), ("int64", 1), ("int64", 1), ("float32", 2), ("float64", 1)
-        arrays = (self.offsets, self.item_idx, self.timestamps, self.context, self.ratings)
-        if tuple((one.dtype.name, one.ndim) for one in arrays) != kinds:
+        kinds = {
+            "offsets": ("int64", 1),
+            "item_idx": ("int64", 1),
+            "timestamps": ("int64", 1),
+            "context": ("float32", 2),
+            "ratings": ("float64", 1),
+            "weights": ("float32", 1),
+            "types": ("int8", 1),
+        }
+        arrays = {name: getattr(self, name) for name in kinds}
+        if {name: (one.dtype.name, one.ndim) for name, one in arrays.items()} != kinds:
             raise ValueError("histories of other types or dimensions")
         if len(self.offsets) < 2 or self.offsets[0] or self.offsets[1] or (self.lengths < 0).any():
             raise ValueError("offsets that do not rise from 0")
-        sizes = {int(self.offsets[-1]), *map(len, (self.item_idx, self.timestamps, self.ratings))}
+        of_events = (arrays[name] for name in _OF_EVENTS)
+        sizes = {int(self.offsets[-1]), *map(len, of_events)}
         if len(sizes) > 1 or len(self.context) != self.num_users + 1:
             raise ValueError("histories of several lengths")
         if len(self) and not 1 <= self.item_idx.min() <= self.item_idx.max() <= num_items:
             raise ValueError(f"events of items beyond 1..{num_items}")
+        # Nor are NaNs above 0.
+        if not ((self.weights > 0) & (self.weights < np.inf)).all() or (self.types < 0).any():
+            raise ValueError("events of weights or types that there cannot be")
 
     @property
     def num_users(self) -> int:
@@ -122,6 +168,27 @@ class Histories:
         """Events per item, int64 [num_items + 1]; entry 0 is 0."""
         return np.bincount(self.item_idx, minlength=num_items + 1)
 
+    def item_strengths(self, num_items: int) -> NDArray[np.float64]:
+        """Sum of the ``relative_weights`` of each item's events: float64 [num_items + 1].
+
+        In units of events, as ``item_counts``, which it is where all weigh the same.
+        """
+        sums = np.bincount(self.item_idx, self.relative_weights, num_items + 1)
+        return sums.astype(np.float64)  # without events, integers are counted
+
+    @cached_property
+    def are_alike(self) -> bool:
+        """Whether all events weigh the same."""
+        return len(self) == 0 or bool(self.weights.min() == self.weights.max())
+
+    @cached_property
+    def relative_weights(self) -> NDArray[np.float32]:
+        """Weights by their mean, float32 [N]: what is in units of events keeps its meaning."""
+        if self.are_alike:
+            return np.ones(len(self), dtype=np.float32)
+        mean = float(self.weights.mean(dtype=np.float64))
+        return self.weights / np.float32(mean)
+
     def matrix(self, num_items: int) -> csr_matrix:
         """Which user has which item: float32 [U + 1, N + 1], 1 where an event is, however many."""
         ones = np.ones(len(self), dtype=np.float32)
@@ -131,31 +198,26 @@ class Histories:
         matrix.data[:] = 1.0
         return matrix
 
+    def matrix_of(self, values: NDArray[np.float32], num_items: int) -> csr_matrix:
+        """As ``matrix``, of the sum of the values [N] of the events in each place."""
+        shape = (self.num_users + 1, num_items + 1)
+        matrix = csr_matrix((values, self.item_idx, self.offsets), shape=shape, copy=True)
+        matrix.sum_duplicates()
+        return matrix
+
     def select(self, keep: NDArray[np.bool_]) -> "Histories":
         """The events where ``keep`` [N] is True, same users."""
         counts = np.bincount(self.user_idx[keep], minlength=self.num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return replace(
-            self,
-            offsets=offsets,
-            item_idx=self.item_idx[keep],
-            timestamps=self.timestamps[keep],
-            ratings=self.ratings[keep],
-        )
+        kept = {name: getattr(self, name)[keep] for name in _OF_EVENTS}
+        return replace(self, offsets=offsets, **kept)
 
     def pad(self, user_idx: NDArray[np.int64], max_length: int | None = None) -> HistoryBatch:
         """The latest ``max_length`` events of each user, oldest first and left-aligned: [B, L].
 
         L is the longest history in the batch, at least 1.
         """
-        ends = self.offsets[user_idx + 1]
-        lengths = ends - self.offsets[user_idx]
-        if max_length is not None:
-            lengths = np.minimum(lengths, max_length)
-        width = max(int(lengths.max(initial=0)), 1)
-        positions = np.arange(width)
-        mask = positions < lengths[:, None]
-        source = np.where(mask, (ends - lengths)[:, None] + positions, 0)
+        source, mask = self._places(user_idx, max_length)
         if len(self) == 0:
             zeros = np.zeros_like(source)
             item_idx, timestamps = zeros, zeros
@@ -164,6 +226,28 @@ class Histories:
             timestamps = np.where(mask, self.timestamps[source], 0)
         arrays = (item_idx, timestamps, mask, self.context[user_idx])
         return HistoryBatch(*(torch.from_numpy(array) for array in arrays))
+
+    def pad_weights(
+        self, user_idx: NDArray[np.int64], max_length: int | None = None
+    ) -> torch.Tensor:
+        """``relative_weights`` of the events of ``pad``: float32 [B, L], 0 where padded."""
+        source, mask = self._places(user_idx, max_length)
+        if len(self) == 0:
+            return torch.zeros(source.shape)
+        return torch.from_numpy(np.where(mask, self.relative_weights[source], np.float32(0.0)))
+
+    def _places(
+        self, user_idx: NDArray[np.int64], max_length: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where the events of ``pad`` are, int64 [B, L], and which places hold one, bool [B, L]."""
+        ends = self.offsets[user_idx + 1]
+        lengths = ends - self.offsets[user_idx]
+        if max_length is not None:
+            lengths = np.minimum(lengths, max_length)
+        width = max(int(lengths.max(initial=0)), 1)
+        positions = np.arange(width)
+        mask = positions < lengths[:, None]
+        return np.where(mask, (ends - lengths)[:, None] + positions, 0), mask
 
 
 def end_of_log(histories: Histories) -> int:

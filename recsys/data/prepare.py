@@ -1,6 +1,8 @@
 """From validated frames to what training reads: vocabularies, histories, catalogue."""
 
 import hashlib
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +14,19 @@ from recsys.data.splits import check_no_leakage
 from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.schema import ITEM_ID, USER_ID, Dataset, Split
+from recsys.schema import ITEM_ID, TYPE, USER_ID, Dataset, Split
+
+log = logging.getLogger(__name__)
+
+_MAX_TYPES = 127
+"""As many as int8 holds."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """train: histories of the training rows alone. fingerprint: changes when any of them does.
-    user_attributes: names of the columns of ``train.context``. user_frame: as in ``Dataset``.
+    user_attributes: names of the columns of ``train.context``. user_frame, event_weights: as in
+    ``Dataset``. event_types: names of the types of ``train``, see ``Histories.types``.
 
     The item vocabulary holds the whole catalogue, also items without training rows; the user
     vocabulary holds the users with training rows.
@@ -33,11 +41,16 @@ class TrainingData:
     fingerprint: str
     user_attributes: list[str]
     user_frame: pd.DataFrame | None
+    event_types: Sequence[str] = ()
+    event_weights: Mapping[str, float] | None = None
 
     def content_hash(self) -> str:
         """Changes with anything that training or evaluation reads; ``fingerprint`` does not."""
         digest = hashlib.sha256(self.fingerprint.encode())
         digest.update(self.train.ratings.tobytes())
+        if self.event_types:
+            digest.update(repr((list(self.event_types), self.event_weights)).encode())
+            digest.update(self.train.types.tobytes())
         digest.update(self.catalog.attributes.tobytes())
         for text in self.catalog.texts():
             digest.update(f"{len(text)} {text}".encode())
@@ -56,7 +69,8 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     users = Vocabulary(pd.unique(split.train[USER_ID]).tolist()).sorted()
     items = Vocabulary(dataset.items[ITEM_ID].tolist()).sorted()
     attributes = UserAttributes.from_frame(dataset.users, users)
-    train = Histories.from_frame(split.train, users, items, attributes.matrix)
+    event_types = _event_types(dataset)
+    train = Histories.from_frame(split.train, users, items, attributes.matrix, event_types)
     if (train.lengths >= 2).sum() < 2 or len(items) < 2:
         raise InputError(
             "at least two users with two training rows each, and two items",
@@ -75,6 +89,8 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
         fingerprint,
         attributes.names,
         dataset.users,
+        event_types,
+        dataset.event_weights,
     )
 
 
@@ -84,12 +100,28 @@ def prepare_all(dataset: Dataset) -> TrainingData:
     return prepare(dataset, Split("none", "all rows; nothing is held out", rows, rows.iloc[:0]))
 
 
+def _event_types(dataset: Dataset) -> list[str]:
+    """The names of types, those of ``event_weights`` first; none where they are too many."""
+    if TYPE not in dataset.interactions:
+        return []
+    weighed = list(dataset.event_weights or ())
+    found = dataset.interactions[TYPE].unique().tolist()
+    names = [*weighed, *sorted(set(found) - {"", *weighed})]
+    if len(names) > _MAX_TYPES:
+        log.warning("%d types of events are too many: they are not kept", len(names))
+        return []
+    return names
+
+
 def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
     digest = hashlib.sha256()
     digest.update(users.content_hash().encode())
     digest.update(items.content_hash().encode())
     for array in (train.offsets, train.item_idx, train.timestamps, train.context):
         digest.update(np.ascontiguousarray(array).tobytes())
+    # Rows that count alike keep the fingerprint that they had before rows had weights.
+    if (train.weights != 1.0).any():
+        digest.update(train.weights.tobytes())
     return digest.hexdigest()
 
 

@@ -47,14 +47,21 @@ class OnlineFeatures:
         self._latest = self.end_of_log
         ages = np.maximum(self._latest - log.timestamps, 0)
         self._decayed: Floats = np.bincount(
-            log.item_idx, decay(ages, half_life_days), minlength=num_items + 1
+            log.item_idx, log.weights * decay(ages, half_life_days), minlength=num_items + 1
         ).astype(np.float64)
         # By item, in 16 bytes an event.
         self._later: dict[int, tuple[array[int], array[float]]] = {}
         self._lock = threading.Lock()
 
-    def add(self, item_idx: Ints, times: Ints, values: Floats) -> None:
-        """Events [n] that have come in since the log; NaN for no value."""
+    def add(
+        self, item_idx: Ints, times: Ints, values: Floats, weights: Floats | None = None
+    ) -> None:
+        """Events [n] that have come in since the log.
+
+        Args:
+            values: NaN for none. weights: how much each counts in ``decayed_popularity``, on the
+                scale of the log's; None: 1 each.
+        """
         with self._lock:
             for item, at, value in zip(
                 item_idx.tolist(), times.tolist(), values.tolist(), strict=True
@@ -67,7 +74,8 @@ class OnlineFeatures:
             latest = max(self._latest, int(times.max(initial=0)))
             self._decayed *= decay(latest - self._latest, self._half_life)
             self._latest = latest
-            np.add.at(self._decayed, item_idx, decay(latest - times, self._half_life))
+            counted = decay(latest - times, self._half_life)
+            np.add.at(self._decayed, item_idx, counted if weights is None else weights * counted)
 
     def user(self, user: int, times: Ints, values: Floats, as_of: int) -> dict[str, float]:
         """A user's features, by name.

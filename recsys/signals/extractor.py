@@ -21,8 +21,8 @@ class ItemRows(NamedTuple):
     """What signals are made of, one row per item; row 0 is padding.
 
     relations: float32 [N + 1, 3 r], their vectors. statistics: float32 [N + 1, 4 + A]: log(1 +
-    events), each relation of the item with itself, and how much more common it is among users of
-    each attribute than among all.
+    events, each by its weight), each relation of the item with itself, and how much more common it
+    is among users of each attribute than among all.
     """
 
     relations: Tensor
@@ -44,7 +44,7 @@ class SignalExtractor:
         self.relations = relations
         self.max_history = max_history
         self._num_counted = num_items
-        counts = torch.from_numpy(histories.item_counts(num_items)).float()
+        counts = torch.from_numpy(histories.item_strengths(num_items)).float()
         affinity = _context_affinity(histories, num_items)
         alone = relations.with_itself()
         self._relations = GrowingRows(relations.vectors)

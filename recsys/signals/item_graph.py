@@ -1,6 +1,7 @@
 """Which items go together: co-occurrence counts from training events."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,9 +113,45 @@ def _is_small(num_items: int) -> bool:
 def _counted(
     histories: Histories, num_items: int, time_scale: float, window: int, taper: bool
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    shape = num_items + 1, num_items + 1
+    shape, item_idx = (num_items + 1, num_items + 1), histories.item_idx
     sums = _DenseSums(shape) if _is_small(num_items) else _SparseSums(shape)
-    user_idx, item_idx, timestamps = histories.user_idx, histories.item_idx, histories.timestamps
+    for earlier, later, kernel in _pairs(histories, time_scale, window, taper):
+        sums.add(item_idx[earlier], item_idx[later], kernel)
+    session, plain = sums.matrices()
+    return session + session.T, plain + plain.T
+
+
+def session_sums(
+    histories: Histories,
+    num_items: int,
+    values: NDArray[np.float32],
+    *,
+    time_scale: float,
+    window: int = 1000,
+    taper: bool = False,
+) -> sp.csr_matrix:
+    """The session matrix of ``co_occurrence_counts`` where each pair counts what its second event
+    is worth: sparse float32 [N + 1, N + 1], from the rows' items to those of the columns.
+
+    Args:
+        values: [n], of each event.
+    """
+    taper = taper and bool((histories.lengths > window + 1).any())
+    shape, item_idx = (num_items + 1, num_items + 1), histories.item_idx
+    sums = _DenseSums(shape) if _is_small(num_items) else _SparseSums(shape)
+    for earlier, later, kernel in _pairs(histories, time_scale, window, taper):
+        sums.add(item_idx[earlier], item_idx[later], kernel * values[later])
+        sums.add(item_idx[later], item_idx[earlier], kernel * values[earlier])
+    return sums.matrices()[0]
+
+
+def _pairs(
+    histories: Histories, time_scale: float, window: int, taper: bool
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Pairs of a user's events, many at a time: rows of the earlier and of the later one, and what
+    they count in the session matrix.
+    """
+    user_idx, timestamps = histories.user_idx, histories.timestamps
     place = np.arange(len(histories)) - histories.offsets[user_idx]
     # Latest places first: those that have an event so many before them come first.
     order = np.argsort(-place, kind="stable")
@@ -129,15 +166,20 @@ def _counted(
         kernel = (1.0 / (1.0 + gap / time_scale)).astype(np.float32)
         if taper:
             kernel[beyond[later]] *= 1.0 - shift / (window + 1)
-        batch.append((item_idx[earlier], item_idx[later], kernel))
+        batch.append((earlier, later, kernel))
         pending += len(kernel)
         if pending > _PAIRS_AT_A_TIME:
-            sums.add(*map(np.concatenate, zip(*batch, strict=True)))
+            yield _joined(batch)
             batch, pending = [], 0
     if batch:
-        sums.add(*map(np.concatenate, zip(*batch, strict=True)))
-    session, plain = sums.matrices()
-    return session + session.T, plain + plain.T
+        yield _joined(batch)
+
+
+def _joined(
+    batch: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    earlier, later, kernel = zip(*batch, strict=True)
+    return np.concatenate(earlier), np.concatenate(later), np.concatenate(kernel)
 
 
 class _DenseSums:

@@ -18,6 +18,8 @@ class RecentPopularity:
     One-sided: nothing that comes after the moment counts. A count is one binary search, however
     many time scales there are, since each event stores the decayed counts up to itself.
 
+    An event counts by its weight, 1 on average.
+
     Args:
         histories: the events. num_items: items are 1..num_items. days: the time constants.
     """
@@ -28,16 +30,18 @@ class RecentPopularity:
         self.origin = int(times.min()) if len(times) else 0
         # A moment is at most this far from the first event; items lie further apart in the keys.
         self.span = int(times.max()) - self.origin + 1 if len(times) else 1
-        shifted = times - self.origin
+        shifted, weights = times - self.origin, histories.relative_weights
         by_time = np.argsort(shifted, kind="stable")
-        self._all = _DecayedCounts(np.zeros(len(times), np.int64), shifted[by_time], self.seconds)
+        self._all = _DecayedCounts(
+            np.zeros(len(times), np.int64), shifted[by_time], weights[by_time], self.seconds
+        )
         self._stride = self.span + 1
         order = np.lexsort((shifted, histories.item_idx))
-        self._items = _DecayedCounts(histories.item_idx[order], shifted[order], self.seconds)
+        self._items = _DecayedCounts(
+            histories.item_idx[order], shifted[order], weights[order], self.seconds
+        )
         self._keys = SortedKeys(self._items.groups * self._stride + self._items.times)
-        self._share = (
-            np.bincount(histories.item_idx, minlength=num_items + 1) / max(len(times), 1)
-        ).astype(np.float32)
+        self._share = (histories.item_strengths(num_items) / max(len(times), 1)).astype(np.float32)
 
     def __call__(self, items: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts, and how they compare to what the items' total shares lead to expect.
@@ -67,15 +71,20 @@ class _DecayedCounts:
     """For each event of a group, the decayed count of the group's events up to it, itself included.
 
     Args:
-        groups, times: int64 [N], sorted by both. seconds: float [T], time constants.
+        groups, times: int64 [N], sorted by both. weights: [N], of the events. seconds: float [T],
+            time constants.
     """
 
     def __init__(
-        self, groups: NDArray[np.int64], times: NDArray[np.int64], seconds: NDArray[np.float64]
+        self,
+        groups: NDArray[np.int64],
+        times: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        seconds: NDArray[np.float64],
     ) -> None:
         self.groups, self.times = groups, times
         self.rates = (1.0 / seconds).astype(np.float32)
-        counts = [_accumulated(groups, times, one) for one in seconds]
+        counts = [_accumulated(groups, times, weights, one) for one in seconds]
         self.counts = np.stack(counts, axis=-1).astype(np.float32)
 
     def at(
@@ -97,9 +106,13 @@ class _DecayedCounts:
 
 
 def _accumulated(
-    groups: NDArray[np.int64], times: NDArray[np.int64], seconds: float
+    groups: NDArray[np.int64],
+    times: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    seconds: float,
 ) -> NDArray[np.float64]:
-    """Sum of exp(-age / seconds) over a group's events up to each event, itself included: [N].
+    """Weights times exp(-age / seconds), added up over a group's events up to each one, itself
+    included.
 
     Within a stretch of few time constants that is one cumulative sum of exp(time / seconds), which
     neither overflows nor loses digits there; stretches are then carried over, a group's next ones
@@ -112,9 +125,10 @@ def _accumulated(
     starts = np.flatnonzero(is_first)
     ends = np.r_[starts[1:], len(times)]
     segment = np.cumsum(is_first) - 1
-    weight = np.exp((times - times[starts][segment]) / seconds)
+    growth = np.exp((times - times[starts][segment]) / seconds)
+    weight = weights * growth
     total = np.cumsum(weight)
-    local = (total - (total - weight)[starts][segment]) / weight
+    local = (total - (total - weight)[starts][segment]) / growth
     # What a segment's first event finds left of the same group's earlier segments.
     left = np.zeros(len(starts))
     own = groups[starts]
@@ -125,5 +139,5 @@ def _accumulated(
         here = np.flatnonzero(rank == number)
         before = local[ends[here - 1] - 1] + left[here - 1] * np.exp(-held[here - 1])
         left[here] = before * np.exp(-age[here - 1])
-    counts: NDArray[np.float64] = local + left[segment] / weight
+    counts: NDArray[np.float64] = local + left[segment] / growth
     return counts

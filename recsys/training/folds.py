@@ -38,7 +38,7 @@ class CandidateLists:
     histories, extractor: of the events outside the fold. user_idx: int64 [n]. candidates: int64
     [n, K], in stage-1 order, 0 = none and last. tower_scores: float32 [n, K, H], stage-1 scores by
     tower. relevance: bool [n, K]. num_relevant: int64 [n], held-out events of the user, retrieved
-    or not.
+    or not. gains: float32 [n, K], how much the held-out events count, 1 on average; 0 elsewhere.
     """
 
     histories: Histories
@@ -48,6 +48,7 @@ class CandidateLists:
     tower_scores: Tensor
     relevance: Tensor
     num_relevant: Tensor
+    gains: Tensor
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -150,15 +151,23 @@ def candidate_lists(
 ) -> CandidateLists:
     """Retrieve for users [n], and mark which candidates are among their held-out events."""
     stride = retriever.model.num_items + 1
-    positives = torch.from_numpy(held_out.user_idx * stride + held_out.item_idx)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    keys = held_out.user_idx * stride + held_out.item_idx
+    in_order = np.argsort(keys)
+    positives = torch.from_numpy(keys[in_order])
+    weights = torch.from_numpy(held_out.relative_weights[in_order])
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         found = retriever.retrieve(train.pad(batch), num_candidates)
-        keys = torch.from_numpy(batch)[:, None] * stride + found.item_idx
-        parts.append((found.item_idx, found.tower_scores, torch.isin(keys, positives)))
-    candidates, tower_scores, relevance = (torch.cat(column) for column in zip(*parts, strict=True))
+        wanted = torch.from_numpy(batch)[:, None] * stride + found.item_idx
+        places = torch.searchsorted(positives, wanted).clamp(max=len(positives) - 1)
+        is_held_out = positives[places] == wanted
+        gains = torch.where(is_held_out, weights[places], 0.0)
+        parts.append((found.item_idx, found.tower_scores, is_held_out, gains))
+    candidates, tower_scores, relevance, gains = (
+        torch.cat(column) for column in zip(*parts, strict=True)
+    )
     num_relevant = torch.from_numpy(held_out.lengths[users])
     return CandidateLists(
-        train, extractor, users, candidates, tower_scores, relevance, num_relevant
+        train, extractor, users, candidates, tower_scores, relevance, num_relevant, gains
     )

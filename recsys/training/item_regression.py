@@ -5,6 +5,9 @@ things are added to its normal equations, each as if more rows had been observed
 within one sitting, items alike in text, and items alike in attributes. The weights are then cut to
 the directions in which the users' scores vary most, which ranks better than the full matrix and
 makes the model two towers that meet in one dot product.
+
+Where events weigh differently, what is predicted is not 1 but the square root of an event's weight:
+a squared error of such a target counts as the weight says, while a history is read as it was.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, hstack
+from scipy.sparse import csr_matrix, dia_matrix, diags, hstack
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
@@ -20,7 +23,7 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.models.two_tower import TwoTower
-from recsys.signals.item_graph import co_occurrence_counts
+from recsys.signals.item_graph import co_occurrence_counts, session_sums
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class ItemRegression:
     sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale). content_weight:
     of similarity in standardised content features. length_discount: a user with n events weighs
     n ** -length_discount.
-    max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes.
+    max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes, or 56
+    where events weigh differently.
     """
 
     l2: float = 400.0
@@ -100,7 +104,26 @@ class ItemRegression:
             )
         inverse = torch.cholesky_inverse(factor)
         weights: Tensor = inverse[:, :size] / -inverse.diagonal()[:size]
+        if not train.are_alike:
+            # The solution is linear in the targets: what they exceed 1 by adds its own regression,
+            # whose diagonal the multipliers of EASE's constraint take back.
+            excess = self._excess(train, matrix, by_user, size - 1)
+            added = inverse @ torch.from_numpy(excess)
+            weights = weights * (1.0 + added.diagonal()) + added
         return weights.fill_diagonal_(0.0)
+
+    def _excess(
+        self, train: Histories, matrix: csr_matrix, by_user: dia_matrix, num_items: int
+    ) -> NDArray[np.float64]:
+        """Right-hand sides of targets beyond 1: float64 [N + 1 + A, N + 1]."""
+        beyond = np.sqrt(train.relative_weights) - np.float32(1.0)
+        products = matrix.T @ by_user @ train.matrix_of(beyond, num_items)
+        excess: NDArray[np.float64] = products.toarray().astype(np.float64)
+        session = session_sums(train, num_items, beyond, time_scale=self.time_scale, taper=True)
+        excess[: num_items + 1] += self.session_weight * session.toarray()
+        own = np.bincount(train.item_idx, beyond, minlength=num_items + 1)
+        excess[np.arange(num_items + 1), np.arange(num_items + 1)] += self.session_weight * own
+        return excess
 
 
 def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:

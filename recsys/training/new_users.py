@@ -198,10 +198,11 @@ def _popularity_at_arrival(
     remaining = newcomers.remaining
     in_time = np.argsort(remaining.timestamps, kind="stable")
     times, items = remaining.timestamps[in_time], remaining.item_idx[in_time]
+    strengths = remaining.relative_weights[in_time]
     arrivals = train.timestamps[train.offsets[newcomers.users]]
     counts, start, since = np.zeros(num_items + 1), 0, arrivals[0]
     for arrival, end in zip(arrivals, np.searchsorted(times, arrivals), strict=True):
-        weights = decay(arrival - times[start:end], half_life)
+        weights = strengths[start:end] * decay(arrival - times[start:end], half_life)
         counts *= decay(arrival - since, half_life)
         counts += np.bincount(items[start:end], weights, minlength=num_items + 1)
         start, since = end, arrival

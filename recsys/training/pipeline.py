@@ -16,12 +16,13 @@ from recsys.baselines import Baseline, rank
 from recsys.bundle import MANIFEST_FILE, read_manifest
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
+from recsys.data.strengths import strongest_type
 from recsys.data.user_attributes import align_users
 from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
-from recsys.schema import ExternalId
+from recsys.schema import TYPE, ExternalId
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
 from recsys.training.champion import CHAMPION, champion_ranking
@@ -114,6 +115,7 @@ def train_stage1(
             "stage1": dict(stage1_config),
             "new_users": new_users.to_manifest(),
             "cross_encoder": None,
+            **event_kinds(data),
         },
         users=data.users,
         items=data.items,
@@ -205,6 +207,7 @@ def train_stage2(
             "stage1_version": stage1.version,
             "serve": ("stage2" if gain.pays else "stage1") if serve == AUTO else serve,
             "stage2_gain": {"ndcg@10": gain.top._asdict(), "ndcg@100": gain.depth._asdict()},
+            **event_kinds(data),
         },
         users=data.users,
         items=data.items,
@@ -219,6 +222,15 @@ def train_stage2(
         latest=False,
     )
     return bundle, curves
+
+
+def event_kinds(data: TrainingData) -> dict[str, Any]:
+    """What the manifest says of the types of events."""
+    weights = data.event_weights
+    return {
+        "event_types": list(data.event_types),
+        "event_weights": None if weights is None else dict(weights),
+    }
 
 
 def check_same_data(bundle: Path, manifest: Mapping[str, Any], data: TrainingData) -> None:
@@ -297,8 +309,17 @@ def evaluate_bundle(
         served=str(
             recommender.manifest.get("serve", "stage2" if stages.get("stage2") else "stage1")
         ),
+        kinds=_strongest_alone(data),
     )
     return metrics, recommender
+
+
+def _strongest_alone(data: TrainingData) -> dict[str, Tensor]:
+    """The held-out events of the type that counts most, where types differ: bool [n] by name."""
+    name = strongest_type(data.event_weights)
+    if name is None or TYPE not in data.split.test:
+        return {}
+    return {name: torch.from_numpy((data.split.test[TYPE] == name).to_numpy(bool, copy=True))}
 
 
 def served_ranking(

@@ -11,7 +11,7 @@ from recsys.data.user_attributes import align_users
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.training.folds import build_extractor
-from recsys.training.pipeline import Destination
+from recsys.training.pipeline import Destination, event_kinds
 from recsys.training.stage1 import (
     BuildIndex,
     RetrievalRecipe,
@@ -71,6 +71,7 @@ def refit(
             **{key: before.manifest[key] for key in _KEPT if key in before.manifest},
             "data_fingerprint": data.fingerprint,
             "user_attributes": data.user_attributes,
+            **event_kinds(data),
             "evaluated": {"version": before.version, "rows": len(before.histories)},
         },
         users=data.users,

@@ -32,7 +32,8 @@ class LabelledBatch(NamedTuple):
         inputs: what the cross-encoder reads, but for tokens, which depend on what it learns: their
             places hold reduced text, float32 [B, K, r] and [B, 1 + L, r]. mask: bool [B, K], True =
             a real candidate. ranks: int64 [B, K], in stage 1's order, from 1. relevance: bool
-            [B, K]. num_relevant: int64 [B], held-out events of each user.
+            [B, K]. num_relevant: int64 [B], held-out events of each user. gains: float32 [B, K],
+            how much relevant candidates count.
     """
 
     inputs: RankingBatch
@@ -40,6 +41,7 @@ class LabelledBatch(NamedTuple):
     ranks: Tensor
     relevance: Tensor
     num_relevant: Tensor
+    gains: Tensor
 
 
 class ListDataModule(pl.LightningDataModule):
@@ -148,6 +150,7 @@ class _FoldBatches(Dataset[LabelledBatch]):
             columns + 1,
             relevance.gather(1, columns),
             fold.num_relevant[rows],
+            fold.gains[rows].gather(1, columns),
         )
 
     def _columns(self, candidates: Tensor, relevance: Tensor, seed: Sequence[int]) -> Tensor:
@@ -225,7 +228,7 @@ class RerankingModule(pl.LightningModule):
 
     def training_step(self, batch: LabelledBatch, _: int) -> Tensor:
         scores = self.model(with_tokens(self.model, batch.inputs))
-        loss = listwise_softmax(scores, batch.relevance, batch.mask, batch.ranks)
+        loss = listwise_softmax(scores, batch.relevance, batch.mask, batch.ranks, batch.gains)
         size = len(scores)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
         return loss

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from recsys.data.datamodule import ValidationBatch
+from recsys.data.datamodule import TrainingBatch, ValidationBatch
 from recsys.losses import CandidateFn
 from recsys.models.layers import weighted_sum_pool
 from recsys.models.two_tower import ItemEncoder, TwoTower, TwoTowerEnsemble
@@ -19,7 +19,7 @@ from recsys.schema import HistoryBatch
 from recsys.training.history_dropout import Shown, first_events, some_events
 from recsys.training.schedule import one_cycle
 
-RetrievalLoss = Callable[[Tensor, CandidateFn, Tensor, Tensor, Tensor, Tensor], Tensor]
+RetrievalLoss = Callable[[Tensor, CandidateFn, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,34 +78,37 @@ class RetrievalModule(pl.LightningModule):
         self.total_steps = total_steps
         self.validation_k = validation_k
 
-    def training_step(self, batch: HistoryBatch, _: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
         losses = [self._tower_loss(tower, goal, batch) for tower, goal in self.trained]
         total = torch.stack(losses).sum()
-        size = len(batch.item_idx)
+        size = len(batch.weights)
         if len(losses) > 1:
             for name, loss in enumerate(losses):
                 self.log(f"train/loss_{name}", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
         return total
 
-    def _tower_loss(self, tower: TwoTower, objective: Objective, batch: HistoryBatch) -> Tensor:
+    def _tower_loss(self, tower: TwoTower, objective: Objective, batch: TrainingBatch) -> Tensor:
         features = self.model.features
-        items, _ = _distinct(batch.item_idx, len(features))
+        history, weights = batch
+        items, _ = _distinct(history.item_idx, len(features))
         queries = _ItemsOfStep(tower.query_tower.items, features, items)
         candidates = _ItemsOfStep(tower.candidate_tower.items, features, items[:0])
-        is_new = torch.rand(len(batch.mask), device=batch.mask.device) < objective.new_user_share
-        known, new = (HistoryBatch(*(part[rows] for part in batch)) for rows in (~is_new, is_new))
+        device = weights.device
+        is_new = torch.rand(len(weights), device=device) < objective.new_user_share
+        known, new = (HistoryBatch(*(part[rows] for part in history)) for rows in (~is_new, is_new))
         exponent = tower.length_exponent
-        total = torch.zeros((), device=batch.mask.device)
+        total = torch.zeros((), device=device)
         if len(known.mask):
             shown = some_events(known.mask, objective.input_dropout, exponent)
-            total = total + self._loss(tower, objective, known, shown, queries, candidates)
+            targets = TrainingBatch(known, weights[~is_new])
+            total = total + self._loss(tower, objective, targets, shown, queries, candidates)
         if len(new.mask):
-            anonymous = torch.rand(len(new.mask), 1, device=new.mask.device) < 0.5
+            anonymous = torch.rand(len(new.mask), 1, device=device) < 0.5
             context = torch.where(anonymous, self.unknown_context, new.context)
             shown = first_events(new.mask, exponent)
-            new = new._replace(context=context)
-            loss = self._loss(tower, objective, new, shown, queries, candidates)
+            targets = TrainingBatch(new._replace(context=context), weights[is_new])
+            loss = self._loss(tower, objective, targets, shown, queries, candidates)
             total = total + objective.new_user_weight * loss
         return total
 
@@ -113,12 +116,12 @@ class RetrievalModule(pl.LightningModule):
         self,
         tower: TwoTower,
         objective: Objective,
-        batch: HistoryBatch,
+        batch: TrainingBatch,
         shown: Shown,
         query_items: "_ItemsOfStep",
         candidate_items: "_ItemsOfStep",
     ) -> Tensor:
-        history = batch.item_idx
+        history, mask, context = batch.history.item_idx, batch.history.mask, batch.history.context
         item_idx, positions = _distinct(history, len(self.item_counts))
         table = query_items(item_idx)
         encoded: list[Tensor] = []
@@ -129,12 +132,13 @@ class RetrievalModule(pl.LightningModule):
             return embedding
 
         pooled = weighted_sum_pool(table, positions, shown.weights)
-        query = tower.encode_history(pooled, batch.context).float()
+        query = tower.encode_history(pooled, context).float()
         # Mixed precision ends here: sums over a whole catalogue need float32.
         with torch.autocast(query.device.type, enabled=False):
-            hidden = batch.mask & ~shown.visible
+            hidden = mask & ~shown.visible
+            counts, weights = self.item_counts, batch.weights
             loss = objective.loss(
-                query, candidates, history, shown.visible, hidden, self.item_counts
+                query, candidates, history, shown.visible, hidden, counts, weights
             )
             dim = tower.embedding_dim - int(tower.use_bias)
             norms = [table.float().square().sum()] + [e[:, :dim].square().sum() for e in encoded]
@@ -158,8 +162,8 @@ class RetrievalModule(pl.LightningModule):
         scores = scores.scatter(1, history, -torch.inf)
         scores[:, 0] = -torch.inf
         ranked = scores.topk(min(self.validation_k, scores.shape[1] - 1), dim=1).indices
-        hits = (ranked[:, :, None] == batch.targets[:, None, :]).any(dim=2).sum(dim=1)
-        recall = hits / (batch.targets > 0).sum(dim=1)
+        found = (ranked[:, :, None] == batch.targets[:, None, :]).any(dim=1)
+        recall = (found * batch.weights).sum(dim=1) / batch.weights.sum(dim=1)
         self.log(
             f"val/recall@{self.validation_k}",
             recall.mean(),

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 
 from recsys.api.batcher import OverloadedError
 from recsys.api.models import ModelStore
+from recsys.artifact import load_artifact
 from recsys.errors import InputError
 from recsys.recommender import Recommender
 from recsys.request import Request
 from tests.conftest import write_untrained_bundle
+from tests.events.stores import event
 
 USERS, ITEMS = list(range(101, 191)), list(range(1001, 1031))
 
@@ -167,3 +171,22 @@ def test_a_reload_that_does_not_end_is_told(
             go_on.set()
 
     asyncio.run(ask())
+
+
+def test_live_events_count_in_popularity_as_their_types_do(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    artifact = load_artifact(untrained_bundle)
+    manifest = {**artifact.manifest, "event_weights": {"view": 2.0, "purchase": 10.0}}
+    store = ModelStore(untrained_bundle, "cpu")
+    store.current = Recommender(replace(artifact, manifest=manifest))
+    features = store.current.features
+    before = features.decayed_popularity()
+    at = int(time.time())
+    kinds = {ITEMS[0]: "purchase", ITEMS[1]: "view", ITEMS[2]: "like", ITEMS[3]: "dismiss"}
+    store.count(
+        [event(kind, 9001, item_id, type=kind, timestamp=at) for item_id, kind in kinds.items()]
+    )
+    grown = features.decayed_popularity()[1:5]
+    # What was there before has faded to next to nothing by now.
+    np.testing.assert_allclose(grown, [10.0, 2.0, 1.0, 0.0], atol=1e-3 + before.max() * 1e-3)

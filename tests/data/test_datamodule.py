@@ -1,7 +1,10 @@
 """Batches: each eligible user once per epoch, in an order that only seed and epoch decide."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from recsys.data.datamodule import HistoryDataModule, ShuffledBatches
 from recsys.data.histories import Histories
@@ -16,7 +19,7 @@ def histories() -> Histories:
 
 def test_each_user_with_two_events_comes_once_per_epoch() -> None:
     module = HistoryDataModule(histories(), None, batch_size=2, max_length=50, seed=0)
-    lengths = [int(n) for batch in module.train_dataloader() for n in batch.mask.sum(dim=1)]
+    lengths = [int(n) for batch in module.train_dataloader() for n in batch.history.mask.sum(dim=1)]
     assert sorted(lengths) == [2, 3, 4, 5, 6, 7]
     assert len(module.train_dataloader()) == module.steps_per_epoch == 3
 
@@ -38,7 +41,7 @@ def test_a_new_epoch_is_a_new_order_also_through_the_loader() -> None:
     epochs = []
     for epoch in (0, 1):
         module.start_epoch(epoch)
-        epochs.append([int(batch.mask.sum()) for batch in loader])
+        epochs.append([int(batch.history.mask.sum()) for batch in loader])
     assert epochs[0] != epochs[1]
 
 
@@ -63,5 +66,18 @@ def test_histories_too_short_to_train_on_are_refused() -> None:
 def test_long_histories_are_cut_to_their_latest_events() -> None:
     module = HistoryDataModule(histories(), None, batch_size=10, max_length=3, seed=0)
     (batch,) = list(module.train_dataloader())
-    assert batch.item_idx.shape[1] == 3
-    assert [26, 27, 28] in batch.item_idx.tolist()
+    assert batch.history.item_idx.shape[1] == 3
+    assert [26, 27, 28] in batch.history.item_idx.tolist()
+
+
+def test_weights_stand_beside_the_events_that_they_are_of() -> None:
+    alike = histories()
+    weighted = replace(alike, weights=np.arange(1, 29, dtype=np.float32))
+    for given, expected in ((alike, np.ones(28)), (weighted, np.arange(1, 29) / 14.5)):
+        module = HistoryDataModule(given, None, batch_size=10, max_length=3, seed=0)
+        (batch,) = list(module.train_dataloader())
+        history = batch.history
+        assert batch.weights.dtype == torch.float32
+        assert not batch.weights[~history.mask].any()
+        of_items = torch.from_numpy(expected).float()[(history.item_idx - 1).clamp(min=0)]
+        torch.testing.assert_close(batch.weights[history.mask], of_items[history.mask])

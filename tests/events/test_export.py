@@ -4,12 +4,15 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from recsys.artifact import load_artifact
+from recsys.artifact import load_artifact, save_artifact
 from recsys.data.files import load
 from recsys.events.store import EventStore
 from recsys.events.types import Event
@@ -18,6 +21,10 @@ from tests.events.stores import all_events, event, item, with_store
 
 ROOT = Path(__file__).parents[2]
 LATE = 1_700_000_000
+PARTS = (
+    *("users", "items", "user_frame", "item_frame", "text", "attributes", "two_tower", "index"),
+    "stage2",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -221,3 +228,65 @@ def test_the_train_command_can_be_pasted_for_any_folder(
     assert f"data.interactions={output}/interactions.parquet" in words
     assert f"data.items={output}/items.parquet" in words
     assert f"data.users={output}/users.parquet" in words
+
+
+def test_strengths_come_back_from_an_export_and_later_events_add_to_them(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    artifact = load_artifact(untrained_bundle)
+    log, weights = artifact.histories, {"view": 1.0, "purchase": 10.0, "add: cart, a": 2.123456789}
+    rng = np.random.default_rng(0)
+    strengths = rng.choice(np.array([1.0, 2.5, 10.0], np.float32), len(log))
+    types = rng.integers(0, 3, len(log)).astype(np.int8)
+    bundle = save_artifact(
+        tmp_path,
+        "weighted",
+        **{name: getattr(artifact, name) for name in PARTS},
+        histories=replace(log, weights=strengths, types=types),
+        manifest={
+            **artifact.manifest,
+            "event_types": list(weights),
+            "event_weights": weights,
+        },
+    )
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    pairs = list(zip(users, items, strict=True))
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+
+    async def fill(store: EventStore) -> None:
+        await store.append(
+            [
+                event("a", *pairs[0], timestamp=LATE, type="purchase"),
+                event("b", *pairs[0], timestamp=LATE + 1, type="view"),
+                event("c", 9001, items[0], timestamp=LATE, type="purchase"),
+            ]
+        )
+
+    with_store(url, fill)
+    done = run("export", "--store", url, "--bundle", str(bundle), "--output", str(tmp_path / "o"))
+    assert done.returncode == 0, done.stderr
+    (command,) = [line for line in done.stdout.splitlines() if "data=files" in line]
+    (given,) = [part for part in shlex.split(command) if part.startswith("data.event_weights=")]
+    parsed = OverridesParser.create().parse_override(given).value()
+    assert {str(name): weight for name, weight in parsed.items()} == weights
+
+    found = load(
+        tmp_path / "o/interactions.parquet", tmp_path / "o/items.parquet", event_weights=weights
+    ).interactions
+    counted = found.set_index(["user_id", "item_id"])["weight"].astype(np.float32).to_dict()
+    expected = dict(zip(pairs, strengths.tolist(), strict=True))
+    expected[pairs[0]] += 11.0
+    expected[(9001, items[0])] = 10.0
+    assert counted == expected
+
+
+def test_an_export_of_events_that_count_alike_has_no_weights(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    with_store(url, lambda store: store.append([event("a", 9001, 1001, timestamp=LATE)]))
+    export(url, untrained_bundle, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out" / "interactions.parquet")
+    assert "weight" not in frame
+    assert frame.loc[frame["user_id"] == 9001, "type"].tolist() == ["like"]  # for the next training
+    assert set(frame["type"]) == {"", "like"}

@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.histories import Histories
-from recsys.signals.item_graph import ItemGraph, co_occurrence_counts, co_occurrence_graphs
+from recsys.signals.item_graph import (
+    ItemGraph,
+    co_occurrence_counts,
+    co_occurrence_graphs,
+    session_sums,
+)
 
 NUM_ITEMS = 6
 EVENTS = st.lists(
@@ -103,3 +108,21 @@ def test_a_window_that_cuts_nothing_is_not_tapered() -> None:
     assert (plain == tapered).all()
     longer = np.append(times, 200)
     assert (session_kernel(longer, window=20, taper=True)[0, 20]) < plain[0, 20]
+
+
+@settings(max_examples=30, deadline=None)
+@given(events=EVENTS)
+def test_session_sums_count_what_the_second_event_is_worth(
+    events: list[tuple[int, int, int]],
+) -> None:
+    given_histories = histories(events)
+    values = np.arange(1, len(events) + 1, dtype=np.float32)
+    found = session_sums(given_histories, NUM_ITEMS, values, time_scale=50.0).toarray()
+    expected = np.zeros((NUM_ITEMS + 1, NUM_ITEMS + 1))
+    users, items = given_histories.user_idx, given_histories.item_idx
+    for one in range(len(events)):
+        for other in range(len(events)):
+            if one != other and users[one] == users[other]:
+                gap = abs(given_histories.timestamps[one] - given_histories.timestamps[other])
+                expected[items[one], items[other]] += values[other] / (1 + gap / 50)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -1,5 +1,7 @@
 """Recent popularity equals a sum over the events before a moment."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,3 +78,15 @@ def test_long_logs_lose_no_precision() -> None:
 def test_later_items_and_no_events_at_all_count_nothing() -> None:
     popularity = RecentPopularity(histories_of([], []), 3, DAYS)
     assert not popularity(np.array([[0, 1, 3]]), np.array([5])).any()
+
+
+def test_an_event_counts_by_its_weight() -> None:
+    items, times = [1, 2, 1, 3, 1], [0, DAY, 2 * DAY, 40 * DAY, 41 * DAY]
+    now = times[-1] + 1
+    weights = np.array([4.0, 0.5, 1.0, 0.25, 4.25], np.float32)  # 2 on average
+    given_histories = replace(histories_of(items, times), weights=weights)
+    found = RecentPopularity(given_histories, 3, DAYS)(np.array([[1]]), np.array([now]))
+    for column, days in enumerate(DAYS):
+        own = [(weights[place] / 2, times[place]) for place in (0, 2, 4)]
+        count = sum(weight * np.exp(-(now - time) / (days * DAY)) for weight, time in own)
+        np.testing.assert_allclose(found[0, 0, column], np.log1p(count), rtol=1e-4)

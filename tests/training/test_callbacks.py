@@ -10,10 +10,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from recsys.data.datamodule import HistoryDataModule, ValidationBatch
+from recsys.data.datamodule import HistoryDataModule, TrainingBatch, ValidationBatch
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
-from recsys.schema import HistoryBatch
 from recsys.training.callbacks import BestEpoch, Curves
 from recsys.training.fit import fit
 
@@ -28,8 +27,8 @@ class Scripted(pl.LightningModule):
         self.every = every
         self.batches: dict[int, list[list[list[int]]]] = {}
 
-    def training_step(self, batch: HistoryBatch, _: int) -> Tensor:
-        self.batches.setdefault(self.current_epoch, []).append(batch.item_idx.tolist())
+    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
+        self.batches.setdefault(self.current_epoch, []).append(batch.history.item_idx.tolist())
         loss = (self.weight - self.current_epoch).square().sum()
         self.log("train/loss", loss, on_step=False, on_epoch=True)
         return loss

@@ -149,11 +149,11 @@ def test_validation_events_are_never_trained_on(planted, text, attributes, tmp_p
     }
     seen: set[tuple[int, int]] = set()
 
-    def watched(query, candidates, history, visible, hidden, counts):
+    def watched(query, candidates, history, visible, hidden, counts, weights):
         for row, mask in zip(history.tolist(), (visible | hidden).tolist(), strict=True):
             items = [item for item, real in zip(row, mask, strict=True) if real]
             seen.update((histories[frozenset(items)], item) for item in items)
-        return losses.full_softmax(query, candidates, history, visible, hidden, counts)
+        return losses.full_softmax(query, candidates, history, visible, hidden, counts, weights)
 
     search_epochs(
         recipe(watched, epochs=2, validate_every=1), planted, text, attributes, run(tmp_path)

@@ -1,5 +1,8 @@
 """Out-of-fold lists: no stage 1 sees what its lists are judged by."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ import torch
 from recsys.data.histories import Histories
 from recsys.index.builders import FlatIndexBuilder
 from recsys.signals.list_signals import signal_names
-from recsys.training.folds import CandidateLists, assign_folds, out_of_fold_lists
+from recsys.training.folds import CandidateLists, assign_folds, candidate_lists, out_of_fold_lists
 from recsys.training.stage1 import build_retriever, fit_two_tower
 from tests.training.conftest import recipe, run
 
@@ -112,3 +115,25 @@ def test_a_candidates_popularity_counts_the_events_outside_the_fold(given) -> No
         column = signal_names(1).index("log_popularity")
         expected = torch.from_numpy(counts)[lists.candidates].float().log1p()
         torch.testing.assert_close(signals[:, :, column], expected)
+
+
+def test_gains_are_the_weights_of_held_out_events(planted, given) -> None:
+    for lists in given[1]:
+        torch.testing.assert_close(lists.gains, lists.relevance.float())
+    weights = np.where(planted.item_idx % 2, 1.0, 3.0).astype(np.float32)
+    folds = assign_folds(planted, FOLDS, seed=0)
+    weighted = replace(planted, weights=weights).select(folds == 0)
+    retriever = SimpleNamespace(
+        model=SimpleNamespace(num_items=48),
+        retrieve=lambda history, number: SimpleNamespace(
+            item_idx=torch.arange(1, number + 1).expand(len(history.mask), -1),
+            tower_scores=torch.zeros(len(history.mask), number, 1),
+        ),
+    )
+    users = np.flatnonzero(weighted.lengths)
+    rest = planted.select(folds != 0)
+    lists = candidate_lists(rest, weighted, users, retriever, None, 48)  # type: ignore[arg-type]
+    assert torch.equal(lists.gains > 0, lists.relevance)
+    mean = float(weighted.weights.mean())
+    by_item = torch.where(lists.candidates % 2 == 1, 1.0, 3.0) / mean
+    torch.testing.assert_close(lists.gains[lists.relevance], by_item[lists.relevance])

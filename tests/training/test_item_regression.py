@@ -174,3 +174,38 @@ def test_a_penalty_that_leaves_nothing_to_solve_is_refused() -> None:
     objective = ItemRegression(l2=-1e6)
     with pytest.raises(InputError, match="solvable; found l2="):
         fit(objective, *heavy(num_items=30, num_events=20))
+
+
+def with_weights(train: Histories) -> Histories:
+    rng = np.random.default_rng(5)
+    return replace(train, weights=rng.choice([1.0, 10.0], len(train)).astype(np.float32))
+
+
+def test_weights_are_predicted_as_if_each_item_had_a_ridge_regression_of_its_own(
+    planted, text, attributes
+) -> None:
+    """Column by column: the item itself left out, targets of the roots of relative weights."""
+    train = with_weights(planted)
+    objective = replace(EASE, length_discount=0.25)
+    found = scores(fitted(objective, train, text, attributes), train)
+    events = train.matrix(NUM_ITEMS).toarray().astype(np.float64)[1:, 1:]
+    targets = train.matrix_of(np.sqrt(train.relative_weights), NUM_ITEMS).toarray()[1:, 1:]
+    lengths = train.lengths[1:]
+    by_user = (lengths / lengths.mean()) ** -0.25
+    expected = np.zeros_like(events)
+    for item in range(NUM_ITEMS):
+        others = np.delete(events, item, axis=1)
+        gram = others.T @ (by_user[:, None] * others) + objective.l2 * np.eye(NUM_ITEMS - 1)
+        wanted = others.T @ (by_user * targets[:, item])
+        expected[:, item] = others @ np.linalg.solve(gram, wanted)
+    expected *= train.item_counts(NUM_ITEMS)[1:] > 0
+    np.testing.assert_allclose(found[:, 1:].numpy(), expected, atol=1e-4)
+
+
+def test_weights_that_are_all_alike_change_nothing(planted, text, attributes) -> None:
+    heavy = replace(planted, weights=np.full(len(planted), 7.0, np.float32))
+    one, other = (
+        scores(fitted(ItemRegression(), train, text, attributes), train)
+        for train in (planted, heavy)
+    )
+    assert torch.equal(one, other)
