@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from recsys.core.threads import sleep_while_waiting
 from recsys.errors import InputError
-from recsys.overrides import HYDRA_VERSION, check_overrides
+from recsys.overrides import HYDRA_VERSION, check_overrides, quoted
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 _USAGE_ERROR = 2
@@ -92,8 +92,7 @@ def as_override(key: str, value: str) -> str:
     """``key=value``, quoted as far as Hydra and a shell need it."""
     if re.fullmatch(r"[\w./-]+", value, re.ASCII):
         return f"{key}={value}"
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("$", "\\$")
-    return shlex.quote(f"{key}='{escaped}'")
+    return shlex.quote(f"{key}={quoted(value)}")
 
 
 def _composes(args: argparse.Namespace) -> bool:

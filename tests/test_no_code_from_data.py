@@ -31,7 +31,16 @@ MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "impo
 HARMLESS = {"importlib.resources", "importlib.util", "importlib.metadata", "importlib"}
 OWN_PIPES = re.compile(r"workers\.py:\d+: pickle")
 """Between a run and the processes that it has started: nothing else can write there."""
-HYDRA_IN = {"cli.py", "overrides.py", "batch.py", "generator.py", "sample.py", "run.py"}
+HYDRA_IN = {
+    "cli.py",
+    "overrides.py",
+    "batch.py",
+    "generator.py",
+    "sample.py",
+    "run.py",
+    "keyword_settings.py",
+    "fitting.py",
+}
 
 
 def names(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -39,7 +39,7 @@ class Encoder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Encoder:
     encoder = Encoder()
-    monkeypatch.setattr(module, "encoder_from_config", lambda config, model: encoder)
+    monkeypatch.setattr(module, "encoder_of_bundle", lambda manifest, model: encoder)
     return encoder
 
 
