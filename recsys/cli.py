@@ -22,7 +22,9 @@ from recsys.core.threads import sleep_while_waiting
 from recsys.errors import InputError
 from recsys.overrides import HYDRA_VERSION, check_overrides, quoted
 
-CONFIG_DIR = Path(__file__).parents[1] / "configs"
+_INSTALLED = Path(__file__).with_name("configs")
+CONFIG_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
+"""Inside the package where that is installed, at the top of a checkout else."""
 _USAGE_ERROR = 2
 
 
