@@ -15,20 +15,20 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("recsys", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 
 USE = """
-import json, sys
+import json
 import pandas as pd
 import recsys
 from recsys import cli
 from recsys.errors import InputError
 from recsys.keyword_settings import composed
-from recsys.report import write_report
 
 told = ""
 try:
     recsys.fit(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"item_id": [1], "title": ["x"]}))
 except InputError as error:
     told = str(error)
-print(json.dumps([recsys.__file__, str(cli.CONFIG_DIR), composed("train", {"index": "hnsw"}).seed, told]))
+seed = composed("train", {"index": "hnsw"}).seed
+print(json.dumps([recsys.__file__, str(cli.CONFIG_DIR), seed, told]))
 """
 
 

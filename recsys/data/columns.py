@@ -99,7 +99,7 @@ def read_columns(
                 f"column {theirs[ours]!r} ({ours}) in {read.origin}",
                 f"columns {read.names}"[:500],
                 f"set data.columns.{group}.{ours} to the right name"
-                + alone * (len(read.names) == 1),
+                + alone * (isinstance(table, str | Path) and len(read.names) == 1),
             )
     frame = pd.DataFrame({ours: read.frame[name].str.strip() for ours, name in chosen.items()})
     for column in frame.columns.difference([USER_ID, ITEM_ID, TIMESTAMP]):

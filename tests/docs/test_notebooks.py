@@ -21,7 +21,8 @@ for number, source in enumerate(json.load(sys.stdin)):
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, f"cell {number}", "exec"), names)
     if last is not None:  # as a notebook shows it
-        print(f"[{number}]", eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names))
+        shown = compile(ast.Expression(last.value), f"cell {number}", "eval")
+        print(f"[{number}]", eval(shown, names))
 """
 
 
