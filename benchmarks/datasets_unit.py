@@ -27,8 +27,8 @@ from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.recommender import Recommender
 from recsys.schema import Dataset, Split
+from recsys.training.composed_config import baseline_fits, hold_out, load_data
 from recsys.training.pipeline import EVALUATION_K, served_ranking
-from train import baseline_fits, hold_out, load_data
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,9 @@ from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.overrides import HYDRA_VERSION, check_overrides
 from recsys.text.cache import EmbeddingCache
+from recsys.training.composed_config import load_data, reranking_recipe, retrieval_recipe
 from recsys.training.fit import TrainerFactory
 from recsys.training.stage1 import BuildIndex
-from train import load_data, reranking_recipe, retrieval_recipe
 
 log = logging.getLogger(__name__)
 

@@ -75,8 +75,8 @@ def measure(bundle: Path, names: Sequence[str] = INDEXES) -> dict[str, Any]:
     rows, true = {}, None
     for name in names:
         started = time.process_time()
-        builder = instantiate(OmegaConf.load(CONFIG_DIR / "index" / f"{name}.yaml"))
-        index = builder.build(embeddings, sample)
+        cfg = OmegaConf.load(CONFIG_DIR / "index" / f"{name}.yaml")
+        index = instantiate(cfg).build(embeddings, sample)
         built = time.process_time() - started
         found, milliseconds = searched(index, queries, [index.exclusion(one) for one in seen])
         true = found if true is None else true

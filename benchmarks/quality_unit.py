@@ -24,6 +24,7 @@ from recsys.baselines import Baseline, fit_all, rank
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
 from recsys.recommender import Recommender
+from recsys.training.composed_config import baseline_fits
 from recsys.training.pipeline import (
     EVALUATION_K,
     Destination,
@@ -33,7 +34,6 @@ from recsys.training.pipeline import (
     train_stage2,
 )
 from recsys.training.stage1 import Run
-from train import baseline_fits
 
 
 @dataclass

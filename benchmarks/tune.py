@@ -39,7 +39,7 @@ from benchmarks.tuning.study import best_trials, finished, open_study, run_study
 from benchmarks.tuning.targets import TARGETS, Problem, Target, configuration
 from recsys.core.threads import chosen_threads, use_threads
 from recsys.errors import InputError
-from train import load_data
+from recsys.training.composed_config import load_data
 
 console = Console(stderr=True)
 CODE = (

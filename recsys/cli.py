@@ -20,9 +20,11 @@ from omegaconf import DictConfig
 
 from recsys.core.threads import sleep_while_waiting
 from recsys.errors import InputError
-from recsys.overrides import HYDRA_VERSION, check_overrides
+from recsys.overrides import HYDRA_VERSION, check_overrides, quoted
 
-CONFIG_DIR = Path(__file__).parents[1] / "configs"
+_INSTALLED = Path(__file__).with_name("configs")
+CONFIG_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
+"""Inside the package where that is installed, at the top of a checkout else."""
 _USAGE_ERROR = 2
 
 
@@ -97,8 +99,7 @@ def as_override(key: str, value: str) -> str:
     """``key=value``, quoted as far as Hydra and a shell need it."""
     if re.fullmatch(r"[\w./-]+", value, re.ASCII):
         return f"{key}={value}"
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("$", "\\$")
-    return shlex.quote(f"{key}='{escaped}'")
+    return shlex.quote(f"{key}={quoted(value)}")
 
 
 def _composes(args: argparse.Namespace) -> bool:

@@ -76,6 +76,12 @@ def check_overrides(
                 _check_complete(config)
 
 
+def quoted(text: str) -> str:
+    """A string as an override writes it, whatever it holds; nothing in it is interpolated."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
+
+
 def _parse(text: str) -> Override:
     loader = GlobalHydra.instance().config_loader()
     try:

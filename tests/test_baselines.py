@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from recsys import baselines
 from recsys.baselines import fit_als, fit_ease, fit_popularity, rank
 from recsys.data.histories import Histories
-from train import baseline_fits
+from recsys.training.composed_config import baseline_fits
 
 SIZE = 24
 USERS = np.arange(1, SIZE + 1)

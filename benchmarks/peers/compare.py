@@ -45,7 +45,7 @@ from recsys.data.prepare import TrainingData, hold_out_random
 from recsys.errors import InputError
 from recsys.evaluation import Targets
 from recsys.results import column_name, label
-from train import baseline_fits
+from recsys.training.composed_config import baseline_fits
 
 MODELS = {
     "RecBole MultiVAE": ("fit_recbole.py", "MultiVAE"),

@@ -28,10 +28,10 @@ from recsys.ranking import top_k
 from recsys.reranker import Reranker, TorchScorer
 from recsys.text.cache import EmbeddingCache
 from recsys.text.reduction import TextReduction
+from recsys.training.composed_config import reranking_recipe, retrieval_recipe
 from recsys.training.folds import CandidateLists
 from recsys.training.stage1 import Run, build_retriever, fit_two_tower, search_epochs
 from recsys.training.stage2 import fit_stage2
-from train import reranking_recipe, retrieval_recipe
 
 _BATCH_SIZE = 64
 _QUARTERS = 4

@@ -7,11 +7,12 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.api.texts import Texts, TextUnavailableError, fingerprint_of
+from recsys.api.texts import Texts, TextUnavailableError
 from recsys.data.catalog import item_text
 from recsys.events.frames import item_frame
 from recsys.events.types import Item, StoredItem
 from recsys.recommender import Recommender
+from recsys.text.from_config import fingerprint_of
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,11 @@ from recsys.api.live_schemas import (
 from recsys.api.live_state import LiveState
 from recsys.api.schemas import Error
 from recsys.api.telemetry import Telemetry
-from recsys.api.texts import check_texts, fingerprint_of
+from recsys.api.texts import check_texts
 from recsys.errors import InputError
 from recsys.events.types import Event, Item
 from recsys.schema import GENRE_SEPARATOR, ExternalId
+from recsys.text.from_config import fingerprint_of
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     status.HTTP_400_BAD_REQUEST: {"model": Error},

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.api.batcher import OverloadedError
 from recsys.errors import InputError
 from recsys.text.encoder import TextEncoder
-from recsys.text.from_config import encoder_from_config
+from recsys.text.from_config import encoder_of_bundle, fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Texts:
     their turn before queries. What nobody waits for any more is not encoded.
 
     Args:
-        model: where it lies, see ``encoder_from_config``.
+        model: where it lies, see ``encoder_of_bundle``.
     """
 
     def __init__(self, model: str | None = None) -> None:
@@ -215,14 +215,7 @@ class Texts:
     def _encoder_for(self, manifest: Mapping[str, Any]) -> TextEncoder:
         config = manifest.get("config", {}).get("text", {})
         if self._encoder is None or config != self._config:
-            encoder = encoder_from_config(config, self._model)
-            expected, found = fingerprint_of(manifest), encoder.fingerprint
-            if found != expected:
-                raise InputError(
-                    f"the text model that the bundle was trained with ({expected})",
-                    f"another one ({found})",
-                    "put it where it was in training, or train again with the present one",
-                )
+            encoder = encoder_of_bundle(manifest, self._model)
             encoder.encode([""])  # which loads the model, and gets it going
             self._encoder, self._config = encoder, config
         return self._encoder
@@ -235,12 +228,6 @@ class Texts:
 def _length(text: str) -> int:
     """Characters, about as many as count: encoders cut long texts off."""
     return min(max(len(text), _FEWEST_CHARACTERS), _MOST_CHARACTERS)
-
-
-def fingerprint_of(manifest: Mapping[str, Any]) -> str | None:
-    """Of the encoder of a bundle's text vectors."""
-    found: str | None = manifest.get("text", {}).get("fingerprint")
-    return found
 
 
 def check_texts(manifest: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """How many threads the numeric libraries use, and that those which wait do not keep cores busy."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from recsys.core.cores import available_cores
 from recsys.errors import InputError
@@ -14,12 +16,13 @@ a second thread takes as much of a core again and saves 6% of the time."""
 _USERS_CHOICE = os.environ.get("OMP_NUM_THREADS", "")
 # What waits for others sleeps. By default it spins, so that on a busy machine threads keep the very
 # cores busy that those which they wait for need.
-_WAITING = {
+WAITING = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
     "OPENBLAS_THREAD_TIMEOUT": "4",
 }
+"""Variables that ``sleep_while_waiting`` sets where they are not set."""
 
 
 def sleep_while_waiting() -> None:
@@ -27,7 +30,7 @@ def sleep_while_waiting() -> None:
 
     To be called before the first of the libraries is loaded, which is when they look.
     """
-    for name, value in _WAITING.items():
+    for name, value in WAITING.items():
         os.environ.setdefault(name, value)
 
 
@@ -52,11 +55,30 @@ def chosen_threads(wanted: object, num_items: int | None, users_choice: str = _U
     return wanted
 
 
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Let the numeric libraries that are loaded use as many threads afterwards as before."""
+    import faiss
+    import torch
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    libraries = ThreadpoolController().lib_controllers
+    before = [library.num_threads for library in libraries]
+    before_torch, before_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
+    try:
+        yield
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
+        torch.set_num_threads(before_torch)
+        faiss.omp_set_num_threads(before_faiss)
+
+
 def use_threads(number: int) -> None:
     """Let each of the numeric libraries that are loaded use so many threads."""
     import faiss
     import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=number)
     torch.set_num_threads(number)

@@ -1,4 +1,4 @@
-"""The columns of the user's own files: their names, what they must hold, and what breaks that."""
+"""The columns of the user's own tables: their names, what they must hold, and what breaks that."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, NUMBER, are_ids, are_numbers
+from recsys.data.frames import read_frame
 from recsys.data.strengths import MAX_WEIGHT, MIN_WEIGHT, WEIGHT_RULE
 from recsys.data.tables import TextTable, read_table
 from recsys.data.times import EARLIEST, LATEST
@@ -83,7 +84,7 @@ USERS = pa.DataFrameSchema({USER_ID: _ID})
 
 
 def read_columns(
-    path: str | Path,
+    table: object,
     group: str,
     schema: pa.DataFrameSchema,
     columns: Columns,
@@ -92,25 +93,29 @@ def read_columns(
     """The table with the schema's column names; other columns are kept for users only.
 
     Args:
-        group: whose names in ``columns`` count. separator: as of ``recsys.data.tables.read_table``.
+        table: the path of a file, or a frame. group: whose names in ``columns`` count. separator:
+            as of ``recsys.data.tables.read_table``.
 
     Raises:
-        InputError: when the file cannot be read, or lacks a column.
+        InputError: when the table cannot be read, or lacks a column.
     """
     theirs = {ours: columns.get(group, {}).get(ours, ours) for ours in schema.columns}
     wanted = None if schema is USERS else {name for name in theirs.values() if name}
-    table = read_table(path, f"data.{group}", wanted, separator)
-    chosen = {ours: name for ours, name in theirs.items() if name in table.frame}
+    if isinstance(table, str | Path):
+        read = read_table(table, f"data.{group}", wanted, separator)
+    else:
+        read = read_frame(table, group, wanted)
+    chosen = {ours: name for ours, name in theirs.items() if name in read.frame}
     for ours, column in schema.columns.items():
         if ours not in chosen and (column.required or theirs[ours] not in (None, ours)):
             alone = ", and data.separator to what stands between fields"
             raise InputError(
-                f"column {theirs[ours]!r} ({ours}) in {table.path}",
-                f"columns {table.names}"[:500],
+                f"column {theirs[ours]!r} ({ours}) in {read.origin}",
+                f"columns {read.names}"[:500],
                 f"set data.columns.{group}.{ours} to the right name"
-                + alone * (len(table.names) == 1),
+                + alone * (isinstance(table, str | Path) and len(read.names) == 1),
             )
-    frame = pd.DataFrame({ours: table.frame[name].str.strip() for ours, name in chosen.items()})
+    frame = pd.DataFrame({ours: read.frame[name].str.strip() for ours, name in chosen.items()})
     for column in frame.columns.difference([USER_ID, ITEM_ID, TIMESTAMP]):
         empty = MISSING_NUMBER if column in (RATING, WEIGHT, YEAR, RELEASE_DATE) else MISSING
         frame[column] = _normal(column, frame[column].mask(frame[column].isin(empty), ""))
@@ -118,12 +123,12 @@ def read_columns(
         # Numbers of rows, as pandas writes them, tell nothing of a user.
         others = [
             name
-            for name in map(str, table.frame)
+            for name in map(str, read.frame)
             if name not in {*chosen, *chosen.values()} and not name.startswith("Unnamed: ")
         ]
-        frame = frame.join(table.frame[others])
-    typed = frozenset(ours for ours, name in chosen.items() if name in table.typed)
-    return replace(table, frame=frame, typed=typed)
+        frame = frame.join(read.frame[others])
+    typed = frozenset(ours for ours, name in chosen.items() if name in read.typed)
+    return replace(read, frame=frame, typed=typed)
 
 
 def _normal(column: str, text: "pd.Series[str]") -> "pd.Series[str]":
@@ -159,7 +164,7 @@ def validate(
         if broken.any():
             first = int(broken.argmax())
             raise InputError(
-                f"each id of column {column!r} of {table.path} on one line",
+                f"each id of column {column!r} of {table.origin} on one line",
                 f"{int(broken.sum()):,} over several, first {table.place(first)}: "
                 f"{table.frame[column].iloc[first][:80]!r}",
                 "mend the quotes of these rows",
@@ -196,7 +201,7 @@ def _explain(
         remedy += ", or leave the column out: data.columns.interactions.weight=null"
     others = f" (also broken: {', '.join(broken[1:])})" if len(broken) > 1 else ""
     return InputError(
-        f"column {column!r} of {table.path} to hold {rule}",
+        f"column {column!r} of {table.origin} to hold {rule}",
         f"{len(rows):,} of {len(table.frame):,} rows that do not, {first}{others}",
         remedy,
     )

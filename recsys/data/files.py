@@ -1,4 +1,4 @@
-"""The user's own CSV or Parquet files: validated by schema, cleaned by documented rules.
+"""The user's own CSV or Parquet files, or frames: validated by schema, cleaned by documented rules.
 
 Broken input (a missing column, a row without an item, a time that is none) is refused. What real
 data always has is mended, and counted in the log:
@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,9 +49,9 @@ __all__ = ["EARLIEST", "LATEST", "load", "parse_timestamps"]
 
 
 def load(
-    interactions: str | Path,
-    items: str | Path | None,
-    users: str | Path | None = None,
+    interactions: object,
+    items: object,
+    users: object = None,
     columns: Columns | None = None,
     genre_separator: str = GENRE_SEPARATOR,
     name: str = "files",
@@ -62,14 +61,16 @@ def load(
 ) -> Dataset:
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
-    Ids are integers when each id of that kind, in all files, is written as one ("7", not "007"),
-    and no Parquet file holds them as text; else all of them are strings. Where all ids of a file
+    Ids are integers when each id of that kind, in all tables, is written as one ("7", not "007"),
+    and no Parquet file or frame holds them as text; else all are strings. Where all ids of a table
     are floats ("7.0"), they are the integers that they were. Blanks around a value are no part of
     it. Times are unix seconds (fractions are cut) or ISO 8601 (UTC where no zone is given).
 
     Args:
-        items: None where there is no such table: the items are those of the interactions.
-        columns: for ``interactions``, ``items`` and ``users``: our column name -> the file's.
+        interactions, items, users: each the path of a file (see ``read_table``) or a frame (see
+            ``recsys.data.frames.read_frame``). items: None where there is no such table: the items
+            are those of the interactions.
+        columns: for ``interactions``, ``items`` and ``users``: our column name -> the table's.
             A name that is left out is its own. Optional columns (rating, description, genres,
             timestamp, year, release_date) may be missing, unless they are mapped to another name;
             one that is mapped to None is not read.
@@ -79,16 +80,17 @@ def load(
         positive: which rows count at all, e.g. "rating >= 4": see ``Condition``.
 
     Raises:
-        InputError: naming the file, the column, the rule and the first offending rows.
+        InputError: naming the table, the column, the rule and the first offending rows.
     """
     columns = columns or {}
     weights = checked_event_weights(event_weights)
     condition = None if positive is None else Condition.parse(positive)
+    has_items, has_users = (_is_given(table) for table in (items, users))
     events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
     catalog = (
-        read_columns(items, "items", ITEMS, columns, separator) if items else _items_of(events)
+        read_columns(items, "items", ITEMS, columns, separator) if has_items else _items_of(events)
     )
-    people = read_columns(users, "users", USERS, columns, separator) if users else None
+    people = read_columns(users, "users", USERS, columns, separator) if has_users else None
 
     times = _times(events)
     validate(catalog, ITEMS)
@@ -105,8 +107,13 @@ def load(
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
-        _compare_users(people.path, user_frame, event_frame)
+        _compare_users(people.origin, user_frame, event_frame)
     return Dataset(name, event_frame, item_frame, user_frame, weights)
+
+
+def _is_given(table: object) -> bool:
+    """Whether there is a table: neither None nor an empty name."""
+    return table is not None and not (isinstance(table, str) and not table)
 
 
 def _times(events: TextTable) -> "pd.Series[int] | None":
@@ -116,7 +123,7 @@ def _times(events: TextTable) -> "pd.Series[int] | None":
         logger.warning(
             "%s: no column of times, found %s: what sittings, recency and trends tell is lost, and "
             "data.split must be random or ua",
-            *(events.path, events.names),
+            *(events.origin, events.names),
         )
         return None
     raw = events.frame[TIMESTAMP]
@@ -128,7 +135,7 @@ def _times(events: TextTable) -> "pd.Series[int] | None":
         logger.warning(
             "%s: %d of %d interactions lie in the future, first %s: %s; a clock that was wrong "
             "makes them the latest of all",
-            *(events.path, future.sum(), len(times), events.place(first), raw.iloc[first]),
+            *(events.origin, future.sum(), len(times), events.place(first), raw.iloc[first]),
         )
     return times
 
@@ -136,7 +143,7 @@ def _times(events: TextTable) -> "pd.Series[int] | None":
 def _convert_ids(tables: list[TextTable], column: str) -> None:
     """Make the column int64 in all tables if each id is written as an integer would be."""
     for table in tables:
-        table.frame[column] = ids_of_floats(table.frame[column], f"{column!r} of {table.path}")
+        table.frame[column] = ids_of_floats(table.frame[column], f"{column!r} of {table.origin}")
     if any(column in table.typed for table in tables):
         return
     if all(are_integers(table.frame[column]) for table in tables):
@@ -155,7 +162,7 @@ def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:
     repeated = frame.duplicated(key)
     if repeated.any():
         logger.warning(
-            "%s: %d repeated %s; the first of each is kept", table.path, repeated.sum(), what
+            "%s: %d repeated %s; the first of each is kept", table.origin, repeated.sum(), what
         )
     return frame[~repeated].reset_index(drop=True)
 
@@ -179,25 +186,25 @@ def _clean_users(table: TextTable) -> pd.DataFrame:
             logger.warning(
                 "%s: numbers of column %r have decimal commas, so that they are read as text; "
                 "write points",
-                *(table.path, column),
+                *(table.origin, column),
             )
     return users
 
 
-def _compare_users(path: Path, users: pd.DataFrame, interactions: pd.DataFrame) -> None:
+def _compare_users(origin: str, users: pd.DataFrame, interactions: pd.DataFrame) -> None:
     found = pd.Series(interactions[USER_ID].unique())
     known = found.isin(users[USER_ID])
     if not known.any():
         raise InputError(
-            f"users with interactions in the users table {path}",
+            f"users with interactions in the users table {origin}",
             f"none of them: first {found.head(3).tolist()}, but the users table has "
             f"{users[USER_ID].head(3).tolist()}",
-            "check that both files write user ids alike, or leave out data.users",
+            "check that both tables write user ids alike, or leave out data.users",
         )
     if known.mean() < _FEW_USERS:
         logger.warning(
             "%s: the users table has %d of %d users with interactions, first without a row %s",
-            *(path, known.sum(), len(found), found[~known].head(3).tolist()),
+            *(origin, known.sum(), len(found), found[~known].head(3).tolist()),
         )
 
 
@@ -207,7 +214,7 @@ def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
     if untitled.any():
         logger.warning(
             "%s: %d of %d items have no title; their id stands for it",
-            *(table.path, untitled.sum(), len(items)),
+            *(table.origin, untitled.sum(), len(items)),
         )
         items[TITLE] = items[TITLE].mask(untitled, items[ITEM_ID].astype("str"))
     if GENRES in items:
@@ -236,26 +243,26 @@ def _clean_interactions(
         unknown = events.loc[~known, ITEM_ID].unique()[:3].tolist()
         if not known.any():
             raise InputError(
-                f"items of {table.path} in the items table",
+                f"items of {table.origin} in the items table",
                 f"none of them: first {unknown}, but the items table has "
                 f"{items[ITEM_ID].head(3).tolist()}",
-                "check that both files write item ids alike and that data.columns is right",
+                "check that both tables write item ids alike and that data.columns is right",
             )
         logger.warning(
             "%s: %d of %d interactions (%.1f%%) name items that the items table lacks, first %s; "
             "they are dropped",
-            *(table.path, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
+            *(table.origin, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
         )
     events = events[known].reset_index(drop=True)
     if positive is not None:
         events = _positives(table, events, positive)
-    strengths = row_strengths(events, event_weights, str(table.path))
+    strengths = row_strengths(events, event_weights, str(table.origin))
     in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
     latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
     if len(latest) < len(events):
         logger.warning(
             "%s: %d of %d interactions repeat a user and item; the latest of each is kept",
-            *(table.path, len(events) - len(latest), len(events)),
+            *(table.origin, len(events) - len(latest), len(events)),
         )
     if strengths is not None:
         events = with_pair_strengths(events, in_time.index.to_numpy(), strengths)
@@ -265,7 +272,7 @@ def _clean_interactions(
 def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> pd.DataFrame:
     if positive.column not in events:
         raise InputError(
-            f"a column {positive.column!r} in {table.path}, for data.positive={positive.text!r}",
+            f"a column {positive.column!r} in {table.origin}, for data.positive={positive.text!r}",
             f"columns {table.names}"[:500],
             f"map data.columns.interactions.{positive.column}, or leave out data.positive",
         )
@@ -273,11 +280,11 @@ def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> p
     if not holds.any():
         raise InputError(
             f"interactions with {positive.text}",
-            f"none among {len(events):,} of {table.path}",
+            f"none among {len(events):,} of {table.origin}",
             "correct data.positive",
         )
     logger.info(
         "%s: %d of %d interactions (%.1f%%) are positive (%s); the others are left out",
-        *(table.path, holds.sum(), len(events), 100 * holds.mean(), positive.text),
+        *(table.origin, holds.sum(), len(events), 100 * holds.mean(), positive.text),
     )
     return events[holds].reset_index(drop=True)

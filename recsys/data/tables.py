@@ -3,7 +3,7 @@
 The one reader of all files that people give: for training, scoring in bulk, and features.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,17 +36,17 @@ FILE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class TextTable:
-    """A file's columns, all as ``str``; a missing value is "". Row ``r`` is row ``r`` of the file.
+    """A table's columns, all as ``str``; a missing value is "". Row ``r`` is row ``r`` of it.
 
     Text is what reading decides nothing about: "007" and "7" stay apart until the caller knows
     what the column means.
 
-    names: of all columns that the file has. typed: those of which the file itself says that they
-    hold text, as Parquet does. place: where a row (from 0) stands: a line of a text file, a row
-    (from 1) of a Parquet.
+    origin: what errors call the table: a file's path, or what a frame holds. names: of all columns
+    that it has. typed: those of which it says itself that they hold text, as Parquet does. place:
+    where a row (from 0) stands: a line of a text file, a row (from 1) of a Parquet.
     """
 
-    path: Path
+    origin: str
     frame: pd.DataFrame
     names: list[str]
     typed: frozenset[str]
@@ -88,7 +88,7 @@ def read_table(
         option = "data.separator" if what.startswith("data.") else None
         text = Delimited.open(path, _PREFERRED.get(suffix, ","), separator, option)
         table = TextTable(
-            path,
+            str(path),
             text.frame(wanted),
             [name for name in text.names if name],
             frozenset(),
@@ -101,6 +101,34 @@ def read_table(
     if table.frame.empty and len(table.frame.columns):
         raise InputError(f"rows in {path}", "none", "check how the file was written")
     return table
+
+
+def text_table(
+    origin: str,
+    names: list[str],
+    columns: Iterable[tuple[str, pa.ChunkedArray]],
+    place: Callable[[int], str],
+) -> TextTable:
+    """A table of columns that have types, as those of Parquet and of frames.
+
+    Args:
+        names: of all columns that there are. columns: those to read. place: as of ``TextTable``.
+
+    Raises:
+        InputError: when a name repeats, or a column holds neither text nor numbers.
+    """
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(
+            f"each column of {origin} to have a name of its own", f"repeated: {repeated}", "rename"
+        )
+    text: dict[str, pd.Series[str]] = {}
+    typed = set()
+    for name, column in columns:
+        text[name.strip()] = _as_text(origin, name, column)
+        if _is_text(column.type):
+            typed.add(name.strip())
+    return TextTable(origin, pd.DataFrame(text), names, frozenset(typed), place)
 
 
 def _first_bytes(path: Path, what: str) -> bytes:
@@ -123,30 +151,20 @@ def _first_bytes(path: Path, what: str) -> bytes:
 
 
 def _read_parquet(path: Path, wanted: Collection[str] | None) -> TextTable:
-    columns: dict[str, pd.Series[str]] = {}
     try:
         with pa.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
             # The numbers of rows that pandas keeps beside a frame are no column of it.
-            stored = [name for name in schema.names if not name.startswith("__index_level_")]
+            columns = file.schema_arrow.names
+            stored = [name for name in columns if not name.startswith("__index_level_")]
             names = [name.strip() for name in stored]
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise InputError(
-                    f"each column of {path} to have a name of its own",
-                    f"repeated: {repeated}",
-                    "rename",
-                )
             chosen = [name for name in stored if wanted is None or name.strip() in wanted]
             table = file.read(columns=chosen)
-            for name in chosen:
-                columns[name.strip()] = _as_text(path, name, table.column(name))
+            read = zip(table.column_names, table.columns, strict=True)
+            return text_table(str(path), names, read, lambda row: f"row {row + 1:,}")
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path} to be Parquet", " ".join(str(error).split())[:200], "write it again"
         ) from error
-    typed = frozenset(name.strip() for name in chosen if _is_text(schema.field(name).type))
-    return TextTable(path, pd.DataFrame(columns), names, typed, lambda row: f"row {row + 1:,}")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -169,7 +187,7 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
-def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]":
+def _as_text(origin: str, name: str, column: pa.ChunkedArray) -> "pd.Series[str]":
     """Values as they would stand in a CSV: 12.0 as "12", times as ISO 8601, lists joined by "|"."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -194,7 +212,7 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> "pd.Series[str]"
             column = column.cast(pa.large_string())
         except pa.ArrowInvalid as error:
             raise InputError(
-                f"text or numbers in column {name!r} of {path}",
+                f"text or numbers in column {name!r} of {origin}",
                 f"{kind} that is no UTF-8",
                 "write it as text",
             ) from error

@@ -68,6 +68,32 @@ def encoder_from_config(config: Mapping[str, Any], model: str | None = None) -> 
     return HuggingFaceEncoder(model or _cached(name, revision), **settings)
 
 
+def encoder_of_bundle(manifest: Mapping[str, Any], model: str | None = None) -> "TextEncoder":
+    """The encoder that a bundle's texts were encoded by.
+
+    Args:
+        manifest: the bundle's. model: as of ``encoder_from_config``.
+
+    Raises:
+        InputError: as of ``encoder_from_config``, and when it is not the one of training.
+    """
+    encoder = encoder_from_config(manifest.get("config", {}).get("text", {}), model)
+    expected, found = fingerprint_of(manifest), encoder.fingerprint
+    if found != expected:
+        raise InputError(
+            f"the text model that the bundle was trained with ({expected})",
+            f"another one ({found})",
+            "put it where it was in training, or train again with the present one",
+        )
+    return encoder
+
+
+def fingerprint_of(manifest: Mapping[str, Any]) -> str | None:
+    """Of the encoder of a bundle's text vectors."""
+    found: str | None = manifest.get("text", {}).get("fingerprint")
+    return found
+
+
 def _cached(name: object, revision: object) -> str:
     """The folder of a model in the hub's cache; a path is not followed."""
     folder = None

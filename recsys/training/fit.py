@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -21,10 +22,21 @@ from recsys.training.callbacks import Reproducible, Throughput
 
 TrainerFactory = Callable[..., pl.Trainer]
 LAST_CHECKPOINT = "last.ckpt"
-# A run fits a dozen models; what Lightning tells about each would drown the lines that matter.
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """A run fits a dozen models; what Lightning tells of each would drown the lines that matter."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet_lightning()
 def fit(
     module: pl.LightningModule,
     datamodule: pl.LightningDataModule,

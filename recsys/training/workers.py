@@ -8,13 +8,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from recsys.core.cores import available_cores
@@ -74,7 +75,8 @@ class Workers:
         while 1 < self.number != len(self._processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, self.threads), daemon=True)
-            process.start()
+            with _without_main():
+                process.start()
             theirs.close()
             self._processes[ours] = process
 
@@ -141,6 +143,21 @@ class Workers:
             if process.is_alive():
                 process.kill()
                 process.join(_SECONDS_TO_END)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a process that starts meanwhile not run the main program's file again.
+
+    ``spawn`` does so for the sake of functions that are defined there, and none of them is called
+    here. A script that trains without ``if __name__ == "__main__"`` would train in each process.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _send(connection: Connection, message: object) -> None:

@@ -288,7 +288,7 @@ def test_the_text_model_is_loaded_before_the_server_is_ready_where_that_is_wante
         loaded.append(config)
         return encoder_from_config(config, model)
 
-    monkeypatch.setattr("recsys.api.texts.encoder_from_config", load)
+    monkeypatch.setattr("recsys.text.from_config.encoder_from_config", load)
     for preload in (False, True):
         with asking(text_bundle, preload_text_model=preload) as client:
             assert len(loaded) == (2 if preload else 0)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from recsys.api import texts as module
 from recsys.api.batcher import OverloadedError
 from recsys.api.texts import MAX_WAITING, Texts, TextUnavailableError
+from recsys.text import from_config
 
 MANIFEST = {"text": {"fingerprint": "x"}, "config": {"text": {"name": "x"}}}
 
@@ -39,7 +39,7 @@ class Encoder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Encoder:
     encoder = Encoder()
-    monkeypatch.setattr(module, "encoder_from_config", lambda config, model: encoder)
+    monkeypatch.setattr(from_config, "encoder_from_config", lambda config, model: encoder)
     return encoder
 
 

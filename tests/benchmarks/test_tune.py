@@ -14,7 +14,7 @@ from benchmarks.tuning.rows import TrainingRows
 from benchmarks.tuning.study import default_trial, open_study, run_study
 from benchmarks.tuning.targets import TARGETS, Problem, configuration
 from recsys.errors import InputError
-from train import load_data
+from recsys.training.composed_config import load_data
 
 TINY = [
     "data=synthetic",

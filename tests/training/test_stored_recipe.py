@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from recsys.errors import InputError
+from recsys.training.composed_config import retrieval_recipe
 from recsys.training.stored_recipe import stored_recipe
-from train import retrieval_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
