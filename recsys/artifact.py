@@ -199,6 +199,7 @@ def save_artifact(
             "num_users": len(users),
             "num_items": len(items),
             "embedding_dim": sum(two_tower.embedding_dims),
+            "recency_half_life": two_tower.half_life,
             "text_dim": text.shape[1],
             "vocabularies": {
                 "vocabulary": items.content_hash(),
@@ -274,6 +275,7 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
         # The vectors come with the state.
         two_tower = _untrained_two_tower(towers, values, *shape)
         two_tower.load_state_dict(state)
+    two_tower.half_life = bundle.manifest.get("recency_half_life")
     return two_tower
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from recsys.data.histories import latest_events
 from recsys.growing import GrowingRows
 from recsys.index import CandidateIndex
-from recsys.models.two_tower import TwoTowerEnsemble
+from recsys.models.two_tower import TwoTowerEnsemble, recency_weights
 from recsys.schema import HistoryBatch
 
 
@@ -92,11 +92,21 @@ class Retriever:
         length = recent.mask.sum(dim=1)
         # Where histories are of many lengths, most places are padding.
         items, starts = recent.item_idx[recent.mask], length.cumsum(dim=0) - length
+        half_life, weights = self.model.half_life, None
+        if half_life is not None:
+            by_place = recency_weights(recent.mask, half_life)
+            weights = by_place[recent.mask].to(device, self._query_side.rows.dtype)
+            length = by_place.sum(dim=1)
         sums = F.embedding_bag(
-            items.to(device), self._query_side.rows, starts.to(device), mode="sum"
+            items.to(device),
+            self._query_side.rows,
+            starts.to(device),
+            mode="sum",
+            per_sample_weights=weights,
         )
         if wanted is not None:
-            sums, length = sums + self._sides(wanted)[0], length + 1
+            left = 1.0 if half_life is None else 2.0 ** (-1.0 / half_life)
+            sums, length = left * sums + self._sides(wanted)[0], left * length + 1
         missing = max(self.min_rows - len(length), 0)
         query = self.model.query_from_sums(
             _pad_rows(sums, missing),

@@ -32,7 +32,7 @@ from recsys.training.stage1 import (
     Run,
     build_retriever,
     fit_two_tower,
-    search_epochs,
+    search,
 )
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,19 @@ def make_lists(
         def fit(train: Histories, number: int) -> Retriever:
             log.info("lists: training stage 1, %d of %d", number + 1, num_folds + 1)
             model = fit_two_tower(
-                recipe, epochs, train, text, attributes, run(f"fold{number}"), number
+                recipe,
+                chosen.epochs,
+                train,
+                text,
+                attributes,
+                run(f"fold{number}"),
+                number,
+                chosen.half_life,
             )
             return build_retriever(model, train, build_index, recipe.max_history)
 
         log.info("lists: searching stage 1's number of epochs")
-        epochs, _ = search_epochs(recipe, draw.train, text, attributes, run("search"))
+        chosen = search(recipe, draw.train, text, attributes, run("search"))
         served = candidate_lists(
             draw.train,
             draw.held_out,

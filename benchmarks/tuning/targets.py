@@ -30,7 +30,7 @@ from recsys.text.cache import EmbeddingCache
 from recsys.text.reduction import TextReduction
 from recsys.training.composed_config import reranking_recipe, retrieval_recipe
 from recsys.training.folds import CandidateLists
-from recsys.training.stage1 import Run, build_retriever, fit_two_tower, search_epochs
+from recsys.training.stage1 import Run, build_retriever, fit_two_tower, search
 from recsys.training.stage2 import fit_stage2
 
 _BATCH_SIZE = 64
@@ -124,9 +124,10 @@ def measure_stage1(
     with TemporaryDirectory() as folder:
         inputs = (draw.train, problem.text, problem.attributes)
         run = Run(with_callback(factory, watch), Path(folder) / "search", resume=False)
-        epochs, _ = search_epochs(recipe, *inputs, run)
+        found = search(recipe, *inputs, run)
         run = Run(factory, Path(folder) / "refit", resume=False)
-        return metric(fit_two_tower(recipe, epochs, *inputs, run))
+        model = fit_two_tower(recipe, found.epochs, *inputs, run, half_life=found.half_life)
+        return metric(model)
 
 
 def measure_stage2(

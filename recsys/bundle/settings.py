@@ -45,6 +45,7 @@ SIZES = {
     "num_items": whole(0, 2**40),
     "embedding_dim": whole(1, 2**20),
     "text_dim": whole(1, 2**20),
+    "recency_half_life": or_null(real(1e-3, 1e9)),
     "seed": whole(0, 2**32 - 1),
     "user_attributes": or_null(texts(100_000, 10_000)),
     "item_attributes": or_null(texts(100_000, 10_000)),

@@ -106,13 +106,25 @@ class CandidateTower(nn.Module):
         return embedding
 
 
-def history_weights(mask: Tensor, length_exponent: float) -> Tensor:
+def recency_weights(mask: Tensor, half_life: float) -> Tensor:
+    """2 ** (-n / half_life) where n events came after one, 0 at padding: float [B, L].
+
+    Args:
+        mask: bool [B, L] of left-aligned histories, oldest first. half_life: in events.
+    """
+    later = mask.sum(dim=1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)
+    return torch.exp2(later.clamp(min=0) / -half_life) * mask
+
+
+def history_weights(mask: Tensor, length_exponent: float, half_life: float | None = None) -> Tensor:
     """length ** -exponent at real events, 0 at padding: bool [B, L] -> float [B, L].
 
-    An exponent of 0.5 keeps a long history louder than a short one, but not in proportion.
+    An exponent of 0.5 keeps a long history louder than a short one, but not in proportion. With a
+    half-life events weigh by ``recency_weights``, and a length is the sum of the weights.
     """
-    length = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return mask / length**length_exponent
+    weights = mask if half_life is None else recency_weights(mask, half_life)
+    length = weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return weights / length**length_exponent
 
 
 class TwoTower(nn.Module):
@@ -171,7 +183,8 @@ class TwoTowerEnsemble(nn.Module):
         features: float [num_items + 1, F], content features of all items; row 0 zeros. Kept as a
             buffer, since histories and candidates are given by index.
 
-    Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``.
+    Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``; and
+    perhaps a ``half_life`` in events, by which older events count less in a query.
     """
 
     features: Tensor
@@ -185,6 +198,7 @@ class TwoTowerEnsemble(nn.Module):
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("scales", torch.ones(len(towers)))
         self.content_map: ContentMap | None = None
+        self.half_life: float | None = None
 
     @property
     def num_items(self) -> int:
@@ -226,7 +240,7 @@ class TwoTowerEnsemble(nn.Module):
         item_idx, positions = torch.unique(history, return_inverse=True)
         for tower in self.members:
             table = tower.query_tower.items(item_idx, self.features)
-            weights = history_weights(history_mask, tower.length_exponent)
+            weights = history_weights(history_mask, tower.length_exponent, self.half_life)
             pooled.append(weighted_sum_pool(table, positions, weights))
         return self._query(pooled, context)
 
@@ -235,7 +249,8 @@ class TwoTowerEnsemble(nn.Module):
 
         Args:
             sums: float [B, D''], over the items of a history, of their vectors in the query towers
-                side by side. length: int64 [B], how many they are. context: float [B, A].
+                side by side, each by its weight (see ``recency_weights``). length: [B], the sum of
+                these weights. context: float [B, A].
         """
         widths = [tower.query_tower.items.dim for tower in self.members]
         length = length.clamp(min=1)[:, None]

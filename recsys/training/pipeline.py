@@ -35,7 +35,7 @@ from recsys.training.stage1 import (
     build_retriever,
     fit_two_tower,
     fold_retriever,
-    search_epochs,
+    search,
 )
 from recsys.training.stage2 import RerankingRecipe, fit_stage2
 
@@ -79,10 +79,16 @@ def train_stage1(
         stage1_config: what a later stage 2 needs to build ``recipe`` and ``build_index`` again.
     """
     attributes = torch.from_numpy(data.catalog.attributes)
-    epochs, curves = search_epochs(recipe, data.train, text, attributes, run)
+    found = search(recipe, data.train, text, attributes, run, data.split.name)
     refit, without_newcomers = (
         partial(
-            fit_two_tower, recipe, epochs, text=text, attributes=attributes, run=run.apart(name)
+            fit_two_tower,
+            recipe,
+            found.epochs,
+            text=text,
+            attributes=attributes,
+            run=run.apart(name),
+            half_life=found.half_life,
         )
         for name in ("refit", "new_users")
     )
@@ -107,7 +113,7 @@ def train_stage1(
             **destination.manifest,
             "data_fingerprint": data.fingerprint,
             "towers": list(recipe.towers),
-            "epochs": epochs,
+            "epochs": found.epochs,
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
             "user_attributes": data.user_attributes,
@@ -128,7 +134,7 @@ def train_stage1(
         index=retriever.index,
         latest=False,
     )
-    return bundle, curves
+    return bundle, found.curves
 
 
 def stage2_lists(
@@ -160,6 +166,7 @@ def stage2_lists(
             fold_retriever,
             recipe=retrieval,
             epochs=epochs,
+            half_life=stage1.two_tower.half_life,
             text=text,
             attributes=attributes,
             build_index=build_index,

@@ -61,6 +61,7 @@ def refit(
         text,
         attributes,
         run.apart("all_rows"),
+        half_life=before.two_tower.half_life,
     )
     retriever = build_retriever(two_tower, data.train, build_index, recipe.max_history)
     return save_artifact(

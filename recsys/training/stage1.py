@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pytorch_lightning.loggers import Logger
@@ -13,7 +14,7 @@ from torch import Tensor
 from recsys.artifact import ModelConfig, build_two_tower
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
-from recsys.data.prepare import hold_out_random
+from recsys.data.validation import hold_out_like
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
 from recsys.index.exclusions import Embeddings
@@ -25,6 +26,7 @@ from recsys.training.content_map import KernelRidge, fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
+from recsys.training.recency import choose_half_life
 from recsys.training.retrieval import Objective, RetrievalModule
 from recsys.training.workers import Workers
 
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CALIBRATION_USERS = 4096
 """Enough users to estimate the variance of scores; more would only cost memory."""
+
+VALIDATION_FRACTION = 0.1
+"""Of the training events, where the latest of all users are held out."""
 
 BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
 
@@ -79,14 +84,36 @@ class Run:
         return None if self.logger_factory is None else self.logger_factory(name)
 
 
-def search_epochs(
-    recipe: RetrievalRecipe, train: Histories, text: Tensor, attributes: Tensor, run: Run
-) -> tuple[int, Curves]:
-    """The number of epochs with the best validation recall@100, and the curves to it.
+class Found(NamedTuple):
+    """What validation chose.
 
-    Validation events are carved out of ``train`` and not trained on.
+    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. curves: to the
+    best epoch.
     """
-    remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
+
+    epochs: int
+    half_life: float | None
+    curves: Curves
+
+
+def search(
+    recipe: RetrievalRecipe,
+    train: Histories,
+    text: Tensor,
+    attributes: Tensor,
+    run: Run,
+    split: str = "random",
+) -> Found:
+    """Choose the number of epochs, and how much later events count more, on validation events.
+
+    These are carved out of ``train`` and not trained on.
+
+    Args:
+        split: in whose way they are carved out, see ``hold_out_like``.
+    """
+    remaining, held_out = hold_out_like(
+        split, train, recipe.num_validation, VALIDATION_FRACTION, recipe.seed
+    )
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
     module, datamodule = _assemble(recipe, remaining, held_out, content, recipe.seed)
@@ -108,7 +135,9 @@ def search_epochs(
         float(early_stopping.best_score),
         early_stopping.best_epochs,
     )
-    return max(early_stopping.best_epochs, 1), curves
+    model = module.cpu().eval().model
+    half_life = choose_half_life(model, remaining, held_out, recipe.max_history, recipe.seed)
+    return Found(max(early_stopping.best_epochs, 1), half_life, curves)
 
 
 def fit_two_tower(
@@ -119,8 +148,9 @@ def fit_two_tower(
     attributes: Tensor,
     run: Run,
     seed_offset: int = 0,
+    half_life: float | None = None,
 ) -> TwoTowerEnsemble:
-    """Fit on all given events for a fixed number of epochs, without validation."""
+    """Fit on all given events, without validation, by what ``search`` chose."""
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
     module, datamodule = _assemble(recipe, train, None, content, seed)
@@ -136,6 +166,7 @@ def fit_two_tower(
     )
     module.cpu().eval()
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
+    module.model.half_life = half_life
     module.standardize()
     return module.model
 
@@ -146,6 +177,7 @@ def fold_retriever(
     *,
     recipe: RetrievalRecipe,
     epochs: int,
+    half_life: float | None,
     text: Tensor,
     attributes: Tensor,
     build_index: BuildIndex,
@@ -154,7 +186,7 @@ def fold_retriever(
     """The stage 1 of a fold, trained on the events outside of it."""
     # A seed of its own per fold: the lists shall not share one initialisation's whims.
     model = fit_two_tower(
-        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold
+        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold, half_life
     )
     return build_retriever(model, train, build_index, recipe.max_history)
 

@@ -15,7 +15,7 @@ from recsys.index.builders import FlatIndexBuilder
 from recsys.text.reduction import TextReduction
 from recsys.training import stage1, stage2
 from recsys.training.folds import CandidateLists, out_of_fold_lists
-from recsys.training.stage1 import build_retriever, fit_two_tower, search_epochs
+from recsys.training.stage1 import build_retriever, fit_two_tower, search
 from recsys.training.stage2 import RerankingRecipe, fit_stage2
 from tests.training.conftest import NUM_GROUPS, NUM_USERS, recipe, run
 
@@ -94,14 +94,14 @@ def test_an_interrupted_search_goes_on_to_the_same_result(
 ) -> None:
     arguments = (recipe(epochs=20), planted, text, attributes)
     fitted = modules_of(monkeypatch, stage1)
-    expected, curves = search_epochs(*arguments, run(tmp_path / "whole"))
+    expected = search(*arguments, run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupting(patch, stage1, epoch=12)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            search_epochs(*arguments, run(tmp_path / "broken"))
-    resumed, resumed_curves = search_epochs(*arguments, run(tmp_path / "broken", resume=True))
-    assert resumed == expected
-    np.testing.assert_allclose(resumed_curves.frame(), curves.frame(), atol=1e-6)
+            search(*arguments, run(tmp_path / "broken"))
+    resumed = search(*arguments, run(tmp_path / "broken", resume=True))
+    assert resumed[:2] == expected[:2]
+    np.testing.assert_allclose(resumed.curves.frame(), expected.curves.frame(), atol=1e-6)
     whole, broken, after = fitted
     assert_equal_weights(whole.model, after.model)
     with pytest.raises(AssertionError):
@@ -155,9 +155,7 @@ def test_validation_events_are_never_trained_on(planted, text, attributes, tmp_p
             seen.update((histories[frozenset(items)], item) for item in items)
         return losses.full_softmax(query, candidates, history, visible, hidden, counts, weights)
 
-    search_epochs(
-        recipe(watched, epochs=2, validate_every=1), planted, text, attributes, run(tmp_path)
-    )
+    search(recipe(watched, epochs=2, validate_every=1), planted, text, attributes, run(tmp_path))
     assert len(seen) == len(remaining)
     assert not seen & pairs
 
