@@ -3,18 +3,21 @@
 What a run does is in ``recsys/training/run.py``.
 """
 
+import logging
 import shlex
 from typing import Any
 
 from omegaconf import DictConfig
 
 from recsys import cli
+from recsys.core.heartbeat import heartbeat
 from recsys.training.run import table_of, train
 
 
 def main(cfg: DictConfig) -> dict[str, Any]:
     """Train as ``cfg`` says and print the table; returns the content of metrics.json."""
-    done = train(cfg)
+    with heartbeat(logging.getLogger("recsys")):
+        done = train(cfg)
     print_summary(done.metrics, str(done.bundle), str(done.report), str(cfg.output_dir))
     return done.metrics
 
