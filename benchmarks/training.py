@@ -85,7 +85,7 @@ def write_stage2(
     assert recipe.reranking is not None
     run = Run(recipe.trainer_factory, root / "fit", resume=False)
     destination = _destination(data, root, "stage2")
-    bundle, _ = train_stage2(data, stage1, lists, recipe.reranking, run, destination)
+    bundle, _ = train_stage2(data, stage1, lists, recipe.reranking, run, destination, "stage2")
     return bundle
 
 

@@ -47,7 +47,9 @@ def planted_fold(seed: int) -> PlantedLists:
     candidates[:, NUM_REAL:] = 0
     num_relevant = torch.full((NUM_USERS,), NUM_RELEVANT)
     users = np.arange(1, NUM_USERS + 1)
-    return PlantedLists(None, None, users, candidates, None, relevance, num_relevant, signals)
+    gains = relevance.float()
+    lists = (None, None, users, candidates, None, relevance, num_relevant, gains)
+    return PlantedLists(*lists, signals)
 
 
 def ndcg(lists: CandidateLists, scores: torch.Tensor) -> float:
