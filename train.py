@@ -11,7 +11,10 @@ from omegaconf import DictConfig
 
 from recsys import cli
 from recsys.core.heartbeat import heartbeat
+from recsys.training.composed_config import load_data
 from recsys.training.run import table_of, train
+
+__all__ = ["load_data", "main"]
 
 
 def main(cfg: DictConfig) -> dict[str, Any]:
