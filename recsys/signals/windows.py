@@ -100,7 +100,9 @@ class _DecayedCounts:
         age = ((moment - self.times[place]) * found).astype(np.float32)
         decay = age[..., None] * -self.rates
         np.exp(decay, out=decay)
-        counts: NDArray[np.float32] = self.counts[place] * decay
+        # Not by an index, which copies rows number by number.
+        counts: NDArray[np.float32] = self.counts.take(place, axis=0)
+        counts *= decay
         counts *= found[..., None]
         return counts
 
