@@ -215,7 +215,7 @@ def test_a_bundle_from_elsewhere_runs_nothing(trained, cache, tmp_path) -> None:
     arguments = ["train.py", *QUICK, "stage=2", f"bundle={theirs}", f"output_dir={tmp_path}/out"]
     output = finished(command(*arguments, cache=cache), status=2)
     assert len(output.splitlines()) == 1
-    assert "expected stage1.index to be one of recsys.index.builders.FlatIndexBuilder" in output
+    assert "expected stage1.index to be one of recsys.index.builders.AutoIndexBuilder" in output
     assert not mark.exists()
 
 
