@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +16,20 @@ from recsys.core.threads import use_threads
 from recsys.guest import as_guest
 
 log = logging.getLogger("recsys.somewhere")
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A program that has neither seeded nor set up logging, whatever other tests have done."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    loggers = logging.getLogger("recsys"), logging.getLogger()
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, (logging.NOTSET, logging.WARNING), strict=True):
+        logger.setLevel(level)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def test_seeds_threads_variables_and_handlers_are_given_back(monkeypatch) -> None:
