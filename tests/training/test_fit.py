@@ -141,7 +141,7 @@ def test_without_resume_an_old_checkpoint_is_not_used(planted, text, attributes,
 
 def test_validation_events_are_never_trained_on(planted, text, attributes, tmp_path) -> None:
     """The loss sees each event of a batch; none of them may be a held-out one."""
-    remaining, held_out = stage1.hold_out_random(planted, 2, seed=0)
+    remaining, held_out = stage1.hold_out_like("random", planted, 2, 0.1, 0)
     pairs = set(zip(held_out.user_idx.tolist(), held_out.item_idx.tolist(), strict=True))
     histories = {
         frozenset(remaining.pad(np.array([user])).item_idx[0].tolist()): user

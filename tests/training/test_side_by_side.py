@@ -25,6 +25,7 @@ def lists_of(planted, text, attributes):
                 fold_retriever,
                 recipe=recipe(),
                 epochs=epochs,
+                half_life=None,
                 text=text,
                 attributes=attributes,
                 build_index=FlatIndexBuilder().build,
