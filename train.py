@@ -5,6 +5,8 @@ What a run does is in ``recsys/training/run.py``.
 
 import logging
 import shlex
+import sys
+from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig
@@ -19,7 +21,8 @@ __all__ = ["load_data", "main"]
 
 def main(cfg: DictConfig) -> dict[str, Any]:
     """Train as ``cfg`` says and print the table; returns the content of metrics.json."""
-    with heartbeat(logging.getLogger("recsys")):
+    # A terminal has progress bars.
+    with nullcontext() if sys.stderr.isatty() else heartbeat(logging.getLogger("recsys")):
         done = train(cfg)
     print_summary(done.metrics, str(done.bundle), str(done.report), str(cfg.output_dir))
     return done.metrics

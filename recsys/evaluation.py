@@ -15,7 +15,7 @@ from recsys.data.histories import Histories
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.metrics import catalog_coverage, hit_matrix, ndcg_at_k, novelty, recall_at_k
-from recsys.results import STAGES, TABLE_METRICS, results_markdown, results_table
+from recsys.results import CHAMPION, STAGES, TABLE_METRICS, results_markdown, results_table
 from recsys.schema import ITEM_ID, USER_ID, ExternalId
 from recsys.slices import by_history_length, by_item_popularity
 
@@ -161,13 +161,13 @@ def evaluate(
         content["stage2_minus_stage1"] = _differences(per_user["stage2"], per_user["stage1"], seed)
     served = served or max(stage for stage in STAGES if stage in means)
     content["served_stage"] = served
-    others = [name for name in means if name not in (*STAGES, "champion")]
+    others = [name for name in means if name not in (*STAGES, CHAMPION)]
     if others:
         best = max(others, key=lambda name: means[name]["ndcg@10"])
         minus = _differences(per_user[served], per_user[best], seed)
         content["minus_best_baseline"] = {"baseline": best, **minus}
-    if "champion" in per_user:
-        content["minus_champion"] = _differences(per_user[served], per_user["champion"], seed)
+    if CHAMPION in per_user:
+        content["minus_champion"] = _differences(per_user[served], per_user[CHAMPION], seed)
     of_kinds = {
         name: _alone(rankings, *targets.part(chosen), num_items)
         for name, chosen in (kinds or {}).items()

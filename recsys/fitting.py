@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TABLES = ("interactions", "items", "users")
-_OF_DATA = ("split", "num_test", "test_fraction", "split_seed", "columns", "genre_separator")
+_OF_DATA = (
+    *("split", "num_test", "test_fraction", "split_seed", "columns", "genre_separator"),
+    *("event_weights", "positive"),
+)
 """Settings of ``data`` that need no ``data.`` in front."""
 
 
@@ -47,8 +50,8 @@ def fit(
 
     Args:
         interactions: a frame of pandas, Polars or Arrow with ``user_id, item_id`` and perhaps
-            ``timestamp`` and ``rating``. items: with ``item_id, title`` and perhaps ``description,
-            genres, year, release_date``. users: with ``user_id`` and any attributes.
+            ``timestamp, rating, type`` and ``weight``. items: with ``item_id, title`` and perhaps
+            ``description, genres, year, release_date``. users: with ``user_id`` and any attributes.
         output_dir: where the bundle, logs and text vectors go; None: to a temporary folder, which
             lives as long as the model does. progress: whether to write a line per step to standard
             error.
@@ -100,10 +103,12 @@ def _dataset(tables: Mapping[str, Any], cfg: "DictConfig") -> "Dataset":
 
     from recsys.data import files
 
-    columns: Any = OmegaConf.to_container(cfg.data.columns, resolve=True)
+    told: Any = OmegaConf.to_container(cfg.data, resolve=True)
     dataset = files.load(
         **tables,
-        columns=columns,
+        columns=told["columns"],
+        event_weights=told["event_weights"],
+        positive=told["positive"],
         genre_separator=cfg.data.genre_separator,
         name=cfg.data.name,
     )

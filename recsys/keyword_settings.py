@@ -14,6 +14,9 @@ from recsys.core.settings import shown
 from recsys.errors import InputError
 from recsys.overrides import HYDRA_VERSION, check_overrides, quoted
 
+_MAPPINGS = ("event_weights",)
+"""Settings that are a mapping themselves, whose keys are no settings."""
+
 
 def composed(config_name: str, settings: Mapping[str, Any]) -> DictConfig:
     """The configuration that a command with these settings would have.
@@ -50,7 +53,7 @@ def _nodes(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
     for key, value in settings.items():
         if not isinstance(key, str):
             raise InputError("settings by name", shown(key), "write their keys as text")
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and key.split(".")[-1] not in _MAPPINGS:
             yield from _nodes(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -76,8 +79,9 @@ def _written(key: str, value: Any) -> str:
         return quoted(str(fspath(value)))
     if isinstance(value, list | tuple):
         return f"[{','.join(_written(key, one) for one in value)}]"
-    if isinstance(value, Mapping) and not value:
-        return "{}"
+    if isinstance(value, Mapping):
+        pairs = (f"{quoted(str(name))}:{_written(key, one)}" for name, one in value.items())
+        return f"{{{','.join(pairs)}}}"
     raise InputError(
         f"a number, text, true or false, none, or a list of them for {key!r}",
         f"{type(value).__name__} {shown(value)}",

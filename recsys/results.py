@@ -8,6 +8,8 @@ from rich.text import Text
 
 TABLE_METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@100", "ndcg@100")
 STAGES = ("stage1", "stage2")
+CHAMPION = "champion"
+"""What is served now, among the systems of metrics.json."""
 
 _LABELS = {
     "popularity": "popularity",
@@ -15,7 +17,7 @@ _LABELS = {
     "item_neighbours": "item-kNN",
     "als": "implicit ALS",
     "ease": "EASE",
-    "champion": "champion (served now)",
+    CHAMPION: "champion (served now)",
     "stage1": "stage 1 (two-tower)",
     "stage2": "stage 2 (cross-encoder)",
 }

@@ -34,6 +34,7 @@ def main() -> None:
             arguments.server,
             os.environ.get(KEY_VARIABLE),
             arguments.keep,
+            arguments.hours,
         )
         verdict = refresh(plan)
     except (InputError, StoreUnavailableError) as error:
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"that is told to serve the new one; its key in the variable {KEY_VARIABLE}",
     )
     add("--keep", type=int, default=2, help="bundles of former turns that stay (default 2)")
+    add("--hours", type=float, default=24.0, help="that training may take (default 24)")
     add("overrides", nargs="*", help="of configs/train.yaml, such as experiment=quick")
     return parser
 

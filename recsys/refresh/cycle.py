@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 HISTORY_FILE = "refresh.jsonl"
 _LOCK_FILE, _WORK_FOLDER, _PREFIX = ".refresh.lock", ".refresh", "refresh"
 _TRAIN = Path(__file__).parents[2] / "train.py"
-_SECONDS_TO_RELOAD = 300
+_SECONDS_TO_RELOAD, _SECONDS_PER_HOUR = 300, 3600
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Plan:
     """bundle: what is served, a link such as checkpoints/latest. store: URL of its event store.
     share: of the new events, the newest ones, that both models are compared on. overrides: of
     configs/train.yaml. server: whose workers are told of a new model; None for none. key: for it.
-    keep: how many bundles of former turns stay, besides what is served.
+    keep: how many bundles of former turns stay, besides what is served. hours: that training may
+    take.
     """
 
     bundle: Path
@@ -51,6 +52,7 @@ class Plan:
     server: str | None = None
     key: str | None = None
     keep: int = 2
+    hours: float = 24.0
 
 
 def refresh(plan: Plan) -> Verdict:
@@ -125,9 +127,18 @@ def _train(plan: Plan, root: Path, exported: Exported, fraction: float) -> Path:
         *(f"champion={_quoted(plan.bundle.resolve())}", f"output_dir={_quoted(root)}"),
         *(f"name={exported.name}-{_PREFIX}", *plan.overrides),
     ]
-    done = subprocess.run(command)
-    if done.returncode:
-        found = f"one that ended with status {done.returncode}"
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait(plan.hours * _SECONDS_PER_HOUR)
+    except subprocess.TimeoutExpired as error:
+        found = f"one that went on after {plan.hours:g} hours"
+        remedy = "see above, or give it more time by --hours; the champion stays"
+        raise InputError("a training of the challenger", found, remedy) from error
+    finally:
+        process.terminate()  # nothing happens to one that has ended
+        process.wait()
+    if status:
+        found = f"one that ended with status {status}"
         raise InputError("a training of the challenger", found, "see above; the champion stays")
     made = [one for one in list_bundles(root) if one not in before and _PREFIX in one.name]
     if len(made) != 1:

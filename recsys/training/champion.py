@@ -15,12 +15,9 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets, ranked_tensor
 from recsys.recommender import BATCH_SIZE, Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
-from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, ExternalId
+from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, WEIGHT, ExternalId
 
 log = logging.getLogger(__name__)
-
-CHAMPION = "champion"
-"""Its name among the systems of metrics.json."""
 
 
 def unseen_by(champion: Recommender, data: TrainingData) -> TrainingData:
@@ -53,12 +50,14 @@ def champion_ranking(
     """The champion's lists for the users of ``targets``: int64 [U, k] of the data's items.
 
     It is told what it would be told in service: of each user the training rows that its own log
-    lacks, with their times, and the items that have come since, where texts are encoded alike.
+    lacks, with their times; the popularity that comes of all of them; and the items that have come
+    since, where texts are encoded alike.
 
     Args:
         data: as of ``unseen_by``.
     """
     champion = _with_new_items(champion, challenger)
+    _count(champion, data.split.train)
     users = [None if user == 0 else data.users.ids[user - 1] for user in targets.user_idx.tolist()]
     events = _later_events(champion, data.split.train)
     lists: list[list[ExternalId]] = []
@@ -94,6 +93,22 @@ def _later_events(
             version=1, item_ids=own[ITEM_ID].tolist(), timestamps=times, ratings=ratings
         )
     return found
+
+
+def _count(champion: Recommender, train: pd.DataFrame) -> None:
+    """Let popularity know of what has come since the log, as a server does."""
+    rows = train[is_new(champion.artifact, train)]
+    items = champion.items.encode(rows[ITEM_ID])
+    rows, items = rows[items > 0], items[items > 0]
+    if TIMESTAMP not in rows or not len(rows):
+        return
+    ratings = np.full(len(rows), np.nan)
+    if RATING in rows:
+        ratings = rows[RATING].to_numpy(np.float64)
+    weights = rows[WEIGHT].to_numpy(np.float64) if WEIGHT in rows else None
+    times = rows[TIMESTAMP].to_numpy(np.int64)
+    champion.features.add(items, times, ratings, weights)
+    champion.popularity.refresh()
 
 
 def _with_new_items(champion: Recommender, challenger: Artifact) -> Recommender:

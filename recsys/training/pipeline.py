@@ -22,10 +22,11 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets, evaluate, ranked_tensor
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.results import CHAMPION
 from recsys.schema import TYPE, ExternalId
 from recsys.text.reduction import TextReduction
 from recsys.training.callbacks import Curves
-from recsys.training.champion import CHAMPION, champion_ranking
+from recsys.training.champion import champion_ranking
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
 from recsys.training.stage1 import (

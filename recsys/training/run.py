@@ -168,7 +168,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
                 run,
             )
     refits = bool(cfg.refit) and 2 in stages
-    # Of the bundle whose table is reported, nobody is served where another is fitted on all rows.
+    # The bundle that is evaluated is the one that is served, unless that is fitted on all rows.
     evaluated = (run_folder.checkpoints / "evaluated" if refits else root) / run_folder.name
     if 2 in stages:
         _, curves["Stage 2"] = pipeline.train_stage2(
@@ -193,7 +193,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         share = check_agreement(recommender, Recommender.load(bundle, stage2=True))
         metrics["served"] = {
             "rows": len(everything.train),
-            f"same_items@{AGREEMENT_K}": round(share, 8),
+            f"same_items@{AGREEMENT_K}": share,
         }
     elif cfg.refit:
         log.info("stage=1 alone is not fitted on all rows, since stage=2 needs it as it is")

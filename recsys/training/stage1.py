@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from recsys.artifact import ModelConfig, build_two_tower
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
+from recsys.data.prepare import hold_out_random
 from recsys.data.validation import hold_out_like
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
@@ -37,6 +39,8 @@ CALIBRATION_USERS = 4096
 
 VALIDATION_FRACTION = 0.1
 """Of the training events, where the latest of all users are held out."""
+_FEWEST_VALIDATED = 20
+"""Users; of fewer nothing can be told, and random events of everybody are held out instead."""
 
 BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
 
@@ -114,6 +118,8 @@ def search(
     remaining, held_out = hold_out_like(
         split, train, recipe.num_validation, VALIDATION_FRACTION, recipe.seed
     )
+    if np.count_nonzero(held_out.lengths) < _FEWEST_VALIDATED:
+        remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
     module, datamodule = _assemble(recipe, remaining, held_out, content, recipe.seed)
