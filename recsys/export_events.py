@@ -1,7 +1,6 @@
 """Training data out of a bundle and the events and items that have come in since."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from recsys.errors import InputError
 from recsys.events.frames import catalogue_of, item_frame
 from recsys.events.store import EventStore
 from recsys.events.types import Event, PairState, Position, StoredItem
+from recsys.overrides import mapping
 from recsys.schema import (
     DESCRIPTION,
     GENRES,
@@ -89,7 +89,11 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     files = {name: folder / file for name, (file, _) in tables.items()}
     name = str(artifact.manifest.get("dataset", "files"))
     weights = artifact.event_weights
-    shown = None if weights is None else _as_override(weights)
+    shown = (
+        None
+        if weights is None
+        else mapping({name: repr(weight) for name, weight in weights.items()})
+    )
     return Exported(files, name, len(interactions), len(items), int((~known).sum()), shown)
 
 
@@ -227,13 +231,6 @@ def _with_strengths(
     return interactions.assign(
         **{name: columns[name].to_numpy() for name, is_told in told.items() if is_told}
     )
-
-
-def _as_override(weights: Mapping[str, float]) -> str:
-    """As Hydra reads a mapping: it knows no quotes around keys, but signs behind a backslash."""
-    names = (re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name) for name in weights)
-    pairs = zip(names, weights.values(), strict=True)
-    return "{" + ",".join(f"{name}:{weight!r}" for name, weight in pairs) + "}"
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

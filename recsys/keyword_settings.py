@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from recsys.cli import CONFIG_DIR
 from recsys.core.settings import shown
 from recsys.errors import InputError
-from recsys.overrides import HYDRA_VERSION, check_overrides, quoted
+from recsys.overrides import HYDRA_VERSION, check_overrides, mapping, quoted
 
 _MAPPINGS = ("event_weights",)
 """Settings that are a mapping themselves, whose keys are no settings."""
@@ -80,8 +80,7 @@ def _written(key: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(_written(key, one) for one in value)}]"
     if isinstance(value, Mapping):
-        pairs = (f"{quoted(str(name))}:{_written(key, one)}" for name, one in value.items())
-        return f"{{{','.join(pairs)}}}"
+        return mapping({str(name): _written(key, one) for name, one in value.items()})
     raise InputError(
         f"a number, text, true or false, none, or a list of them for {key!r}",
         f"{type(value).__name__} {shown(value)}",

@@ -7,7 +7,8 @@ values must be set.
 
 import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def check_overrides(
             config = _compose(config_name, [*combination, *firsts, *hydras])
             if complete:
                 _check_complete(config)
+
+
+def mapping(values: Mapping[str, str]) -> str:
+    """A mapping as an override writes it, of values that are written so already.
+
+    Hydra knows no quotes around keys, but signs behind a backslash.
+    """
+    names = (re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name) for name in values)
+    pairs = zip(names, values.values(), strict=True)
+    return "{" + ",".join(f"{name}:{value}" for name, value in pairs) + "}"
 
 
 def quoted(text: str) -> str:

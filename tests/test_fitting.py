@@ -85,6 +85,25 @@ def test_a_second_fit_in_the_same_process_gives_the_same_and_leaves_nothing(
 
 
 @pytest.mark.slow
+def test_kinds_of_events_count_as_they_are_told(data, cache) -> None:
+    kinds = ["view", "purchase"] * len(data.interactions)
+    events = data.interactions.assign(type=kinds[: len(data.interactions)])
+    model = recsys.fit(
+        *(events, data.items),
+        event_weights={"view": 1, "purchase": 10},
+        positive="rating >= 2",
+        text={"cache_dir": str(cache)},
+        progress=False,
+        **QUICK,
+    )
+    artifact = model.recommender.artifact
+    assert artifact.event_weights == {"view": 1.0, "purchase": 10.0}
+    assert set(artifact.histories.weights.tolist()) == {1.0, 10.0}
+    assert len(artifact.histories) == (events["rating"] >= 2).sum()
+    assert "purchase" in model.evaluate()["targets"]
+
+
+@pytest.mark.slow
 def test_a_given_folder_keeps_what_train_py_would_leave_there(data, cache, tmp_path) -> None:
     model = recsys.fit(
         *(data.interactions, data.items),

@@ -34,6 +34,14 @@ def test_values_keep_their_type_and_keys_may_be_dotted_or_nested() -> None:
     assert cfg.trainer.max_steps == 7
 
 
+def test_a_mapping_of_names_that_are_no_settings_arrives_whole() -> None:
+    weights = {"view": 1, "add to cart": 3.5, "a.b:c": 10}
+    tables = {"data": "files", "data.interactions": "i", "data.items": "i"}
+    cfg = composed("train", tables | {"data.event_weights": weights, "data.positive": "rating > 3"})
+    assert cfg.data.event_weights == weights
+    assert cfg.data.positive == "rating > 3"
+
+
 @pytest.mark.parametrize(
     "text",
     [
