@@ -124,11 +124,7 @@ def train_stage1(
             "cross_encoder": None,
             **event_kinds(data),
         },
-        users=data.users,
-        items=data.items,
-        user_frame=align_users(data.user_frame, data.users),
-        item_frame=data.catalog.items,
-        histories=data.train,
+        **stored_rows(data),
         text=text,
         attributes=attributes,
         two_tower=two_tower,
@@ -217,11 +213,7 @@ def train_stage2(
             "stage2_gain": {"ndcg@10": gain.top._asdict(), "ndcg@100": gain.depth._asdict()},
             **event_kinds(data),
         },
-        users=data.users,
-        items=data.items,
-        user_frame=align_users(data.user_frame, data.users),
-        item_frame=data.catalog.items,
-        histories=data.train,
+        **stored_rows(data),
         text=text,
         attributes=attributes,
         two_tower=stage1.two_tower,
@@ -230,6 +222,17 @@ def train_stage2(
         latest=False,
     )
     return bundle, curves
+
+
+def stored_rows(data: TrainingData) -> dict[str, Any]:
+    """What a bundle holds of the data besides models, as arguments of ``save_artifact``."""
+    return {
+        "users": data.users,
+        "items": data.items,
+        "user_frame": align_users(data.user_frame, data.users),
+        "item_frame": data.catalog.items,
+        "histories": data.train,
+    }
 
 
 def event_kinds(data: TrainingData) -> dict[str, Any]:

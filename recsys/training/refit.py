@@ -7,11 +7,10 @@ import numpy as np
 
 from recsys.artifact import Artifact, Stage2, load_artifact, save_artifact
 from recsys.data.prepare import TrainingData
-from recsys.data.user_attributes import align_users
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.training.folds import build_extractor
-from recsys.training.pipeline import Destination, event_kinds
+from recsys.training.pipeline import Destination, event_kinds, stored_rows
 from recsys.training.stage1 import (
     BuildIndex,
     RetrievalRecipe,
@@ -75,11 +74,7 @@ def refit(
             **event_kinds(data),
             "evaluated": {"version": before.version, "rows": len(before.histories)},
         },
-        users=data.users,
-        items=data.items,
-        user_frame=align_users(data.user_frame, data.users),
-        item_frame=data.catalog.items,
-        histories=data.train,
+        **stored_rows(data),
         text=text,
         attributes=attributes,
         two_tower=two_tower,

@@ -9,7 +9,7 @@ from recsys.data.validation import hold_out_like
 from recsys.index.builders import FlatIndexBuilder
 from recsys.models.two_tower import history_weights, recency_weights
 from recsys.training.recency import choose_half_life
-from recsys.training.stage1 import build_retriever, fit_two_tower
+from recsys.training.stage1 import build_retriever, fit_two_tower, search
 
 from .conftest import recipe, run
 
@@ -56,6 +56,18 @@ def test_a_half_life_is_chosen_where_order_tells_something(in_order: bool, tmp_p
         assert half_life <= 8
     else:
         assert half_life is None
+
+
+def test_where_time_holds_out_hardly_anybody_random_events_choose_the_epochs(
+    text, attributes, tmp_path
+) -> None:
+    """Users come one after the other, so the latest events are of users with no others."""
+    users = np.arange(1, 41).repeat(10)
+    items = np.tile(np.arange(1, 11), 40)
+    log = Histories.from_indices(users, items, 1_000_000 + np.arange(len(users)), 40)
+    assert hold_out_like("global_time", log, 2, 0.1, 0)[1].lengths.sum() == 0
+    found = search(recipe(epochs=2), log, text, attributes, run(tmp_path), "global_time")
+    assert found.epochs >= 1
 
 
 def test_logs_without_times_have_no_half_life(planted, text, attributes, tmp_path) -> None:
