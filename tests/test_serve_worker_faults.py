@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_untrained_bundle
-from tests.workers import ROOT, Server, get, metric, serving, until
+from tests.workers import ROOT, get, metric, serving, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
@@ -33,10 +33,6 @@ def root(untrained_bundle: Path, tmp_path: Path) -> Path:
 JSON = {"Content-Type": "application/json"}
 
 
-def serves_two(server: Server) -> bool:
-    return server.metric("recsys_model_info") == 2
-
-
 def test_a_long_refusal_is_told_and_leaves_the_server_in_control(root: Path) -> None:
     manifest = (root / "first" / "manifest.json").read_bytes()
     for number in range(600):
@@ -50,7 +46,7 @@ def test_a_long_refusal_is_told_and_leaves_the_server_in_control(root: Path) -> 
         assert "no manifest.json in it" in answer["detail"]
         assert server.reload("second")[0] == 200
         server.kill_one()
-        until(lambda: serves_two(server), seconds=60)
+        until(server.serves_with_two, seconds=60)
 
 
 def test_a_stopped_worker_goes_on_and_a_reload_does_not_wait_for_long(root: Path) -> None:
@@ -76,7 +72,7 @@ def test_a_cleaned_temporary_folder_costs_nothing(root: Path) -> None:
         assert server.reload("second")[0] == 200
         for _ in range(2):
             server.kill_one()
-            until(lambda: serves_two(server), seconds=60)
+            until(server.serves_with_two, seconds=60)
         assert server.metric(total) == 20
         for connection in server.to_each_worker().values():
             assert get(connection, "/recommend?user_id=101")[0] == 200
@@ -98,7 +94,7 @@ def test_without_descriptors_a_worker_is_replaced_later(root: Path) -> None:
         assert server.metric("recsys_model_info") == 1
 
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-        until(lambda: serves_two(server), seconds=60)
+        until(server.serves_with_two, seconds=60)
 
 
 def test_many_reloads_at_once_are_few_loads(root: Path) -> None:
@@ -112,7 +108,7 @@ def test_many_reloads_at_once_are_few_loads(root: Path) -> None:
         # All that comes in while one waits is that one.
         until(lambda: "from now on" in server.errors.read_text())
         assert server.errors.read_text().count("from now on") < 30
-        assert serves_two(server)
+        assert server.serves_with_two()
 
 
 def test_reloads_leave_no_copy_of_what_they_replace(root: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_killed_worker_takes_its_own_connections_along_and_is_replaced(root: P
             os.kill(victim, signal.SIGKILL)
             killed = time.monotonic()
             until(lambda: len(server.workers() - before) == 1)
-            until(lambda: server.metric("recsys_model_info") == 2)
+            until(server.serves_with_two)
             assert time.monotonic() - killed < 20
             time.sleep(0.5)
         assert all(1 <= client.failures <= 3 for client in own)
@@ -231,8 +231,7 @@ def test_a_new_worker_serves_what_the_others_serve(root: Path) -> None:
         assert second != first
         for _ in range(2):
             server.kill_one()
-            until(lambda: server.metric("recsys_model_info") == 1)
-            until(lambda: server.metric("recsys_model_info") == 2)
+            until(server.serves_with_two)
         assert server.metric(f'recsys_model_info{{version="{second}"}}') == 2
 
         # With nothing to load it is tried again and again, while the other one answers.
@@ -241,7 +240,7 @@ def test_a_new_worker_serves_what_the_others_serve(root: Path) -> None:
         until(lambda: "does not start; again in" in server.errors.read_text())
         assert server.version() == second
         (root / "away").rename(root / "second")
-        until(lambda: server.metric("recsys_model_info") == 2)
+        until(server.serves_with_two)
 
 
 @pytest.mark.slow
@@ -253,7 +252,7 @@ def test_a_bundle_that_was_replaced_in_its_folder_is_loaded_by_all(root: Path) -
 
         server.kill_one()
 
-        until(lambda: server.metric("recsys_model_info") == 2)
+        until(server.serves_with_two)
         until(lambda: server.metric(f'recsys_model_info{{version="{old}"}}') == 0)
         assert server.metric("recsys_model_info") == 2
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
+# States of a socket in /proc/net/tcp.
+CONNECTED, LISTENS = "01", "0A"
 
 
 @dataclass
@@ -60,6 +62,18 @@ class Server:
         with self.fresh() as connection:
             return metric(connection, name)
 
+    def serves_with_two(self) -> bool:
+        """Whether two workers listen, and say that they serve.
+
+        What they say is not enough: the word of one that has died stands until the supervisor has
+        seen its end, and a new one says it before it listens.
+        """
+        listening = {one.inode for one in tcp(self.port, LISTENS)}
+        return (
+            sum(bool(listening & open_sockets(worker)) for worker in self.workers()) == 2
+            and self.metric("recsys_model_info") == 2
+        )
+
     def version(self) -> str:
         with self.fresh() as connection:
             return get(connection, "/health/ready")[1]["model_version"]
@@ -96,12 +110,12 @@ class Tcp:
     unread: int
 
 
-def tcp(port: int) -> list[Tcp]:
+def tcp(port: int, state: str = CONNECTED) -> list[Tcp]:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [
         Tcp(int(row[2].split(":")[1], 16), row[9], int(row[4].split(":")[1], 16))
         for row in rows
-        if row[3] == "01" and int(row[1].split(":")[1], 16) == port
+        if row[3] == state and int(row[1].split(":")[1], 16) == port
     ]
 
 
