@@ -20,6 +20,7 @@ from recsys.baselines import (
     fit_ease,
     rank,
 )
+from recsys.core.coordinate_search import Space, climb
 from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.item_neighbours import fit_item_neighbours
@@ -27,9 +28,6 @@ from recsys.metrics import hit_matrix, ndcg_at_k
 from recsys.recent_popularity import fit_recent_popularity
 
 log = logging.getLogger(__name__)
-
-Space = Mapping[str, Sequence[Any]]
-"""Setting -> the values it may take, in the order in which neighbours are alike."""
 
 METRIC = "ndcg@10"
 _K = 10
@@ -155,45 +153,6 @@ def space_of(fit: FitBaseline, has_times: bool) -> Space:
         "by_user": [False],
     }
     return {key: timeless.get(key, values) for key, values in space.items()}
-
-
-def climb(
-    value: Callable[[Mapping[str, Any]], float],
-    space: Space,
-    start: Mapping[str, Any],
-    max_trials: int = MAX_TRIALS,
-) -> tuple[dict[str, Any], float, int]:
-    """The best settings found by moving along one of them at a time while that helps.
-
-    Cheap and with the same result each time: rounds over the settings end when none has helped, or
-    after ``max_trials`` calls of ``value``. A local maximum is what it finds.
-
-    Args:
-        value: of some settings; the larger, the better.
-        start: an entry of ``space`` per setting.
-
-    Returns:
-        The settings, their value, and how often ``value`` was called.
-    """
-    best, reached, known = dict(start), value(start), 1
-    seen = {tuple(best.values())}
-    moved = True
-    while moved:
-        moved = False
-        for key, values in space.items():
-            for step in (1, -1):
-                place = values.index(best[key]) + step
-                while 0 <= place < len(values) and known < max_trials:
-                    candidate = {**best, key: values[place]}
-                    if tuple(candidate.values()) in seen:
-                        break
-                    seen.add(tuple(candidate.values()))
-                    found, known = value(candidate), known + 1
-                    if found <= reached:
-                        break
-                    best, reached, moved = candidate, found, True
-                    place += step
-    return best, reached, known
 
 
 def _start(fit: FitBaseline, space: Space) -> dict[str, Any]:

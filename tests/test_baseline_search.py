@@ -6,36 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from recsys.baseline_search import SPACES, climb, fit_tuned, space_of, tune
+from recsys.baseline_search import SPACES, fit_tuned, space_of, tune
 from recsys.baselines import fit_ease, fit_popularity, rank
 from recsys.data.histories import Histories
 from recsys.data.validation import hold_out_like
 from recsys.errors import InputError
 from recsys.item_neighbours import fit_item_neighbours
 from recsys.recent_popularity import fit_recent_popularity
-
-SPACE = {"x": [0, 1, 2, 3, 4], "y": ["a", "b", "c"]}
-
-
-def peak(settings) -> float:
-    return -abs(settings["x"] - 3) - abs("abc".index(settings["y"]) - 2)
-
-
-def test_the_climb_ends_at_the_peak_and_tries_nothing_twice() -> None:
-    tried = []
-
-    def value(settings) -> float:
-        tried.append(tuple(settings.values()))
-        return peak(settings)
-
-    best, reached, trials = climb(value, SPACE, {"x": 0, "y": "a"})
-    assert (best, reached) == ({"x": 3, "y": "c"}, 0)
-    assert trials == len(tried) == len(set(tried))
-
-
-def test_the_climb_is_cut_short() -> None:
-    best, reached, trials = climb(peak, SPACE, {"x": 0, "y": "a"}, max_trials=3)
-    assert (best, reached, trials) == ({"x": 2, "y": "a"}, -3, 3)
 
 
 def test_without_times_nothing_is_searched_that_only_they_tell() -> None:

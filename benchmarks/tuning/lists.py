@@ -78,7 +78,7 @@ def make_lists(
         def fit(train: Histories, number: int) -> Retriever:
             log.info("lists: training stage 1, %d of %d", number + 1, num_folds + 1)
             model = fit_two_tower(
-                recipe,
+                recipe.with_regression(chosen.regression),
                 chosen.epochs,
                 train,
                 text,
@@ -89,7 +89,7 @@ def make_lists(
             )
             return build_retriever(model, train, build_index, recipe.max_history)
 
-        log.info("lists: searching stage 1's number of epochs")
+        log.info("lists: searching stage 1's settings")
         chosen = search(recipe, draw.train, text, attributes, run("search"))
         served = candidate_lists(
             draw.train,

@@ -131,6 +131,7 @@ def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
         batch_size=cfg.batch_size,
         max_history=cfg.max_history,
         seed=seed,
+        max_trials=cfg.get("max_trials", 0),
     )
 
 

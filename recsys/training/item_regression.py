@@ -11,6 +11,7 @@ a squared error of such a target counts as the weight says, while a history is r
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,9 +53,15 @@ class ItemRegression:
             InputError: when the catalogue is too large, or l2 too small.
             ValueError: when the tower is not linear.
         """
+        self.solve(tower, self.counts(train, content))
+
+    def counts(self, train: Histories, content: ContentFeatures) -> "Counts":
+        """What the normal equations are made of; ``l2`` and the two weights do not enter it.
+
+        Raises:
+            InputError: when the catalogue is too large.
+        """
         num_items = len(content.values) - 1
-        if tower.use_bias or not isinstance(tower.query_tower.mlp, torch.nn.Identity):
-            raise ValueError("ItemRegression fits towers with hidden_dim=0 and use_bias=false")
         if num_items > self.max_items:
             raise InputError(
                 f"at most {self.max_items:,} items for a tower fitted in closed form",
@@ -67,32 +74,44 @@ class ItemRegression:
         # A user's attributes are like further items of the history that are never recommended.
         context = csr_matrix(train.context * (train.lengths > 0)[:, None])
         matrix = hstack([train.matrix(num_items), context]).tocsr()
-        weights = self._weights(train, matrix, features)
-        vectors, candidates = low_rank(weights, matrix, tower.embedding_dim)
-        queries, attributes = vectors[: num_items + 1], vectors[num_items + 1 :]
-        seen = torch.from_numpy(train.item_counts(num_items) > 0)[:, None]
-        tower.query_tower.items.fix(queries * seen)
-        tower.candidate_tower.items.fix(candidates * seen)
+        length = np.maximum(train.lengths, 1.0)
+        typical = length[train.lengths > 0].mean()
+        by_user = diags((length / typical) ** -self.length_discount)
+        session, _ = co_occurrence_counts(train, num_items, time_scale=self.time_scale, taper=True)
+        of_item = train.item_counts(num_items).astype(np.float64)
+        return Counts(
+            matrix,
+            matrix.T @ by_user @ matrix,
+            # An event meets itself at a distance of no time.
+            session + diags(of_item),
+            features,
+            torch.from_numpy(of_item > 0)[:, None],
+            None if train.are_alike else self._excess(train, matrix, by_user, num_items),
+        )
+
+    def solve(self, tower: TwoTower, counts: "Counts") -> None:
+        """As ``fit``, from what ``counts`` has counted.
+
+        Raises:
+            InputError: when l2 is too small. ValueError: when the tower is not linear.
+        """
+        if tower.use_bias or not isinstance(tower.query_tower.mlp, torch.nn.Identity):
+            raise ValueError("ItemRegression fits towers with hidden_dim=0 and use_bias=false")
+        vectors, candidates = low_rank(self._weights(counts), counts.matrix, tower.embedding_dim)
+        size = len(counts.features)
+        queries, attributes = vectors[:size], vectors[size:]
+        tower.query_tower.items.fix(queries * counts.is_seen)
+        tower.candidate_tower.items.fix(candidates * counts.is_seen)
         if tower.query_tower.context is not None:
             with torch.no_grad():
                 tower.query_tower.context.weight.copy_(attributes.T)
 
-    def _weights(self, train: Histories, matrix: csr_matrix, features: Tensor) -> Tensor:
-        """Weights float64 [N + 1 + A, N + 1] of items and attributes, none of an item on itself.
-
-        Args:
-            matrix: sparse [U + 1, N + 1 + A]. features: standardised content, float64 [N + 1, F].
-        """
+    def _weights(self, counts: "Counts") -> Tensor:
+        """Weights float64 [N + 1 + A, N + 1] of items and attributes, none of an item on itself."""
+        features = counts.features
         size = len(features)
-        length = np.maximum(train.lengths, 1.0)
-        typical = length[train.lengths > 0].mean()
-        by_user = diags((length / typical) ** -self.length_discount)
-        session, _ = co_occurrence_counts(train, size - 1, time_scale=self.time_scale, taper=True)
-        # An event meets itself at a distance of no time.
-        counts = train.item_counts(size - 1).astype(np.float64)
-        session = session + diags(counts)
-        gram = torch.from_numpy((matrix.T @ by_user @ matrix).toarray()).double()
-        gram[:size, :size] += torch.from_numpy(self.session_weight * session.toarray())
+        gram = torch.from_numpy(counts.gram.toarray()).double()
+        gram[:size, :size] += torch.from_numpy(self.session_weight * counts.session.toarray())
         gram[:size, :size].addmm_(features, features.T, alpha=self.content_weight)
         gram.diagonal().add_(self.l2)
         factor, failed = torch.linalg.cholesky_ex(gram)
@@ -104,26 +123,49 @@ class ItemRegression:
             )
         inverse = torch.cholesky_inverse(factor)
         weights: Tensor = inverse[:, :size] / -inverse.diagonal()[:size]
-        if not train.are_alike:
+        if counts.excess is not None:
             # The solution is linear in the targets: what they exceed 1 by adds its own regression,
             # whose diagonal the multipliers of EASE's constraint take back.
-            excess = self._excess(train, matrix, by_user, size - 1)
-            added = inverse @ torch.from_numpy(excess)
+            beyond = counts.excess.by_user.toarray().astype(np.float64)
+            beyond[:size] += self.session_weight * counts.excess.by_session.toarray()
+            added = inverse @ torch.from_numpy(beyond)
             weights = weights * (1.0 + added.diagonal()) + added
         return weights.fill_diagonal_(0.0)
 
     def _excess(
         self, train: Histories, matrix: csr_matrix, by_user: dia_matrix, num_items: int
-    ) -> NDArray[np.float64]:
-        """Right-hand sides of targets beyond 1: float64 [N + 1 + A, N + 1]."""
+    ) -> "Excess":
         beyond = np.sqrt(train.relative_weights) - np.float32(1.0)
-        products = matrix.T @ by_user @ train.matrix_of(beyond, num_items)
-        excess: NDArray[np.float64] = products.toarray().astype(np.float64)
         session = session_sums(train, num_items, beyond, time_scale=self.time_scale, taper=True)
-        excess[: num_items + 1] += self.session_weight * session.toarray()
         own = np.bincount(train.item_idx, beyond, minlength=num_items + 1)
-        excess[np.arange(num_items + 1), np.arange(num_items + 1)] += self.session_weight * own
-        return excess
+        return Excess(matrix.T @ by_user @ train.matrix_of(beyond, num_items), session + diags(own))
+
+
+class Excess(NamedTuple):
+    """Right-hand sides of targets beyond 1.
+
+    by_user: sparse [N + 1 + A, N + 1]. by_session: sparse [N + 1, N + 1].
+    """
+
+    by_user: csr_matrix
+    by_session: csr_matrix
+
+
+class Counts(NamedTuple):
+    """What the normal equations of some events are made of.
+
+    matrix: sparse [U + 1, N + 1 + A], of users' items and attributes. gram: sparse [N + 1 + A,
+    N + 1 + A], of the users' rows, each by its weight. session: sparse [N + 1, N + 1]. features:
+    standardised content, float64 [N + 1, F]. is_seen: bool [N + 1, 1], whether there are events.
+    excess: None where all events weigh the same.
+    """
+
+    matrix: csr_matrix
+    gram: csr_matrix
+    session: csr_matrix
+    features: Tensor
+    is_seen: Tensor
+    excess: Excess | None
 
 
 def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,9 @@ _KEPT = (
     *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
     *("user_attributes", "stage1", "text", "new_users"),
 )
-"""What the manifest of both stages takes over from that of stage 1."""
+"""What the manifest of both stages takes over from that of stage 1 ..."""
+_KEPT_IF_THERE = ("regression",)
+"""... and what it does from those that have it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def train_stage1(
     """
     attributes = torch.from_numpy(data.catalog.attributes)
     found = search(recipe, data.train, text, attributes, run, data.split.name)
+    recipe = recipe.with_regression(found.regression)
     refit, without_newcomers = (
         partial(
             fit_two_tower,
@@ -115,6 +118,7 @@ def train_stage1(
             "data_fingerprint": data.fingerprint,
             "towers": list(recipe.towers),
             "epochs": found.epochs,
+            "regression": found.regression,
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
             "user_attributes": data.user_attributes,
@@ -161,7 +165,7 @@ def stage2_lists(
         reduction(text),
         partial(
             fold_retriever,
-            recipe=retrieval,
+            recipe=retrieval.with_regression(stage1.manifest.get("regression")),
             epochs=epochs,
             half_life=stage1.two_tower.half_life,
             text=text,
@@ -204,6 +208,7 @@ def train_stage2(
         manifest={
             **destination.manifest,
             **{key: stage1.manifest[key] for key in _KEPT},
+            **{key: stage1.manifest.get(key) for key in _KEPT_IF_THERE},
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,

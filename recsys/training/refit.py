@@ -27,7 +27,7 @@ LEAST_AGREEMENT = 0.4
 
 _KEPT = (
     *("towers", "epochs", "num_candidates", "max_query_history", "stage1", "text", "new_users"),
-    *("item_attributes", "cross_encoder", "max_history", "relation_rank"),
+    *("item_attributes", "cross_encoder", "max_history", "relation_rank", "regression"),
     *("serve", "stage2_gain"),
 )
 """What the manifest takes over from that of the evaluated bundle."""
@@ -53,6 +53,7 @@ def refit(
     """
     before = load_artifact(evaluated)
     text, attributes = before.text, before.attributes
+    recipe = recipe.with_regression(before.manifest.get("regression"))
     two_tower = fit_two_tower(
         recipe,
         int(before.manifest["epochs"]),

@@ -6,7 +6,7 @@ frames. Hydra ends here: everything that ``train`` calls takes plain objects.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -209,6 +209,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
             "Table": table_of(metrics),
             "Commit": str(recommender.manifest["git_commit"] or "unknown"),
             "Text model": recommender.manifest["text"]["name"],
+            "Chosen on validation rows": chosen(recommender.manifest),
             "Trained in": f"{minutes:.1f} min",
         },
     )
@@ -234,3 +235,14 @@ def table_of(metrics: dict[str, Any]) -> str:
     return (
         f"of a model without the held-out rows; served is one of the same recipe, of all {rows:,}"
     )
+
+
+def chosen(manifest: Mapping[str, Any]) -> str:
+    """What stage 1's search has chosen, for a reader."""
+    half_life, regression = manifest.get("recency_half_life"), manifest.get("regression")
+    settings = [
+        f"epochs {manifest['epochs']}",
+        "no half-life" if half_life is None else f"half-life of {half_life:g} events",
+        *(f"{name} {value:g}" for name, value in (regression or {}).items()),
+    ]
+    return ", ".join(settings)

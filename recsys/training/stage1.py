@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,13 @@ from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
 from recsys.training.recency import choose_half_life
+from recsys.training.regression_settings import (
+    RegressionSettings,
+    choose_regression,
+    with_regression,
+)
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.validation_scores import Validation
 from recsys.training.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -52,7 +58,8 @@ class RetrievalRecipe:
     towers, objectives: one each per tower of the ensemble; one objective at least is learned by
     gradient steps. content_map: how items without events are placed. epochs: length of the
     learning-rate schedule and the most that are trained. patience: validations without improvement
-    before training stops. num_validation: events per user held out to choose the number of epochs.
+    before training stops. num_validation: events per user held out to choose by. max_trials: fits
+    of a tower in closed form, to choose its settings by; 0 leaves them as they are.
     """
 
     towers: Sequence[ModelConfig]
@@ -65,6 +72,11 @@ class RetrievalRecipe:
     batch_size: int
     max_history: int
     seed: int
+    max_trials: int = 0
+
+    def with_regression(self, settings: RegressionSettings | None) -> "RetrievalRecipe":
+        """With what ``search`` has chosen for the tower in closed form."""
+        return replace(self, objectives=with_regression(self.objectives, settings))
 
 
 @dataclass(frozen=True)
@@ -91,12 +103,13 @@ class Run:
 class Found(NamedTuple):
     """What validation chose.
 
-    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. curves: to the
-    best epoch.
+    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. regression:
+    see ``choose_regression``. curves: to the best epoch.
     """
 
     epochs: int
     half_life: float | None
+    regression: RegressionSettings | None
     curves: Curves
 
 
@@ -108,9 +121,10 @@ def search(
     run: Run,
     split: str = "random",
 ) -> Found:
-    """Choose the number of epochs, and how much later events count more, on validation events.
+    """Choose by validation events, which are carved out of ``train`` and not trained on.
 
-    These are carved out of ``train`` and not trained on.
+    First the number of epochs, then how much later events count more, then the settings of the
+    tower in closed form.
 
     Args:
         split: in whose way they are carved out, see ``hold_out_like``.
@@ -142,8 +156,10 @@ def search(
         early_stopping.best_epochs,
     )
     model = module.cpu().eval().model
-    half_life = choose_half_life(model, remaining, held_out, recipe.max_history, recipe.seed)
-    return Found(max(early_stopping.best_epochs, 1), half_life, curves)
+    validation = Validation.of(remaining, held_out, recipe.max_history, recipe.seed)
+    half_life = choose_half_life(model, validation)
+    regression = choose_regression(model, recipe.objectives, content, validation, recipe.max_trials)
+    return Found(max(early_stopping.best_epochs, 1), half_life, regression, curves)
 
 
 def fit_two_tower(
@@ -156,7 +172,11 @@ def fit_two_tower(
     seed_offset: int = 0,
     half_life: float | None = None,
 ) -> TwoTowerEnsemble:
-    """Fit on all given events, without validation, by what ``search`` chose."""
+    """Fit on all given events, without validation.
+
+    Args:
+        recipe, epochs, half_life: what ``search`` has chosen, see ``with_regression``.
+    """
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
     module, datamodule = _assemble(recipe, train, None, content, seed)

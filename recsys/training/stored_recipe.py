@@ -114,6 +114,7 @@ _NUMBERS = {
     "num_validation": whole(0, 1_000_000),
     "batch_size": whole(1, 1_000_000),
     "max_history": whole(1, 1_000_000),
+    "max_trials": whole(0, 1_000_000),
 }
 _GROUPS = ("towers", "content_map", "num_candidates")
 

@@ -10,6 +10,7 @@ from recsys.index.builders import FlatIndexBuilder
 from recsys.models.two_tower import history_weights, recency_weights
 from recsys.training.recency import choose_half_life
 from recsys.training.stage1 import build_retriever, fit_two_tower, search
+from recsys.training.validation_scores import Validation
 
 from .conftest import recipe, run
 
@@ -50,7 +51,7 @@ def test_a_half_life_is_chosen_where_order_tells_something(in_order: bool, tmp_p
     text = torch.zeros(NUM_ITEMS + 1, 4)
     attributes = torch.zeros(NUM_ITEMS + 1, 1)
     model = fit_two_tower(recipe(), 20, remaining, text, attributes, run(tmp_path))
-    half_life = choose_half_life(model, remaining, held_out, 100, 0)
+    half_life = choose_half_life(model, Validation.of(remaining, held_out, 100, 0))
     if in_order:
         assert half_life is not None
         assert half_life <= 8
@@ -77,7 +78,7 @@ def test_logs_without_times_have_no_half_life(planted, text, attributes, tmp_pat
         users, planted.item_idx, np.zeros(len(users), np.int64), planted.num_users, planted.context
     )
     remaining, held_out = hold_out_like("random", timeless, 2, 0.1, 0)
-    assert choose_half_life(model, remaining, held_out, 100, 0) is None
+    assert choose_half_life(model, Validation.of(remaining, held_out, 100, 0)) is None
 
 
 def test_a_query_is_the_same_by_the_model_and_as_it_is_served(

@@ -1,0 +1,76 @@
+"""How well an ensemble ranks validation events, and whether one is better than another."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.histories import Histories
+from recsys.evaluation import paired_bootstrap
+from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
+from recsys.models.two_tower import TwoTowerEnsemble
+
+LEAST_RECALL = 0.98
+"""Of recall@100 before, that must stay: stage 2 chooses from what is found there."""
+_TOP, _DEPTH, _MOST_USERS, _AT_A_TIME = 10, 100, 4_000, 100
+
+
+class Scores(NamedTuple):
+    """NDCG@10 and recall@100 by user: float64 [U]."""
+
+    ndcg: Tensor
+    recall: Tensor
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Users with events to learn from and events to tell.
+
+    remaining: what models are trained on. held_out: what they are to rank first. users: int64 [U].
+    max_history: the latest events that a query is made of. seed: of the bootstrap.
+    """
+
+    remaining: Histories
+    held_out: Histories
+    users: NDArray[np.int64]
+    max_history: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls, remaining: Histories, held_out: Histories, max_history: int, seed: int
+    ) -> "Validation":
+        """All users, or where there are many, some of them."""
+        users = np.flatnonzero((held_out.lengths > 0) & (remaining.lengths > 0))
+        users = np.random.default_rng(seed).permutation(users)[:_MOST_USERS]
+        return cls(remaining, held_out, users, max_history, seed)
+
+    @torch.inference_mode()
+    def scores(self, model: TwoTowerEnsemble) -> Scores:
+        """Of a model in evaluation mode, on the CPU; its scales are set anew."""
+        sample = self.remaining.pad(self.users[: 10 * _AT_A_TIME], self.max_history)
+        model.standardize(sample.item_idx, sample.mask, sample.context)
+        candidates = model.all_candidates()
+        ndcg, recall = [], []
+        for start in range(0, len(self.users), _AT_A_TIME):
+            some = self.users[start : start + _AT_A_TIME]
+            history, wanted = self.remaining.pad(some, self.max_history), self.held_out.pad(some)
+            scores = model.query(history.item_idx, history.mask, history.context) @ candidates.T
+            scores = scores.scatter(1, history.item_idx, -torch.inf)
+            scores[:, 0] = -torch.inf
+            ranked = scores.topk(min(_DEPTH, scores.shape[1] - 1), dim=1).indices
+            rows, places = wanted.mask.nonzero(as_tuple=True)
+            hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], model.num_items)
+            number = wanted.mask.sum(dim=1)
+            ndcg.append(ndcg_at_k(hits, number, _TOP))
+            recall.append(recall_at_k(hits, number, _DEPTH))
+        return Scores(torch.cat(ndcg).double(), torch.cat(recall).double())
+
+    def is_better(self, found: Scores, before: Scores) -> bool:
+        """Whether the NDCG@10 is higher for certain, and the recall@100 not much lower."""
+        difference = (found.ndcg - before.ndcg)[:, None].numpy()
+        low = paired_bootstrap(difference, self.seed)[0, 0]
+        return bool(low > 0 and found.recall.mean() >= LEAST_RECALL * before.recall.mean())
