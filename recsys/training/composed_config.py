@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recsys.cli import input_error_below
+from recsys.cli import CONFIG_DIR, input_error_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from recsys.baselines import Baseline, FitBaseline
     from recsys.data.histories import Histories
@@ -59,6 +62,29 @@ def load_dataset(cfg: DictConfig) -> "Dataset":
             raise
         raise found from error
     return dataset
+
+
+def without_text(cfg: DictConfig) -> DictConfig:
+    """The same with ``text=none``, for a data set that has no text."""
+    changed = cfg.copy()
+    with open_dict(changed):
+        changed.text = OmegaConf.load(CONFIG_DIR / "text" / "none.yaml")
+    return changed
+
+
+def item_vectors(cfg: DictConfig, texts: "Sequence[str]") -> "tuple[NDArray[np.float32], str]":
+    """Text vectors float32 [n, T] of n items, and the fingerprint of their encoder."""
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from recsys.text.cache import EmbeddingCache
+    from recsys.text.none import NoText
+
+    encoder = instantiate(cfg.encoder)
+    if isinstance(encoder, NoText):
+        return encoder.encode(texts), encoder.fingerprint
+    return EmbeddingCache(Path(cfg.cache_dir)).encode(encoder, texts), encoder.fingerprint
 
 
 def split_data(cfg: DictConfig, dataset: "Dataset") -> "TrainingData":

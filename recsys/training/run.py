@@ -17,10 +17,12 @@ from recsys.training.composed_config import (
     baseline_fitter,
     check_names,
     check_sizes,
+    item_vectors,
     load_dataset,
     reranking_recipe,
     retrieval_recipe,
     split_data,
+    without_text,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +68,6 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.data.prepare import prepare_all
     from recsys.recommender import Recommender
-    from recsys.text.cache import EmbeddingCache
     from recsys.training import pipeline
     from recsys.training.champion import unseen_by
     from recsys.training.finish import write_results, write_tensorboard
@@ -90,8 +91,10 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # The folds must be trained exactly as the stage 1 that is served was.
         recipe, build_index = stored_recipe(stage1)
         read["stage 1"] = stage1["version"]
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     dataset = (load or load_dataset)(cfg)
+    if not dataset.has_text:
+        cfg = without_text(cfg)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = split_data(cfg, dataset)
     champion = None if cfg.champion is None else Recommender.load(Path(cfg.champion))
     if champion is not None:
@@ -137,9 +140,8 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     with workers:
         workers.start()
         if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
-            encoder = instantiate(cfg.text.encoder)
             use_threads(chosen_threads(cfg.threads, None))
-            vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+            vectors, fingerprint = item_vectors(cfg.text, data.catalog.texts())
             use_threads(threads)
             stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
                 data,
@@ -152,8 +154,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
                 pipeline.Destination(
                     folder,
                     run_folder.name,
-                    manifest
-                    | {"text": {"name": cfg.text.name, "fingerprint": encoder.fingerprint}},
+                    manifest | {"text": {"name": cfg.text.name, "fingerprint": fingerprint}},
                 ),
             )
         if 2 in stages:
