@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from recsys import cli
 from recsys.core.heartbeat import heartbeat
+from recsys.core.phases import Phases
 from recsys.training.composed_config import load_data
 from recsys.training.run import table_of, train
 
@@ -21,9 +22,10 @@ __all__ = ["load_data", "main"]
 
 def main(cfg: DictConfig) -> dict[str, Any]:
     """Train as ``cfg`` says and print the table; returns the content of metrics.json."""
+    phases, log = Phases(), logging.getLogger("recsys")
     # A terminal has progress bars.
-    with nullcontext() if sys.stderr.isatty() else heartbeat(logging.getLogger("recsys")):
-        done = train(cfg)
+    with nullcontext() if sys.stderr.isatty() else heartbeat(log, status=phases.status):
+        done = train(cfg, phases=phases)
     print_summary(done.metrics, str(done.bundle), str(done.report), str(cfg.output_dir))
     return done.metrics
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from recsys.data.histories import Histories
     from recsys.data.prepare import TrainingData
     from recsys.schema import Dataset
+    from recsys.training.expected_time import Work
     from recsys.training.stage1 import RetrievalRecipe
     from recsys.training.stage2 import RerankingRecipe
 
@@ -72,8 +73,14 @@ def without_text(cfg: DictConfig) -> DictConfig:
     return changed
 
 
-def item_vectors(cfg: DictConfig, texts: "Sequence[str]") -> "tuple[NDArray[np.float32], str]":
-    """Text vectors float32 [n, T] of n items, and the fingerprint of their encoder."""
+def item_vectors(
+    cfg: DictConfig, texts: "Sequence[str]", done: "Callable[[int, int], None]"
+) -> "tuple[NDArray[np.float32], str]":
+    """Text vectors float32 [n, T] of n items, and the fingerprint of their encoder.
+
+    Args:
+        cfg: of the group ``text``. done: see ``EmbeddingCache.encode``.
+    """
     from pathlib import Path
 
     from hydra.utils import instantiate
@@ -84,7 +91,28 @@ def item_vectors(cfg: DictConfig, texts: "Sequence[str]") -> "tuple[NDArray[np.f
     encoder = instantiate(cfg.encoder)
     if isinstance(encoder, NoText):
         return encoder.encode(texts), encoder.fingerprint
-    return EmbeddingCache(Path(cfg.cache_dir)).encode(encoder, texts), encoder.fingerprint
+    vectors = EmbeddingCache(Path(cfg.cache_dir)).encode(encoder, texts, done)
+    return vectors, encoder.fingerprint
+
+
+def work_of(cfg: DictConfig, data: "TrainingData", processes: int) -> "Work":
+    """What a run has to do, for an estimate of its time."""
+    from recsys.schema import USER_ID
+    from recsys.training.expected_time import Work
+
+    return Work(
+        users=len(data.users),
+        items=len(data.items),
+        events=len(data.train),
+        test_users=data.split.test[USER_ID].nunique(),
+        characters=sum(map(len, data.catalog.texts())),
+        epochs=cfg.retrieval.epochs,
+        folds=cfg.reranking.num_folds,
+        list_epochs=cfg.reranking.epochs,
+        list_length=cfg.reranking.list_length,
+        tuned=cfg.baselines.tune,
+        processes=processes,
+    )
 
 
 def split_data(cfg: DictConfig, dataset: "Dataset") -> "TrainingData":

@@ -23,9 +23,11 @@ from recsys.training.composed_config import (
     retrieval_recipe,
     split_data,
     without_text,
+    work_of,
 )
 
 if TYPE_CHECKING:
+    from recsys.core.phases import Phases
     from recsys.schema import Dataset
 
 log = logging.getLogger(__name__)
@@ -42,12 +44,17 @@ class Trained(NamedTuple):
     report: Path
 
 
-def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None) -> Trained:
+def train(
+    cfg: DictConfig,
+    load: "Callable[[DictConfig], Dataset] | None" = None,
+    phases: "Phases | None" = None,
+) -> Trained:
     """Run the stages that ``cfg.stage`` names.
 
     Args:
         cfg: composed from ``configs/train.yaml``, with overrides that have been checked.
         load: where the data set comes from; None: ``load_dataset``, by what ``cfg.data`` says.
+        phases: are told what the run is at.
 
     Raises:
         InputError: on settings, data or a bundle that will not do.
@@ -65,10 +72,12 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     from hydra.utils import instantiate
 
     from recsys.bundle import make_latest, read_manifest
+    from recsys.core.phases import Phases
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.data.prepare import prepare_all
     from recsys.recommender import Recommender
-    from recsys.training import pipeline
+    from recsys.text.none import NAME as NO_TEXT
+    from recsys.training import expected_time, pipeline
     from recsys.training.champion import unseen_by
     from recsys.training.finish import write_results, write_tensorboard
     from recsys.training.refit import AGREEMENT_K, check_agreement, refit
@@ -91,6 +100,16 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # The folds must be trained exactly as the stage 1 that is served was.
         recipe, build_index = stored_recipe(stage1)
         read["stage 1"] = stage1["version"]
+    phases = phases or Phases()
+    phases.plan(
+        expected_time.planned(
+            stages,
+            has_text=cfg.text.name != NO_TEXT,
+            has_baselines=len(cfg.baselines) > 1,
+            refits=bool(cfg.refit) and 2 in stages,
+        )
+    )
+    phases.start(expected_time.DATA)
     dataset = (load or load_dataset)(cfg)
     if not dataset.has_text:
         cfg = without_text(cfg)
@@ -124,6 +143,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         logger_factory=logger
         and (lambda name: logger(run_folder.tensorboard, name="", version=name)),
         workers=workers,
+        phases=phases,
     )
     manifest = {
         "dataset": data.name,
@@ -137,11 +157,19 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # A bundle of stage 1 alone is of no use to others where stage 2 is to follow.
         folder = run_folder.checkpoints if 2 in stages else root
         stage1_bundle = folder / run_folder.name
+    is_kept = run_folder.resumed and stage1_bundle.exists()
+    phases.end()
+    phases.expect(
+        work_of(cfg, data, workers.number).seconds(has_stage1=is_kept),
+        # How long these take tells nothing where vectors or checkpoints are there.
+        apart=expected_time.OF_STAGE1 if run_folder.resumed else [expected_time.TEXT],
+    )
     with workers:
         workers.start()
-        if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
+        if 1 in stages and not is_kept:
+            phases.start(expected_time.TEXT)
             use_threads(chosen_threads(cfg.threads, None))
-            vectors, fingerprint = item_vectors(cfg.text, data.catalog.texts())
+            vectors, fingerprint = item_vectors(cfg.text, data.catalog.texts(), phases.part)
             use_threads(threads)
             stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
                 data,
@@ -185,7 +213,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     bundle = root / run_folder.name
     fit_baselines = baseline_fitter(cfg, data.split.name)
     metrics, recommender = pipeline.evaluate_bundle(
-        evaluated, data, fit_baselines, cfg.seed, champion
+        evaluated, data, fit_baselines, cfg.seed, champion, phases
     )
     if refits:
         everything = prepare_all(dataset)
@@ -198,6 +226,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         }
     elif cfg.refit:
         log.info("stage=1 alone is not fitted on all rows, since stage=2 needs it as it is")
+    phases.start(expected_time.REPORT)
     minutes = (time.perf_counter() - started) / 60
     report = write_results(
         bundle,
