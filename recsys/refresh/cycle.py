@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from recsys.refresh.verdict import Limits, Verdict, judge
 from recsys.schema import TIMESTAMP, USER_ID
 from recsys.text.none import NAME as NO_TEXT
 from recsys.training.champion import is_new
+from recsys.training.interruption import TRANSIENT_DATA
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ def _train(
         *(f"champion={_quoted(plan.bundle.resolve())}", f"output_dir={_quoted(root)}"),
         *(f"name={exported.name}-{_PREFIX}", *options, *plan.overrides),
     ]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, TRANSIENT_DATA: "1"})
     try:
         status = process.wait(plan.hours * _SECONDS_PER_HOUR)
     except subprocess.TimeoutExpired as error:

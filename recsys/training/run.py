@@ -6,7 +6,7 @@ frames. Hydra ends here: everything that ``train`` calls takes plain objects.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,6 +29,7 @@ from recsys.training.composed_config import (
 if TYPE_CHECKING:
     from recsys.core.phases import Phases
     from recsys.schema import Dataset
+    from recsys.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,16 @@ def train(
     cfg: DictConfig,
     load: "Callable[[DictConfig], Dataset] | None" = None,
     phases: "Phases | None" = None,
+    opened: "Callable[[RunFolder], None] | None" = None,
+    arguments: "Sequence[str] | None" = None,
 ) -> Trained:
     """Run the stages that ``cfg.stage`` names.
 
     Args:
         cfg: composed from ``configs/train.yaml``, with overrides that have been checked.
         load: where the data set comes from; None: ``load_dataset``, by what ``cfg.data`` says.
-        phases: are told what the run is at.
+        phases: are told what the run is at. opened: is told of the run's folder. arguments: see
+            ``open_run``.
 
     Raises:
         InputError: on settings, data or a bundle that will not do.
@@ -133,7 +137,9 @@ def train(
     if 1 not in stages:
         pipeline.check_same_data(stage1_bundle, stage1, data)
     name = f"{cfg.data.name}-stage{cfg.stage}" if cfg.name is None else str(cfg.name)
-    run_folder = open_run(root, config, name, cfg.resume, read)
+    run_folder = open_run(root, config, name, cfg.resume, read, arguments)
+    if opened is not None:
+        opened(run_folder)
 
     logger = instantiate(cfg.logger) if cfg.logger else None
     run = Run(
