@@ -77,7 +77,7 @@ def test_it_names_what_is_kept_and_a_command_that_goes_on(tmp_path: Path) -> Non
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert going_on.returncode == 0, going_on.stderr
     assert (tmp_path / "latest").readlink().name == folder.name
