@@ -4,16 +4,21 @@ What a run does is in ``recsys/training/run.py``.
 """
 
 import logging
+import os
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from recsys import cli
 from recsys.core.heartbeat import heartbeat
+from recsys.core.phases import Phases
 from recsys.training.composed_config import load_data
+from recsys.training.interruption import TRANSIENT_DATA, HowToGoOn, interruptible
+from recsys.training.resumed_arguments import resumed_arguments
 from recsys.training.run import table_of, train
 
 __all__ = ["load_data", "main"]
@@ -21,9 +26,19 @@ __all__ = ["load_data", "main"]
 
 def main(cfg: DictConfig) -> dict[str, Any]:
     """Train as ``cfg`` says and print the table; returns the content of metrics.json."""
-    # A terminal has progress bars.
-    with nullcontext() if sys.stderr.isatty() else heartbeat(logging.getLogger("recsys")):
-        done = train(cfg)
+    arguments = list(HydraConfig.get().overrides.task)
+    output_dir = next((one for one in arguments if one.startswith("output_dir=")), "")
+    phases, log, interrupted = Phases(), logging.getLogger("recsys"), HowToGoOn()
+    with ExitStack() as stack:
+        stack.enter_context(interruptible(lambda: interrupted.line(output_dir)))
+        if not sys.stderr.isatty():  # a terminal has progress bars
+            stack.enter_context(heartbeat(log, status=phases.status))
+        done = train(
+            cfg,
+            phases=phases,
+            opened=interrupted.opened,
+            arguments=None if TRANSIENT_DATA in os.environ else arguments,
+        )
     print_summary(done.metrics, str(done.bundle), str(done.report), str(cfg.output_dir))
     return done.metrics
 
@@ -48,4 +63,4 @@ def print_summary(metrics: dict[str, Any], bundle: str, report: str, root: str) 
 
 
 if __name__ == "__main__":
-    cli.run(main, "train", conditions=["data.positive"])
+    cli.run(main, "train", conditions=["data.positive"], expand=resumed_arguments)

@@ -34,6 +34,7 @@ def run(
     config_dir: Path = CONFIG_DIR,
     comma_lists: Sequence[str] = (),
     conditions: Sequence[str] = (),
+    expand: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> None:
     """Call ``main`` with the config that the command line asks for; once per job with ``-m``.
 
@@ -46,6 +47,7 @@ def run(
         comma_lists: keys whose value ``a,b,c`` is one string outside a multirun; Hydra would take
             it for a sweep.
         conditions: keys whose value, such as ``rating >= 4``, has signs that Hydra has no use for.
+        expand: makes overrides of those that are given; not for a multirun.
     """
     sleep_while_waiting()
     parser = get_args_parser()
@@ -57,6 +59,10 @@ def run(
         args = parser.parse_args()
     if _composes(args):
         try:
+            if expand is not None and not args.multirun:
+                others = [one for one in sys.argv[1:] if one not in args.overrides]
+                sys.argv[1:] = [*others, *expand(args.overrides)]
+                args = parser.parse_args()
             check_overrides(
                 config_dir,
                 args.config_name or config_name,

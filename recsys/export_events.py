@@ -31,6 +31,7 @@ from recsys.schema import (
     YEAR,
     ExternalId,
 )
+from recsys.text.none import NAME as NO_TEXT
 
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
 
@@ -236,6 +237,10 @@ def _with_strengths(
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:
     columns = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE]
     base = artifact.item_frame[[name for name in columns if name in artifact.item_frame]]
+    if artifact.manifest.get("text", {}).get("name") == NO_TEXT:
+        # Ids stand for titles; another training shall not take them for texts.
+        stands_for = base[TITLE] == base[ITEM_ID].astype("str")
+        base = base.assign(**{TITLE: base[TITLE].mask(stands_for, "")})
     if not stored:
         return base
     new = item_frame(stored)

@@ -21,6 +21,7 @@ from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ITEM_ID, TITLE, USER_ID, ExternalId, RankedList
 from recsys.text.from_config import encoder_of_bundle
+from recsys.text.none import check_has_text
 
 if TYPE_CHECKING:
     from recsys.text.encoder import TextEncoder
@@ -150,6 +151,7 @@ class Model:
         return target
 
     def _vector(self, text: str) -> NDArray[np.float32]:
+        check_has_text(self.recommender.manifest)
         if self._encoder is None:
             self._encoder = encoder_of_bundle(self.recommender.manifest, self._text_model)
         vector: NDArray[np.float32] = self._encoder.encode([text])[0]

@@ -93,6 +93,18 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def value_of(override: str) -> Any:
+    """The value of ``key=value``, without its quotes.
+
+    Raises:
+        InputError: when it is not of this form.
+    """
+    try:
+        return OverridesParser.create().parse_override(override).value()
+    except HydraException as error:
+        raise InputError("key=value", repr(override), "quote a value with signs") from error
+
+
 def _parse(text: str) -> Override:
     loader = GlobalHydra.instance().config_loader()
     try:

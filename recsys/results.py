@@ -108,7 +108,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
     below = [line for line in (interval_text(metrics), *target_lines(metrics)) if line]
     table = Table(
         # Text, and not a string: a name may hold what Rich takes for markup.
-        title=Text(f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users"),
+        title=Text(data_line(metrics)),
         caption=Text("\n".join(below)) if below else None,
         caption_justify="left",
         # Plain rules leave room for six columns on a terminal of 80.
@@ -124,6 +124,11 @@ def results_table(metrics: dict[str, Any]) -> Table:
         last_baseline = number == len(metrics["baselines"])
         table.add_row(Text(label(system)), *cells, end_section=last_baseline and number < len(rows))
     return table
+
+
+def data_line(metrics: dict[str, Any]) -> str:
+    """What the table is of: ``sample, split random, 300 users``."""
+    return f"{metrics['dataset']}, split {metrics['split']}, {metrics['n_users']:,} users"
 
 
 def results_markdown(metrics: dict[str, Any]) -> str:

@@ -45,6 +45,7 @@ class Dataset:
         YYYY-MM-DD, may be empty); one row per item.
     users: optional frame with ``user_id`` and any attributes.
     event_weights: what an event of each type counts; None where types make no difference.
+    has_text: whether any item has a title or a description; else ids stand for titles.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Dataset:
     items: pd.DataFrame
     users: pd.DataFrame | None = None
     event_weights: Mapping[str, float] | None = None
+    has_text: bool = True
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,18 @@ def test_tensorboard_has_losses_metrics_and_the_projector(trained) -> None:
         assert {"train/loss", metric, "throughput/rows_per_second"} <= set(tags)
         assert any(tag.startswith("lr-") for tag in tags)
     results = EventAccumulator(str(logs / "results")).Reload()
-    assert "results/text_summary" in results.Tags()["tensors"]
+    (table,) = results.Tensors("results/text_summary")[0].tensor_proto.string_val
+    assert table.decode().startswith("### sample, split random, 300 users")
+    (hparams,) = results.PluginTagToContent("hparams").keys() & {"_hparams_/session_start_info"}
+    assert b"sample" in results.PluginTagToContent("hparams")[hparams]
     metadata = next((logs / "results").rglob("metadata.tsv")).read_text().splitlines()
     assert len(metadata) == 1 + len(sample.load().items)
+
+
+def test_the_report_names_the_data_set_and_its_size(trained) -> None:
+    report = (trained[0] / "latest" / "report.html").read_text()
+    assert "<h1>sample, split random</h1>" in report
+    assert "sample, split random: 300 users, 400 items, 12,050 training and 2,950 held" in report
 
 
 def test_batch_lists_reproduce_metrics_json(trained, cache, tmp_path) -> None:

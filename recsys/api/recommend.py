@@ -29,7 +29,7 @@ from recsys.api.schemas import (
     RulesBody,
 )
 from recsys.api.service import Service
-from recsys.api.texts import check_texts
+from recsys.api.texts import check_queries
 from recsys.errors import InputError
 from recsys.request import Request
 from recsys.schema import ExternalId
@@ -155,7 +155,7 @@ def recommend_routes(service: Service, gate: Gate) -> APIRouter:
         request = Request(top_k, user_id, rules=service.rules.with_changes(given))
         untold = is_untold(http, request, query, explained=explain)
         if query is not None:
-            check_texts(service.models.current.manifest)
+            check_queries(service.models.current.manifest)
         hurried = is_hurried(http, seconds)
         is_plain = query is None and not (explain or untold or hurried)
         if is_plain:
@@ -202,7 +202,7 @@ def recommend_routes(service: Service, gate: Gate) -> APIRouter:
         ]
         untold = is_untold(http, requests[0], body.query, explained=body.explain)
         if body.query is not None:
-            check_texts(service.models.current.manifest)
+            check_queries(service.models.current.manifest)
         options = _Options(
             seconds,
             body.with_titles,

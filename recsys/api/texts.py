@@ -17,6 +17,7 @@ from recsys.api.batcher import OverloadedError
 from recsys.errors import InputError
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_of_bundle, fingerprint_of
+from recsys.text.none import check_has_text
 
 log = logging.getLogger(__name__)
 
@@ -238,3 +239,9 @@ def check_texts(manifest: Mapping[str, Any]) -> None:
             "none",
             "serve a bundle that was trained with one",
         )
+
+
+def check_queries(manifest: Mapping[str, Any]) -> None:
+    """Raise InputError when a bundle has no text model that could read a query."""
+    check_texts(manifest)
+    check_has_text(manifest)

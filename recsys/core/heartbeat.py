@@ -3,17 +3,20 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS = 30.0
 
 
 @contextmanager
-def heartbeat(logger: logging.Logger, seconds: float = SECONDS) -> Iterator[None]:
+def heartbeat(
+    logger: logging.Logger, seconds: float = SECONDS, status: Callable[[], str] | None = None
+) -> Iterator[None]:
     """While it is open, a line after each ``seconds`` in which the logger has had none.
 
-    The line repeats the last message, and says for how long that has been so, and all.
+    The line repeats the last message, and says for how long that has been so, and ``status``, by
+    default for how long all.
     """
     started = time.monotonic()
     last = _LastMessage(started)
@@ -25,8 +28,9 @@ def heartbeat(logger: logging.Logger, seconds: float = SECONDS) -> Iterator[None
             if now - last.spoken >= seconds:
                 last.spoken = now
                 logger.info(
-                    "... still at: %s (%.0f s, %.0f s in all)",
-                    *(last.message, now - last.at, now - started),
+                    "... still at: %s (%.0f s; %s)",
+                    *(last.message, now - last.at),
+                    f"{now - started:.0f} s in all" if status is None else status(),
                     extra={_OWN: True},
                 )
 
@@ -54,5 +58,6 @@ class _LastMessage(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not hasattr(record, _OWN):
-            self.message = record.getMessage()
+            # Of a line of phases without what it said of the time, which has gone on.
+            self.message = record.getMessage().partition(" · ")[0]
             self.at = self.spoken = time.monotonic()

@@ -71,7 +71,7 @@ INTERACTIONS = pa.DataFrameSchema(
 ITEMS = pa.DataFrameSchema(
     {
         ITEM_ID: _ID,
-        TITLE: pa.Column("str"),
+        TITLE: _TEXT,
         DESCRIPTION: _TEXT,
         GENRES: _TEXT,
         YEAR: pa.Column("str", _matches(r"([1-9]\d{0,3})?", "a year or empty"), required=False),

@@ -8,7 +8,8 @@ data always has is mended, and counted in the log:
 - a row that ``positive`` rules out is dropped: it is neither learned from nor held out;
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
-- an item without a title gets its id as title, so that it has some text;
+- an item without a title gets its id as title, so that it has some text; where no item has a title
+  or a description, there is no text at all, see ``Dataset.has_text``;
 - without a column of times there is no order: only a split that needs none can be made.
 """
 
@@ -28,6 +29,7 @@ from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.errors import InputError
 from recsys.schema import (
+    DESCRIPTION,
     GENRE_SEPARATOR,
     GENRES,
     ITEM_ID,
@@ -100,7 +102,8 @@ def load(
     tables = [table for table in (events, catalog, people) if table is not None]
     for column in (USER_ID, ITEM_ID):
         _convert_ids([table for table in tables if column in table.frame], column)
-    item_frame = _clean_items(catalog, genre_separator)
+    has_text = _has_text(catalog)
+    item_frame = _clean_items(catalog, genre_separator, has_text)
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
     event_frame = _clean_interactions(events, item_frame, weights, condition)
@@ -108,7 +111,7 @@ def load(
     if people is not None:
         user_frame = _clean_users(people)
         _compare_users(people.origin, user_frame, event_frame)
-    return Dataset(name, event_frame, item_frame, user_frame, weights)
+    return Dataset(name, event_frame, item_frame, user_frame, weights, has_text)
 
 
 def _is_given(table: object) -> bool:
@@ -154,7 +157,12 @@ def _convert_ids(tables: list[TextTable], column: str) -> None:
 def _items_of(events: TextTable) -> TextTable:
     """A table of the items that have interactions, for want of another; none has a title."""
     ids = events.frame[[ITEM_ID]].drop_duplicates(ignore_index=True)
-    return replace(events, frame=ids.assign(**{TITLE: ""}), typed=events.typed & {ITEM_ID})
+    return replace(events, frame=ids, typed=events.typed & {ITEM_ID})
+
+
+def _has_text(items: TextTable) -> bool:
+    texts = [items.frame[name] for name in (TITLE, DESCRIPTION) if name in items.frame]
+    return any((text != "").any() for text in texts)
 
 
 def _first_of(table: TextTable, key: str, what: str) -> pd.DataFrame:
@@ -208,15 +216,23 @@ def _compare_users(origin: str, users: pd.DataFrame, interactions: pd.DataFrame)
         )
 
 
-def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
+def _clean_items(table: TextTable, genre_separator: str, has_text: bool) -> pd.DataFrame:
     items = _first_of(table, ITEM_ID, "items")
+    if TITLE not in items:
+        items.insert(1, TITLE, "")
     untitled = items[TITLE] == ""
-    if untitled.any():
+    if not has_text:
+        logger.warning(
+            "%s: no item has a title or a description, columns %s: texts are left out (text=none), "
+            "and ids stand for titles; data.columns.items.title=… names another column",
+            *(table.origin, table.names),
+        )
+    elif untitled.any():
         logger.warning(
             "%s: %d of %d items have no title; their id stands for it",
             *(table.origin, untitled.sum(), len(items)),
         )
-        items[TITLE] = items[TITLE].mask(untitled, items[ITEM_ID].astype("str"))
+    items[TITLE] = items[TITLE].mask(untitled, items[ITEM_ID].astype("str"))
     if GENRES in items:
         genres = items[GENRES].str.replace(genre_separator, GENRE_SEPARATOR, regex=False)
         items[GENRES] = genres.str.replace(r"\s*\|\s*", GENRE_SEPARATOR, regex=True)

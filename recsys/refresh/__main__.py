@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from recsys.cli import configure_logging
 from recsys.errors import InputError
 from recsys.refresh.verdict import Limits
+from recsys.training.interruption import interruptible
 
 KEY_VARIABLE = "RECSYS_API_KEY"
 _USAGE_ERROR, _KEPT = 2, 3
@@ -17,6 +19,18 @@ def main() -> None:
     """Status 0 when the challenger is served, 3 when the champion stays, 2 after an error."""
     arguments = _parser().parse_args()
     configure_logging()
+
+    def interrupted() -> str:
+        again = shlex.join(["python", "-m", "recsys.refresh", *sys.argv[1:]])
+        served = arguments.bundle.resolve().name
+        return f"interrupted: served is {served}, no challenger is kept; try again by: {again}"
+
+    with interruptible(interrupted):
+        sys.exit(_status_of(arguments))
+
+
+def _status_of(arguments: argparse.Namespace) -> int:
+    """Of the process, after one turn."""
     # Imported here, since it loads PyTorch.
     from recsys.events.database import sqlite_url
     from recsys.events.types import StoreUnavailableError
@@ -39,8 +53,8 @@ def main() -> None:
         verdict = refresh(plan)
     except (InputError, StoreUnavailableError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(_USAGE_ERROR)
-    sys.exit(0 if verdict.promoted else _KEPT)
+        return _USAGE_ERROR
+    return 0 if verdict.promoted else _KEPT
 
 
 def _own_store(bundle: Path) -> Path:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from recsys.errors import InputError
 from recsys.export_events import Exported, export
 from recsys.refresh.verdict import Limits, Verdict, judge
 from recsys.schema import TIMESTAMP, USER_ID
+from recsys.text.none import NAME as NO_TEXT
 from recsys.training.champion import is_new
+from recsys.training.interruption import TRANSIENT_DATA
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def refresh(plan: Plan) -> Verdict:
         if users < plan.limits.min_users:
             why = f"{users:,} users have new events to compare on, and {plan.limits.min_users} must"
             return _told(root, champion, None, Verdict(False, [why]), None)
-        bundle = _train(plan, root, exported, fraction)
+        bundle = _train(plan, root, exported, fraction, _text_options(champion, plan.overrides))
         metrics = read_metrics(bundle)
         verdict = judge(metrics, plan.limits)
         if verdict.promoted:
@@ -114,7 +117,16 @@ def _alone(root: Path) -> Iterator[Path]:
         lock.release()
 
 
-def _train(plan: Plan, root: Path, exported: Exported, fraction: float) -> Path:
+def _text_options(champion: Artifact, overrides: Sequence[str]) -> list[str]:
+    """What is served without texts goes on so, also once some new items have a title."""
+    is_chosen = any(override.startswith("text=") for override in overrides)
+    has_none = champion.manifest.get("text", {}).get("name") == NO_TEXT
+    return ["text=none"] if has_none and not is_chosen else []
+
+
+def _train(
+    plan: Plan, root: Path, exported: Exported, fraction: float, options: Sequence[str]
+) -> Path:
     """A bundle that is not served yet."""
     before = set(list_bundles(root))
     tables = [f"data.{name}={_quoted(path)}" for name, path in exported.files.items()]
@@ -125,9 +137,9 @@ def _train(plan: Plan, root: Path, exported: Exported, fraction: float) -> Path:
         *tables,
         *("data.split=global_time", f"data.test_fraction={fraction!r}", "promote=false"),
         *(f"champion={_quoted(plan.bundle.resolve())}", f"output_dir={_quoted(root)}"),
-        *(f"name={exported.name}-{_PREFIX}", *plan.overrides),
+        *(f"name={exported.name}-{_PREFIX}", *options, *plan.overrides),
     ]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, TRANSIENT_DATA: "1"})
     try:
         status = process.wait(plan.hours * _SECONDS_PER_HOUR)
     except subprocess.TimeoutExpired as error:

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,15 @@ class EmbeddingCache:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
-    def encode(self, encoder: "TextEncoder", texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(
+        self,
+        encoder: "TextEncoder",
+        texts: Sequence[str],
+        done: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
         """Vectors float32 [n, dim] of n texts; only texts not cached (and each once) are embedded.
 
+        ``done`` is told, from time to time, how many of how many texts are.
         A cache that cannot be written is a warning, not an error: the vectors are still right.
         """
         fingerprint = encoder.fingerprint
@@ -66,6 +72,8 @@ class EmbeddingCache:
                 vectors[part] = encoder.encode([distinct[row] for row in part.tolist()])
                 _write(folder, keys[part], vectors[part])
                 progress.advance(task, len(part))
+                if done is not None:
+                    done(start + len(part), len(missing))
         if len(rows) == len(texts):
             return vectors
         return vectors[np.array(row_of_text, dtype=np.int64)]

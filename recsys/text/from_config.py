@@ -13,12 +13,14 @@ from recsys.core.settings import FLAG, checked, one_of, or_null, shown, text, wh
 from recsys.errors import InputError
 from recsys.text import minilm
 from recsys.text.folder import cached_model
+from recsys.text.none import NoText
 
 if TYPE_CHECKING:
     from recsys.text.encoder import TextEncoder
 
 _MINILM = "recsys.text.minilm.load"
 _HUGGING_FACE = "recsys.text.encoder.HuggingFaceEncoder"
+_NO_TEXT = "recsys.text.none.NoText"
 _SHARED = {
     "max_length": whole(1, 100_000),
     "dtype": one_of("float32", "bfloat16", "float16", "auto"),
@@ -35,6 +37,7 @@ _SETTINGS = {
         "template": text(10_000),
         "normalize": FLAG,
     },
+    _NO_TEXT: {},
 }
 _REMEDY = "train the bundle again with one of them"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -62,6 +65,8 @@ def encoder_from_config(config: Mapping[str, Any], model: str | None = None) -> 
         expected = f"a text encoder of this package ({', '.join(_SETTINGS)})"
         raise InputError(expected, shown(target), _REMEDY)
     settings = checked(settings, _SETTINGS[target], "the bundle's text.encoder", _REMEDY)
+    if target == _NO_TEXT:
+        return NoText()
     if target == _MINILM:
         return minilm.load(**{**settings, "folder": model})
     name, revision = settings.pop("model", None), settings.pop("revision", None)

@@ -2,17 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recsys.cli import input_error_below
+from recsys.cli import CONFIG_DIR, input_error_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from recsys.baselines import Baseline, FitBaseline
     from recsys.data.histories import Histories
     from recsys.data.prepare import TrainingData
     from recsys.schema import Dataset
+    from recsys.training.expected_time import Work
     from recsys.training.stage1 import RetrievalRecipe
     from recsys.training.stage2 import RerankingRecipe
 
@@ -59,6 +63,57 @@ def load_dataset(cfg: DictConfig) -> "Dataset":
             raise
         raise found from error
     return dataset
+
+
+def without_text(cfg: DictConfig) -> DictConfig:
+    """The same with ``text=none``, for a data set that has no text."""
+    changed = cfg.copy()
+    with open_dict(changed):
+        changed.text = OmegaConf.load(CONFIG_DIR / "text" / "none.yaml")
+    return changed
+
+
+def item_vectors(
+    cfg: DictConfig, texts: "Sequence[str]", done: "Callable[[int, int], None]"
+) -> "tuple[NDArray[np.float32], str]":
+    """Text vectors float32 [n, T] of n items, and the fingerprint of their encoder.
+
+    Args:
+        cfg: of the group ``text``. done: see ``EmbeddingCache.encode``.
+    """
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from recsys.text.cache import EmbeddingCache
+    from recsys.text.none import NoText
+
+    encoder = instantiate(cfg.encoder)
+    if isinstance(encoder, NoText):
+        return encoder.encode(texts), encoder.fingerprint
+    vectors = EmbeddingCache(Path(cfg.cache_dir)).encode(encoder, texts, done)
+    return vectors, encoder.fingerprint
+
+
+def work_of(cfg: DictConfig, data: "TrainingData", processes: int) -> "Work":
+    """What a run has to do, for an estimate of its time."""
+    from recsys.schema import USER_ID
+    from recsys.training.expected_time import Work
+
+    return Work(
+        users=len(data.users),
+        items=len(data.items),
+        events=len(data.train),
+        test_users=data.split.test[USER_ID].nunique(),
+        characters=sum(map(len, data.catalog.texts())),
+        epochs=cfg.retrieval.epochs,
+        trials=cfg.retrieval.get("max_trials", 0),
+        folds=cfg.reranking.num_folds,
+        list_epochs=cfg.reranking.epochs,
+        list_length=cfg.reranking.list_length,
+        tuned=cfg.baselines.tune,
+        processes=processes,
+    )
 
 
 def split_data(cfg: DictConfig, dataset: "Dataset") -> "TrainingData":

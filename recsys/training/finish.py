@@ -15,6 +15,7 @@ from recsys.evaluation import results_markdown
 from recsys.recommender import Recommender
 from recsys.report import write_report
 from recsys.request import Request
+from recsys.results import data_line
 from recsys.schema import TITLE, ExternalId
 
 _NUM_EXAMPLES = 4
@@ -31,12 +32,17 @@ def write_results(
 ) -> Path:
     """Write metrics.json and report.html into the bundle; returns the report's path."""
     write_metrics(bundle, metrics)
+    train, test = len(data.train), len(data.split.test)
+    sizes = (
+        f"{data.name}, split {data.split.name}: {len(data.users):,} users, {len(data.items):,} "
+        f"items, {train:,} training and {test:,} held-out rows"
+    )
     report = bundle / "report.html"
     write_report(
         report,
         dict(metrics),
         training_curves=curves,
-        run_info=run_info,
+        run_info={"Data": sizes} | run_info,
         examples=_examples(recommender, data, int(metrics["seed"])),
     )
     return report
@@ -48,13 +54,15 @@ def write_tensorboard(
     recommender: Recommender,
     hyper_parameters: Mapping[str, Any],
 ) -> None:
-    """The final table as text, hparams with metrics, and the item embeddings with titles.
+    """The final table as text, under the data set's name; hparams with metrics; and the item
+    embeddings with titles.
 
     Args:
         hyper_parameters: may be nested; a value deep down is named ``a.b.c``.
     """
     with SummaryWriter(str(folder)) as writer:
-        writer.add_text("results", results_markdown(dict(metrics)))
+        title = data_line(dict(metrics))
+        writer.add_text("results", f"### {title}\n\n{results_markdown(dict(metrics))}")
         final = {
             f"test/{stage}/{name}": value
             for stage in ("stage1", "stage2")

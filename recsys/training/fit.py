@@ -19,9 +19,9 @@ from pytorch_lightning.loggers import Logger
 
 from recsys.errors import InputError
 from recsys.training.callbacks import Reproducible, Throughput
+from recsys.training.run_folder import LAST_CHECKPOINT
 
 TrainerFactory = Callable[..., pl.Trainer]
-LAST_CHECKPOINT = "last.ckpt"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ on the rest, and its candidates for the held-out events become lists. No missed 
 added.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,6 @@ from recsys.signals.item_graph import co_occurrence_graphs
 from recsys.signals.list_signals import ListInputs
 from recsys.signals.relations import Relations
 from recsys.training.workers import Workers
-
-log = logging.getLogger(__name__)
 
 _LISTS_AT_A_TIME = 64
 
@@ -88,6 +85,7 @@ def out_of_fold_lists(
     max_history: int,
     seed: int,
     workers: Workers | None = None,
+    done: Callable[[int, int], None] | None = None,
 ) -> list[CandidateLists]:
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
 
@@ -95,7 +93,7 @@ def out_of_fold_lists(
         histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
         max_history: see ``SignalExtractor``. workers: to make the folds side by side, which
-            ``fit_retriever`` must allow.
+            ``fit_retriever`` must allow. done: is told how many of how many folds are.
     """
     folds = assign_folds(histories, num_folds, seed)
 
@@ -105,7 +103,6 @@ def out_of_fold_lists(
             users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
             if not len(users):
                 continue
-            log.info("stage 2: training the stage 1 of fold %d of %d", fold + 1, num_folds)
             yield partial(
                 _fold_lists,
                 train,
@@ -116,7 +113,9 @@ def out_of_fold_lists(
                 num_candidates,
             )
 
-    return (workers or Workers()).results(calls())
+    return (workers or Workers()).results(
+        calls(), done and (lambda number: done(number, num_folds))
+    )
 
 
 def _fold_lists(

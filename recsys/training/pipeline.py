@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys.artifact import load_artifact, save_artifact
 from recsys.baselines import Baseline, rank
 from recsys.bundle import MANIFEST_FILE, read_manifest
+from recsys.core.phases import Phases
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
 from recsys.data.strengths import strongest_type
@@ -25,6 +26,7 @@ from recsys.request import Request
 from recsys.results import CHAMPION
 from recsys.schema import TYPE, ExternalId
 from recsys.text.reduction import TextReduction
+from recsys.training import expected_time
 from recsys.training.callbacks import Curves
 from recsys.training.champion import champion_ranking
 from recsys.training.folds import CandidateLists, out_of_fold_lists
@@ -82,8 +84,12 @@ def train_stage1(
         stage1_config: what a later stage 2 needs to build ``recipe`` and ``build_index`` again.
     """
     attributes = torch.from_numpy(data.catalog.attributes)
+    run.phases.start(expected_time.SEARCH)
     found = search(recipe, data.train, text, attributes, run, data.split.name)
     recipe = recipe.with_regression(found.regression)
+    likely = expected_time.LIKELY_SHARE_OF_EPOCHS * recipe.epochs
+    run.phases.scale(expected_time.FITTED, found.epochs / likely)
+    run.phases.start(expected_time.FITS)
     refit, without_newcomers = (
         partial(
             fit_two_tower,
@@ -155,6 +161,7 @@ def stage2_lists(
     Raises:
         InputError: when the bundle was trained on other rows.
     """
+    run.phases.start(expected_time.FOLDS)
     stage1 = load_artifact(stage1_bundle)
     check_same_data(stage1_bundle, stage1.manifest, data)
     epochs = int(stage1.manifest["epochs"])
@@ -178,6 +185,7 @@ def stage2_lists(
         max_history=reranking.max_history,
         seed=reranking.seed,
         workers=run.workers,
+        done=run.phases.part,
     )
 
 
@@ -198,6 +206,7 @@ def train_stage2(
         serve: ``stage1`` or ``stage2``, whose order is served; ``auto`` serves stage 2 where it
             pays, see ``ListGain``.
     """
+    run.phases.start(expected_time.STAGE2)
     stage1 = load_artifact(stage1_bundle)
     text, attributes = stage1.text, stage1.attributes
     reduction = TextReduction.fit(text, reranking.relation_rank)
@@ -291,6 +300,7 @@ def evaluate_bundle(
     fit_baselines: Callable[[Histories, int], dict[str, Baseline]],
     seed: int,
     champion: Recommender | None = None,
+    phases: Phases | None = None,
 ) -> tuple[dict[str, Any], Recommender]:
     """The content of metrics.json, from the bundle as it lies on disk and is served.
 
@@ -299,6 +309,8 @@ def evaluate_bundle(
 
     The only place where test rows count; the report also shows some of them in its examples.
     """
+    phases = phases or Phases()
+    phases.start(expected_time.EVALUATION)
     recommender = Recommender.load(bundle, stage2=True)
     targets = Targets.from_frame(data.split.test, data.users, data.items)
     stages = {"stage1": False} | ({"stage2": True} if recommender.reranker else {})
@@ -306,6 +318,7 @@ def evaluate_bundle(
         stage: served_ranking(recommender, data, targets, rerank=rerank)
         for stage, rerank in stages.items()
     }
+    phases.start(expected_time.BASELINES)
     for name, baseline in fit_baselines(data.train, len(data.items)).items():
         ranked = rank(baseline, data.train, targets.user_idx, EVALUATION_K, seed)
         rankings[name] = torch.from_numpy(np.ascontiguousarray(ranked))

@@ -9,6 +9,7 @@ from recsys.artifact import Artifact, Stage2, load_artifact, save_artifact
 from recsys.data.prepare import TrainingData
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.training.expected_time import REFIT
 from recsys.training.folds import build_extractor
 from recsys.training.pipeline import Destination, event_kinds, stored_rows
 from recsys.training.stage1 import (
@@ -51,6 +52,7 @@ def refit(
         evaluated: the bundle whose table is reported. data: all rows, as of ``prepare_all``.
         recipe: of the bundle's stage 1.
     """
+    run.phases.start(REFIT)
     before = load_artifact(evaluated)
     text, attributes = before.text, before.attributes
     recipe = recipe.with_regression(before.manifest.get("regression"))

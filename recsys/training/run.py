@@ -6,7 +6,7 @@ frames. Hydra ends here: everything that ``train`` calls takes plain objects.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,14 +17,19 @@ from recsys.training.composed_config import (
     baseline_fitter,
     check_names,
     check_sizes,
+    item_vectors,
     load_dataset,
     reranking_recipe,
     retrieval_recipe,
     split_data,
+    without_text,
+    work_of,
 )
 
 if TYPE_CHECKING:
+    from recsys.core.phases import Phases
     from recsys.schema import Dataset
+    from recsys.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +45,20 @@ class Trained(NamedTuple):
     report: Path
 
 
-def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None) -> Trained:
+def train(
+    cfg: DictConfig,
+    load: "Callable[[DictConfig], Dataset] | None" = None,
+    phases: "Phases | None" = None,
+    opened: "Callable[[RunFolder], None] | None" = None,
+    arguments: "Sequence[str] | None" = None,
+) -> Trained:
     """Run the stages that ``cfg.stage`` names.
 
     Args:
         cfg: composed from ``configs/train.yaml``, with overrides that have been checked.
         load: where the data set comes from; None: ``load_dataset``, by what ``cfg.data`` says.
+        phases: are told what the run is at. opened: is told of the run's folder. arguments: see
+            ``open_run``.
 
     Raises:
         InputError: on settings, data or a bundle that will not do.
@@ -63,11 +76,12 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     from hydra.utils import instantiate
 
     from recsys.bundle import make_latest, read_manifest
+    from recsys.core.phases import Phases
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.data.prepare import prepare_all
     from recsys.recommender import Recommender
-    from recsys.text.cache import EmbeddingCache
-    from recsys.training import pipeline
+    from recsys.text.none import NAME as NO_TEXT
+    from recsys.training import expected_time, pipeline
     from recsys.training.champion import unseen_by
     from recsys.training.finish import write_results, write_tensorboard
     from recsys.training.refit import AGREEMENT_K, check_agreement, refit
@@ -90,8 +104,20 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # The folds must be trained exactly as the stage 1 that is served was.
         recipe, build_index = stored_recipe(stage1)
         read["stage 1"] = stage1["version"]
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    phases = phases or Phases()
+    phases.plan(
+        expected_time.planned(
+            stages,
+            has_text=cfg.text.name != NO_TEXT,
+            has_baselines=len(cfg.baselines) > 1,
+            refits=bool(cfg.refit) and 2 in stages,
+        )
+    )
+    phases.start(expected_time.DATA)
     dataset = (load or load_dataset)(cfg)
+    if not dataset.has_text:
+        cfg = without_text(cfg)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = split_data(cfg, dataset)
     champion = None if cfg.champion is None else Recommender.load(Path(cfg.champion))
     if champion is not None:
@@ -111,7 +137,9 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     if 1 not in stages:
         pipeline.check_same_data(stage1_bundle, stage1, data)
     name = f"{cfg.data.name}-stage{cfg.stage}" if cfg.name is None else str(cfg.name)
-    run_folder = open_run(root, config, name, cfg.resume, read)
+    run_folder = open_run(root, config, name, cfg.resume, read, arguments)
+    if opened is not None:
+        opened(run_folder)
 
     logger = instantiate(cfg.logger) if cfg.logger else None
     run = Run(
@@ -121,6 +149,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         logger_factory=logger
         and (lambda name: logger(run_folder.tensorboard, name="", version=name)),
         workers=workers,
+        phases=phases,
     )
     manifest = {
         "dataset": data.name,
@@ -134,12 +163,19 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # A bundle of stage 1 alone is of no use to others where stage 2 is to follow.
         folder = run_folder.checkpoints if 2 in stages else root
         stage1_bundle = folder / run_folder.name
+    is_kept = run_folder.resumed and stage1_bundle.exists()
+    phases.end()
+    phases.expect(
+        work_of(cfg, data, workers.number).seconds(has_stage1=is_kept),
+        # How long these take tells nothing where vectors or checkpoints are there.
+        apart=expected_time.OF_STAGE1 if run_folder.resumed else [expected_time.TEXT],
+    )
     with workers:
         workers.start()
-        if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
-            encoder = instantiate(cfg.text.encoder)
+        if 1 in stages and not is_kept:
+            phases.start(expected_time.TEXT)
             use_threads(chosen_threads(cfg.threads, None))
-            vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+            vectors, fingerprint = item_vectors(cfg.text, data.catalog.texts(), phases.part)
             use_threads(threads)
             stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
                 data,
@@ -152,8 +188,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
                 pipeline.Destination(
                     folder,
                     run_folder.name,
-                    manifest
-                    | {"text": {"name": cfg.text.name, "fingerprint": encoder.fingerprint}},
+                    manifest | {"text": {"name": cfg.text.name, "fingerprint": fingerprint}},
                 ),
             )
         if 2 in stages:
@@ -184,7 +219,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     bundle = root / run_folder.name
     fit_baselines = baseline_fitter(cfg, data.split.name)
     metrics, recommender = pipeline.evaluate_bundle(
-        evaluated, data, fit_baselines, cfg.seed, champion
+        evaluated, data, fit_baselines, cfg.seed, champion, phases
     )
     if refits:
         everything = prepare_all(dataset)
@@ -197,6 +232,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         }
     elif cfg.refit:
         log.info("stage=1 alone is not fitted on all rows, since stage=2 needs it as it is")
+    phases.start(expected_time.REPORT)
     minutes = (time.perf_counter() - started) / 60
     report = write_results(
         bundle,

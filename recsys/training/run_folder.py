@@ -8,23 +8,24 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle import check_latest
+from recsys.bundle import MANIFEST_FILE, check_latest
 from recsys.core.bounded import parse_json, read_bounded
 from recsys.core.locks import Lock
 from recsys.errors import InputError
 
 RUN_FILE = "run.json"
+LAST_CHECKPOINT = "last.ckpt"
 _LOCK_FILE = "lock"
 _MAX_BYTES = 1_000_000
-# Keys that do not change what is trained.
-_IGNORED_KEYS = ("resume", "name", "threads", "processes")
+IGNORED_KEYS = ("resume", "name", "threads", "processes")
+"""Of a configuration, which do not change what is trained."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
+    def kept(self) -> str:
+        """What of the run's work can be gone on with, in words."""
+        number = len(list(self.checkpoints.glob(f"**/{LAST_CHECKPOINT}")))
+        has_stage1 = (self.checkpoints / self.name / MANIFEST_FILE).is_file()
+        checkpoints = f"checkpoints of {number} fit{'s' * (number != 1)}"
+        return f"stage 1 and {checkpoints}" if has_stage1 else checkpoints
+
     def close(self) -> None:
         """Mark the run as complete; its checkpoints are no longer needed."""
         _write_state(self.path, {**_read_state(self.path), "complete": True})
@@ -60,18 +68,20 @@ def open_run(
     prefix: str,
     resume: bool,
     inputs: Mapping[str, str] | None = None,
+    arguments: Sequence[str] | None = None,
 ) -> RunFolder:
     """Start a run named ``<prefix>-<time>``, or go on with the newest interrupted one.
 
     Args:
         inputs: a digest of each thing that the run reads, by what it is called in an error.
+        arguments: the command line's overrides, see ``interrupted_arguments``; None: not kept.
 
     Raises:
         InputError: when ``resume`` is set and no interrupted run has this configuration, or the
             newest that has read something else; or when ``root`` cannot be written to.
     """
     logs, inputs = root / "logs", dict(inputs or {})
-    kept = {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
+    kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     if resume:
         return _interrupted(logs, digest, inputs)
@@ -80,11 +90,27 @@ def open_run(
         check_latest(root)
         folder = _claimed(root, logs, f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}")
         lock = Lock(folder / _LOCK_FILE)
-        _write_state(folder, {"config": digest, "inputs": inputs, "complete": False})
+        state = {"config": digest, "inputs": inputs, "complete": False}
+        if arguments is not None:
+            state["arguments"] = [one for one in arguments if not one.startswith("resume=")]
+        _write_state(folder, state)
     except OSError as error:
         found = f"{root} ({error.strerror})"
         raise InputError("a folder to write to in output_dir", found, "set output_dir=…") from error
     return RunFolder(folder, folder.name, resumed=False, lock=lock)
+
+
+def interrupted_arguments(root: Path) -> Iterator[list[str]]:
+    """Overrides of each interrupted run below ``root`` that nobody goes on with, newest first."""
+    for folder, state in _runs(root / "logs"):
+        arguments = state.get("arguments")
+        if state.get("complete") or not isinstance(arguments, list):
+            continue
+        lock = Lock(folder / _LOCK_FILE)
+        is_free = lock.held
+        lock.release()
+        if is_free and all(isinstance(one, str) for one in arguments):
+            yield arguments
 
 
 def _claimed(root: Path, logs: Path, name: str) -> Path:
@@ -119,11 +145,12 @@ def _interrupted(logs: Path, digest: str, inputs: Mapping[str, str]) -> RunFolde
                 f"other {' and '.join(others)}",
                 "restore what has changed since, or leave out resume=true to start anew",
             )
+        (folder / RUN_FILE).touch()  # the newest again
         return RunFolder(folder, folder.name, resumed=True, lock=lock)
     raise InputError(
         f"an interrupted run of this configuration in {logs}",
         found,
-        "give the options of the interrupted run, or leave out resume=true",
+        "give resume=true alone (and output_dir, where that was given), or leave it out",
     )
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from recsys.artifact import ModelConfig, build_two_tower
+from recsys.core.phases import Phases
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
@@ -84,6 +85,7 @@ class Run:
     """Where and how to run Lightning.
 
     folder: for checkpoints. resume: go on from them. workers: for fits that do not need each other.
+    phases: are told of what is done; by default nobody is.
     """
 
     trainer_factory: TrainerFactory
@@ -91,6 +93,7 @@ class Run:
     resume: bool
     logger_factory: Callable[[str], Logger] | None = None
     workers: Workers = field(default_factory=Workers)
+    phases: Phases = field(default_factory=Phases)
 
     def apart(self, name: str = "") -> "Run":
         """In a folder below, for fits without a log that another process may make."""

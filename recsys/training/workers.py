@@ -80,21 +80,33 @@ class Workers:
             theirs.close()
             self._processes[ours] = process
 
-    def results(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    def results(
+        self,
+        calls: Iterable[Callable[[], Result]],
+        done: Callable[[int], object] | None = None,
+    ) -> list[Result]:
         """Of all calls, in their order; a call is taken once a process is free to make it.
+
+        Args:
+            done: is told how many have been made, after each.
 
         Raises:
             what a call raises; no further ones are made.
             InputError: when a process ends during a call.
         """
-        if self.number < 2:
-            return [task() for task in calls]
-        self.start()
-        results = dict(self._results(calls))
+        results: dict[int, Result] = {}
+        for number, result in self._made_here(calls) if self.number < 2 else self._results(calls):
+            results[number] = result
+            if done is not None:
+                done(len(results))
         return [results[number] for number in sorted(results)]
+
+    def _made_here(self, calls: Iterable[Callable[[], Result]]) -> Iterator[tuple[int, Result]]:
+        return ((number, task()) for number, task in enumerate(calls))
 
     def _results(self, calls: Iterable[Callable[[], Result]]) -> Iterator[tuple[int, Result]]:
         """Numbers of calls, with their results as they come."""
+        self.start()
         waiting = enumerate(calls)
         idle, busy = list(self._processes), dict[Connection, int]()
         try:

@@ -15,7 +15,7 @@ def test_a_silent_step_is_repeated_with_its_time(caplog: pytest.LogCaptureFixtur
         LOGGER.info("fold 4 of 8")
     beats = [line for line in caplog.messages if line.startswith("... still at:")]
     assert beats
-    assert all(line.startswith("... still at: fold 3 of 8 (0 s, ") for line in beats)
+    assert all(line.startswith("... still at: fold 3 of 8 (0 s; ") for line in beats)
     assert caplog.messages[-1] == "fold 4 of 8"
     assert not LOGGER.handlers
 

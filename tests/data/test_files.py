@@ -309,9 +309,34 @@ def test_a_missing_column_is_named_with_those_found(load: Load, column: str) -> 
         load(text)
 
 
-def test_items_need_a_title_column(load: Load) -> None:
-    with pytest.raises(InputError, match=r"column 'title'.*data\.columns\.items\.title"):
-        load(f"{HEADER}1,1,{NOON}\n", "item_id,name\n1,One\n")
+def test_items_without_any_title_or_description_have_no_text(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load(f"{HEADER}1,1,{NOON}\n", "item_id,name\n1,One\n")
+    assert not data.has_text
+    assert data.items["title"].tolist() == ["1"]
+    (line,) = caplog.messages
+    assert "columns ['item_id', 'name']: texts are left out (text=none)" in line
+    assert "data.columns.items.title=…" in line
+
+
+@pytest.mark.parametrize(
+    ("items", "has_text"),
+    [
+        ("item_id,title\n1,\n2,\n", False),
+        ("item_id,title\n1,\n2,Two\n", True),
+        ("item_id,description\n1,Words.\n2,\n", True),
+        ("item_id,genres\n1,Drama\n2,War\n", False),
+    ],
+)
+def test_one_title_or_description_makes_text(load: Load, items: str, has_text: bool) -> None:
+    assert load(f"{HEADER}1,1,{NOON}\n", items).has_text == has_text
+
+
+def test_a_title_column_that_is_named_must_be_there(load: Load) -> None:
+    columns = {"items": {"title": "name"}}
+    with pytest.raises(InputError, match=r"column 'name'.*data\.columns\.items\.title"):
+        load(f"{HEADER}1,1,{NOON}\n", "item_id\n1\n", columns=columns)
 
 
 def test_columns_map_to_the_names_of_the_files(load: Load) -> None:

@@ -124,6 +124,37 @@ def test_killed_at_any_moment_it_leaves_the_champion(shop: Path, cache: Path, se
 
 
 @pytest.mark.slow
+def test_interrupted_while_it_trains_it_ends_in_order(shop: Path, cache: Path) -> None:
+    champion, known = (shop / "latest").resolve(), set(shop.glob("logs/*"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recsys.refresh", "--bundle", f"{shop}/latest", QUICK],
+        cwd=ROOT,
+        env={**os.environ, "RECSYS_CACHE": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if any((run / "fit" / "search").exists() for run in set(shop.glob("logs/*")) - known):
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, "finished before it could be interrupted"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == (
+        f"interrupted: served is {champion.name}, no challenger is kept; try again by: "
+        f"python -m recsys.refresh --bundle {shop}/latest {QUICK}"
+    )
+    assert "resume=true" not in told
+    assert (shop / "latest").resolve() == champion
+    assert not (shop / ".refresh").exists()
+
+
+@pytest.mark.slow
 def test_a_challenger_that_is_not_worse_is_served_and_knows_all_that_came(
     shop: Path, rows: pd.DataFrame, cache: Path
 ) -> None:

@@ -54,7 +54,12 @@ def test_a_line_break_in_a_template_can_be_given_on_the_command_line(tiny_decode
     assert from_command.fingerprint == from_file.fingerprint
 
 
-@pytest.mark.parametrize("name", ["minilm", "hf"])
+def test_none_makes_the_same_of_every_text():
+    encoder = instantiate(config("none").encoder)
+    assert encoder.encode(["old robot", ""]).tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("name", ["minilm", "hf", "none"])
 def test_the_cache_folder_follows_the_environment(name, monkeypatch, tmp_path):
     monkeypatch.delenv("RECSYS_CACHE", raising=False)
     assert config(name).cache_dir == "checkpoints/cache/text"
