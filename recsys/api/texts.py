@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.api.batcher import OverloadedError
 from recsys.errors import InputError
+from recsys.stored_state import TextUnavailableError
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_of_bundle, fingerprint_of
 
@@ -30,10 +31,6 @@ _FEWEST_CHARACTERS, _MOST_CHARACTERS = 50, 1500
 _SECONDS_AT_ONCE = 0.2
 _SECONDS_TO_RETRY = 1
 _SMOOTHING = 0.5
-
-
-class TextUnavailableError(Exception):
-    """Texts cannot be turned into vectors that fit the served model."""
 
 
 @dataclass(eq=False)
