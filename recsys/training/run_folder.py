@@ -4,6 +4,7 @@
 found again and goes on with the same rows or not at all.
 """
 
+import glob
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ from recsys.core.locks import Lock
 from recsys.errors import InputError
 
 RUN_FILE = "run.json"
+_LOGS_FOLDER = "logs"
 _LOCK_FILE = "lock"
 _MAX_BYTES = 1_000_000
 # Keys that do not change what is trained.
@@ -70,7 +72,7 @@ def open_run(
         InputError: when ``resume`` is set and no interrupted run has this configuration, or the
             newest that has read something else; or when ``root`` cannot be written to.
     """
-    logs, inputs = root / "logs", dict(inputs or {})
+    logs, inputs = root / _LOGS_FOLDER, dict(inputs or {})
     kept = {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     if resume:
@@ -85,6 +87,18 @@ def open_run(
         found = f"{root} ({error.strerror})"
         raise InputError("a folder to write to in output_dir", found, "set output_dir=…") from error
     return RunFolder(folder, folder.name, resumed=False, lock=lock)
+
+
+def past_runs(root: Path, prefix: str) -> Iterator[tuple[Path, bool]]:
+    """Folders of runs whose names begin so and that do not go on; and whether each was completed.
+
+    A folder has its bundle's name.
+    """
+    for folder in sorted((root / _LOGS_FOLDER).glob(f"{glob.escape(prefix)}*")):
+        lock = Lock(folder / _LOCK_FILE)
+        lock.release()
+        if lock.held:
+            yield folder, _read_state(folder).get("complete") is True
 
 
 def _claimed(root: Path, logs: Path, name: str) -> Path:
