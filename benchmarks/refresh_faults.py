@@ -7,8 +7,8 @@ refresh come to its end. Then it starts others and kills each at a random moment
 does not depend on what else the machine does: every second one with all of its processes, as a
 machine does that goes down, the others alone, so that the training has to end by itself. After each
 it looks whether ``latest`` names the champion (or a challenger that has won) and loads, whether
-bundles are whole, whether the lock is free, and what lies about; in the end, whether a refresh works
-and has cleared up. Ends with an error where something is amiss. Linux only.
+bundles are whole, whether the lock is free, and what lies about; in the end, whether a refresh
+works and has cleared up. Ends with an error where something is amiss. Linux only.
 """
 
 if not __package__:  # run as a file
@@ -29,7 +29,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.harness import PACKAGES, plain_table, present
-from benchmarks.refresh_shop import QUICK, environment, open_shop, python, refresh_command
+from benchmarks.refresh_shop import QUICK, environment, open_shop, refresh_command
 from benchmarks.runs import ROOT, machine
 from benchmarks.servers import cpu_seconds, processes
 from recsys.artifact import load_artifact
