@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=20, help="to kill at (default 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="after which no more kills are begun"
+    )
+    parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks/results/refresh_faults.json"
     )
     parser.add_argument("overrides", nargs="*", help="of configs/train.yaml")
@@ -57,9 +60,9 @@ def main() -> None:
         parser.error("--moments must be at least 1 and --seed not negative")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            content = measure(
-                Path(folder), arguments.moments, arguments.seed, [QUICK, *arguments.overrides]
-            )
+            overrides = [QUICK, *arguments.overrides]
+            until = time.monotonic() + 60 * arguments.minutes
+            content = measure(Path(folder), arguments.moments, arguments.seed, overrides, until)
     except InputError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     present("kill -9 of a refresh", [table_of(content)], content, arguments.output)
@@ -67,8 +70,13 @@ def main() -> None:
         sys.exit(f"error: {'; '.join(content['faults'])}")
 
 
-def measure(folder: Path, moments: int, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
+def measure(
+    folder: Path, moments: int, seed: int, overrides: Sequence[str], until: float = float("inf")
+) -> dict[str, Any]:
     """Train, kill, look.
+
+    Args:
+        until: as of ``time.monotonic``, when the last kill has to have begun.
 
     Raises:
         InputError: when a training or a refresh that nobody kills fails.
@@ -85,7 +93,7 @@ def measure(folder: Path, moments: int, seed: int, overrides: Sequence[str]) -> 
     kills: list[dict[str, Any]] = []
     faults: list[str] = []
     for attempt in range(_MOST_ATTEMPTS * moments):
-        if len(kills) == moments:
+        if len(kills) == moments or time.monotonic() > until:
             break
         share = float(rng.uniform(_LEAST_SHARE, 1.0))
         alone = bool(attempt % 2)
