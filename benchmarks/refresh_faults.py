@@ -181,7 +181,7 @@ def killed(
         "processes": len(own),
         "seconds_to_end": time.monotonic() - at,
         "still_running": [pid for pid in own if runs(pid)],
-        "said": lines[-1][:60],
+        "said": lines[-1].replace(f"{bundles}/", "")[:60],
         "served": (bundles / "latest").resolve().name,
         "megabytes": size(bundles),
         "temporary": len(list(scratch.iterdir())),
