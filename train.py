@@ -4,7 +4,6 @@ What a run does is in ``recsys/training/run.py``.
 """
 
 import logging
-import os
 import shlex
 import sys
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from recsys import cli
 from recsys.core.heartbeat import heartbeat
 from recsys.core.phases import Phases
 from recsys.training.composed_config import load_data
-from recsys.training.interruption import TRANSIENT_DATA, HowToGoOn, interruptible
+from recsys.training.interruption import HowToGoOn, interruptible
 from recsys.training.resumed_arguments import resumed_arguments
 from recsys.training.run import table_of, train
 
@@ -37,7 +36,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
             cfg,
             phases=phases,
             opened=interrupted.opened,
-            arguments=None if TRANSIENT_DATA in os.environ else arguments,
+            arguments=arguments,
         )
     print_summary(done.metrics, str(done.bundle), str(done.report), str(cfg.output_dir))
     return done.metrics

@@ -119,14 +119,7 @@ async def _read(
     """States, events, users of the log whose data was deleted, items."""
     store = await EventStore.open(url)
     try:
-        for kind, held, vocabulary in (
-            ("user", store.holds_integer_users, artifact.users),
-            ("item", store.holds_integer_items, artifact.items),
-        ):
-            if held != vocabulary.holds_integers:
-                raise InputError(
-                    f"a store with the bundle's type of {kind} ids", "another", "give its bundle"
-                )
+        store.check_id_types(artifact.users.holds_integers, artifact.items.holds_integers)
         await store.check_catalogue(catalogue_of(artifact.item_frame))
         start = await store.head()
         events = await _events(store)

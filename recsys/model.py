@@ -1,7 +1,7 @@
 """A trained model in the hands of a Python program: lists as frames, its table, its bundle."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from recsys.errors import InputError
 from recsys.metrics_table import MetricsTable
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.rules.ids import checked_rules
 from recsys.schema import ITEM_ID, TITLE, USER_ID, ExternalId, RankedList
+from recsys.store_reader import StoreReader
 from recsys.text.from_config import encoder_of_bundle
 from recsys.text.none import check_has_text
 
@@ -27,30 +29,53 @@ if TYPE_CHECKING:
     from recsys.text.encoder import TextEncoder
 
 
-def load(path: str | Path, device: str = "auto", text_model: str | None = None) -> "Model":
+def load(
+    path: str | Path,
+    device: str = "auto",
+    text_model: str | None = None,
+    store: str | None = None,
+) -> "Model":
     """The model of a bundle, as ``Model.save``, ``recsys.fit`` or ``train.py`` has written it.
 
     Args:
         device: auto, cpu or cuda. text_model: where the text model lies, if it is neither MiniLM
-            nor in the hub's cache: a folder, or its name on the hub.
+            nor in the hub's cache: a folder, or its name on the hub. store: the URL of an event
+            store (``sqlite+aiosqlite:///PATH``, ``postgresql+asyncpg://…``), or ``auto`` for the
+            file beside the bundle. With it lists are those that a server gives that has the same
+            bundle and store, as of each call; None: as of training.
 
     Raises:
-        InputError: when the bundle is missing or damaged, or there is no such device.
+        InputError: when the bundle is missing or damaged, or there is no such device; when the
+            store is not there, or of another data set.
     """
     # A link, such as ``latest``, may name another bundle later.
     folder = Path(path).resolve()
-    return Model(Recommender.load(folder, resolve_device(device)), folder, text_model)
+    recommender = Recommender.load(folder, resolve_device(device))
+    if store is None:
+        return Model(recommender, folder, text_model)
+    reader = StoreReader(recommender, store, Path(path), text_model=text_model)
+    with reader.reading():  # so that what is wrong with it is said here
+        pass
+    return Model(recommender, folder, text_model, reader)
 
 
 class Model:
-    """recommender: the inference path that evaluation and the HTTP service share. path: of the
-    bundle. text_model: as of ``load``.
+    """recommender: the inference path that evaluation and the HTTP service share, as loaded. path:
+    of the bundle. text_model: as of ``load``. store: what has come in since training; None: nothing
+    is asked for.
     """
 
-    def __init__(self, recommender: Recommender, path: Path, text_model: str | None = None) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        path: Path,
+        text_model: str | None = None,
+        store: StoreReader | None = None,
+    ) -> None:
         self.recommender = recommender
         self.path = path
         self._text_model = text_model
+        self._store = store
         self._encoder: TextEncoder | None = None
 
     def __repr__(self) -> str:
@@ -69,6 +94,7 @@ class Model:
         text: str | None = None,
         exclude: Iterable[ExternalId] = (),
         rerank: bool = True,
+        rules: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Ranked lists, best first: for users, for a history, or for a text.
 
@@ -78,16 +104,18 @@ class Model:
             users: an id or several, in a list, an array or a column of a frame. history: item ids,
                 oldest first, of somebody who need not be known. text: what is wanted, in words; for
                 nobody in particular, or beside ``users`` or ``history``. exclude: item ids that
-                must not be in a list. rerank: False for stage 1's order.
+                must not be in a list. rerank: False for stage 1's order. rules: such as
+                ``{"genres_none": ["Horror"], "diversity": 0.3}``, see docs/rules.md.
 
         Returns:
             One row per place of a list: ``user_id`` (missing where none was given), ``item_id``,
-            ``title``, ``score`` (float32, comparable within a list only), ``rank`` (from 1).
+            ``title``, ``score`` (float32, comparable within a list only), ``rank`` (from 1),
+            ``source`` (of its list: reranked, retrieved or popular).
 
         Raises:
             InputError: when none of the three is given, or both of the first two; on ids of
                 another type than those of training; on a ``top_k`` below 1; on a text without the
-                text model of training.
+                text model of training; on wrong rules; on a store that does not answer.
         """
         if users is not None and history is not None:
             raise InputError("users or a history", "both", "ask for them one after the other")
@@ -99,11 +127,15 @@ class Model:
         left_out = _ids(exclude, known.items, "exclude")
         events = None if history is None else _ids(history, known.items, "history")
         vector = None if text is None else self._vector(text)
+        wanted = checked_rules(rules or {}, known.items.holds_integers)
         requests = [
-            Request(top_k, user, history=events, exclude=left_out, text_vector=vector)
+            Request(top_k, user, events, left_out, text_vector=vector, rules=wanted)
             for user in ([None] if users is None else _ids(users, known.users, "users"))
         ]
-        return self._frame(known.recommend(requests, rerank=rerank) if requests else [])
+        if self._store is None or not requests:
+            return self._frame(known.recommend(requests, rerank=rerank), known)
+        with self._store.reading() as store:
+            return self._frame(store.recommend(requests, rerank=rerank), store.recommender)
 
     def evaluate(self) -> MetricsTable:
         """The metrics of the held-out rows, which print as a table: the bundle's metrics.json.
@@ -157,8 +189,7 @@ class Model:
         vector: NDArray[np.float32] = self._encoder.encode([text])[0]
         return vector
 
-    def _frame(self, answers: Sequence[RankedList]) -> pd.DataFrame:
-        known = self.recommender
+    def _frame(self, answers: Sequence[RankedList], known: Recommender) -> pd.DataFrame:
         lengths = np.array([len(answer.item_ids) for answer in answers], dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         rows = np.repeat(np.arange(len(answers)), lengths)
@@ -173,6 +204,9 @@ class Model:
                 TITLE: pd.Series(known.titles(items), dtype="str"),
                 "score": np.concatenate([np.zeros(0, np.float32), *scores]),
                 "rank": np.arange(len(rows)) - starts[rows] + 1,
+                "source": pd.Series([one.source for one in answers], dtype="str")
+                .take(rows)
+                .reset_index(drop=True),
             }
         )
 

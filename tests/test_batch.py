@@ -27,6 +27,7 @@ def test_file_holds_exactly_what_the_recommender_answers(untrained_recommender, 
         "rank": "int32",
         "item_id": "int64",
         "score": "float32",
+        "source": "str",
     }
     requests = [Request(top_k=7, user_id=user) for user in users]
     answers = untrained_recommender.recommend(requests)
@@ -42,7 +43,7 @@ def test_lists_do_not_depend_on_the_batch_size(
     untrained_recommender: Recommender, batch_size: int, tmp_path: Path
 ):
     users = untrained_recommender.users.ids.tolist()
-    sizes = {"a": batch_size, "b": 1000}
+    sizes = {"a.parquet": batch_size, "b.parquet": 1000}
     for name, size in sizes.items():
         write_recommendations(
             untrained_recommender, users, tmp_path / name, top_k=9, batch_size=size
@@ -53,8 +54,8 @@ def test_lists_do_not_depend_on_the_batch_size(
 def test_training_items_are_left_out_and_short_lists_are_not_padded(
     untrained_recommender: Recommender, tmp_path: Path
 ):
-    write_recommendations(untrained_recommender, [101, 102], tmp_path / "recs", top_k=500)
-    frame = pd.read_parquet(tmp_path / "recs")
+    write_recommendations(untrained_recommender, [101, 102], tmp_path / "recs.parquet", top_k=500)
+    frame = pd.read_parquet(tmp_path / "recs.parquet")
     # 30 items, of which each user has had 4.
     ranks = frame.groupby("user_id")["rank"].agg(list)
     assert ranks.to_dict() == {101: list(range(1, 27)), 102: list(range(1, 27))}
@@ -66,24 +67,28 @@ def test_unknown_users_get_popular_items_and_are_counted(
     untrained_recommender: Recommender, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.INFO, "recsys.batch"):
-        write_recommendations(untrained_recommender, [101, 5, 6], tmp_path / "recs", top_k=3)
+        write_recommendations(
+            untrained_recommender, [101, 5, 6], tmp_path / "recs.parquet", top_k=3
+        )
     assert "9 rows for 3 users" in caplog.text
-    assert "2 users without history in the bundle got the popular items" in caplog.text
-    frame = pd.read_parquet(tmp_path / "recs")
+    assert "2 users of whom nothing is known got the popular items" in caplog.text
+    frame = pd.read_parquet(tmp_path / "recs.parquet")
     lists = frame.groupby("user_id")["item_id"].agg(list)
     assert lists[5] == lists[6]
 
 
 def test_rerank_false_writes_stage_1(untrained_recommender: Recommender, tmp_path: Path):
-    write_recommendations(untrained_recommender, [101], tmp_path / "r", top_k=5, rerank=False)
+    write_recommendations(
+        untrained_recommender, [101], tmp_path / "r.parquet", top_k=5, rerank=False
+    )
     answer = untrained_recommender.recommend([Request(top_k=5, user_id=101)], rerank=False)[0]
-    assert pd.read_parquet(tmp_path / "r")["item_id"].tolist() == answer.item_ids
+    assert pd.read_parquet(tmp_path / "r.parquet")["item_id"].tolist() == answer.item_ids
     assert answer.source == "retrieved"
 
 
 def test_string_ids_stay_strings(string_id_recommender: Recommender, tmp_path: Path):
-    write_recommendations(string_id_recommender, ["u2", "u1"], tmp_path / "recs", top_k=2)
-    frame = pd.read_parquet(tmp_path / "recs")
+    write_recommendations(string_id_recommender, ["u2", "u1"], tmp_path / "recs.parquet", top_k=2)
+    frame = pd.read_parquet(tmp_path / "recs.parquet")
     assert frame["user_id"].tolist() == ["u2", "u2", "u1", "u1"]
     assert frame["item_id"].str.startswith("i").all()
 
@@ -93,15 +98,17 @@ def test_rows_are_written_in_groups(
 ):
     monkeypatch.setattr(batch, "_ROWS_PER_GROUP", 100)
     users = untrained_recommender.users.ids.tolist()
-    write_recommendations(untrained_recommender, users, tmp_path / "r", top_k=2, batch_size=64)
-    metadata = pq.read_metadata(tmp_path / "r")
+    write_recommendations(
+        untrained_recommender, users, tmp_path / "r.parquet", top_k=2, batch_size=64
+    )
+    metadata = pq.read_metadata(tmp_path / "r.parquet")
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     assert sizes == [128, 52]
 
 
 def test_no_users_make_an_empty_file(untrained_recommender: Recommender, tmp_path: Path):
-    write_recommendations(untrained_recommender, [], tmp_path / "recs", top_k=2)
-    assert pd.read_parquet(tmp_path / "recs").shape == (0, 4)
+    write_recommendations(untrained_recommender, [], tmp_path / "recs.parquet", top_k=2)
+    assert pd.read_parquet(tmp_path / "recs.parquet").shape == (0, 5)
 
 
 def test_an_error_leaves_the_older_file(untrained_recommender: Recommender, tmp_path: Path):
@@ -126,7 +133,7 @@ class Broken:
 @pytest.mark.parametrize("bad", [{"top_k": 0}, {"top_k": 5, "batch_size": 0}])
 def test_sizes_below_one_are_refused(untrained_recommender, bad, tmp_path: Path):
     with pytest.raises(InputError, match="at least 1; found 0"):
-        write_recommendations(untrained_recommender, [101], tmp_path / "recs", **bad)
+        write_recommendations(untrained_recommender, [101], tmp_path / "recs.parquet", **bad)
 
 
 def test_a_folder_is_no_output(untrained_recommender: Recommender, tmp_path: Path):

@@ -63,6 +63,12 @@ def test_every_objective_of_the_towers_can_be_built(option: str) -> None:
     assert all(isinstance(objective, Objective | ItemRegression) for objective in objectives)
 
 
+def test_an_experiment_sets_what_the_primary_config_does_too_and_options_go_before_it() -> None:
+    assert composed("train").processes is None
+    assert composed("train", "experiment=quick").processes == 1
+    assert composed("train", "experiment=quick", "processes=2").processes == 2
+
+
 def test_large_catalogs_are_trained_by_gradient_steps_alone() -> None:
     for tower in composed("train", "retrieval=large_catalog").retrieval.towers.values():
         assert isinstance(instantiate(tower.objective), Objective)

@@ -34,6 +34,7 @@ def test_lists_are_those_of_the_recommender_with_ids_and_titles(model: Model) ->
         "title": "str",
         "score": "float32",
         "rank": "int64",
+        "source": "str",
     }
     answers = model.recommender.recommend([Request(4, 101), Request(4, 150)])
     assert found["user_id"].tolist() == [101] * 4 + [150] * 4

@@ -224,6 +224,21 @@ def test_a_corrupt_bundle_is_refused_everywhere(root: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_bundle_of_another_data_set_is_refused_everywhere(root: Path) -> None:
+    # Ids of the same types, so that nothing but the items tells.
+    other = write_untrained_bundle(root / "x", list(range(101, 181)), list(range(1, 31)))
+    other.rename(root / "other")
+    with serving(root / "latest", root / "tmp") as server:
+        version = server.version()
+        status, answer = server.reload("other")
+        assert status == 400
+        assert "expected an event store of the bundle's data set" in answer["detail"]
+        assert server.metric(f'recsys_model_info{{version="{version}"}}') == 2
+        for connection in server.to_each_worker().values():
+            assert get(connection, "/recommend?user_id=101")[1]["model_version"] == version
+
+
+@pytest.mark.slow
 def test_a_new_worker_serves_what_the_others_serve(root: Path) -> None:
     with serving(root / "latest", root / "tmp") as server:
         first = server.version()

@@ -30,10 +30,10 @@ from recsys.api.request_guard import RequestGuard
 from recsys.api.schemas import Error, Health, Invalid, Ready
 from recsys.api.service import Service
 from recsys.api.telemetry import Telemetry
-from recsys.api.texts import TextUnavailableError
 from recsys.errors import InputError
 from recsys.events.types import StoreUnavailableError
 from recsys.recommender import Recommender
+from recsys.stored_state import TextUnavailableError
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REFUSALS: dict[int | str, dict[str, Any]] = {

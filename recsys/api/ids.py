@@ -1,7 +1,7 @@
 """Ids and numbers in requests: strictly of the vocabulary's type, so that none is misread."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
@@ -12,11 +12,9 @@ from pydantic import BeforeValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from recsys.core.ids import INT64_END, integer_id, integer_of
-from recsys.errors import InputError
+from recsys.core.ids import INT64_END, integer_of
+from recsys.rules.ids import MAX_ID_LENGTH
 from recsys.schema import ExternalId
-
-MAX_ID_LENGTH = 256
 
 
 class _IdConvertor(StringConvertor):
@@ -131,27 +129,3 @@ def check_encoded(raw: bytes, where: str) -> None:
 
 def _badly_encoded(where: str, message: str) -> RequestValidationError:
     return RequestValidationError([{"type": "encoding", "loc": (where,), "msg": message}])
-
-
-def check_boosted(boosts: Iterable[str], integers: bool) -> None:
-    """Raise InputError when ``item:ID`` names no id of the vocabulary's type; see ``Rules``."""
-    for boost in boosts:
-        kind, _, text = boost.partition(":")
-        if kind == "item" and integers and integer_id(text) is None:
-            told = repr(boost)[:MAX_ID_LENGTH]
-            raise InputError("an integer id in boost item:ID", told, "correct it")
-
-
-def check_ids(kind: str, ids: Iterable[ExternalId], integers: bool) -> None:
-    """Raise InputError when ids in a body are not of the vocabulary's type.
-
-    Args:
-        kind: user or item.
-    """
-    wanted, name = (int, "an integer") if integers else (str, "a string")
-    for found in ids:
-        told = repr(found)[:MAX_ID_LENGTH]
-        if not isinstance(found, wanted) or isinstance(found, bool):
-            raise InputError(f"{name} for each {kind} id", told, "correct it")
-        if isinstance(found, int) and not -INT64_END <= found < INT64_END:
-            raise InputError(f"{kind} ids of 64 bits", told, "correct it")

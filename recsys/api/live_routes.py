@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, status
 
-from recsys.api.ids import check_ids, item_path, user_path
+from recsys.api.ids import item_path, user_path
 from recsys.api.keys import Gate
-from recsys.api.live_items import as_bytes, text_of
 from recsys.api.live_schemas import (
     MAX_TOLD,
     Accepted,
@@ -25,7 +24,9 @@ from recsys.api.telemetry import Telemetry
 from recsys.api.texts import check_texts
 from recsys.errors import InputError
 from recsys.events.types import Event, Item
+from recsys.rules.ids import check_ids
 from recsys.schema import GENRE_SEPARATOR, ExternalId
+from recsys.stored_state import as_bytes, text_of
 from recsys.text.from_config import fingerprint_of
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from recsys.api.ids import MAX_ID_LENGTH, BodyId
+from recsys.api.ids import BodyId
 from recsys.api.live_state import Degraded
 from recsys.api.times import EventTime, with_seconds
 from recsys.events.types import EventType
+from recsys.rules.ids import MAX_ID_LENGTH
 from recsys.schema import ExternalId
 
 MAX_EVENTS = 1000

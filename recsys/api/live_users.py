@@ -5,13 +5,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from recsys.events.types import StoreUnavailableError, UserState
-from recsys.request import NO_EVENTS, UserEvents
+from recsys.request import UserEvents
 from recsys.schema import ExternalId
+from recsys.stored_state import as_events
 
 ReadStates = Callable[[Sequence[ExternalId]], Awaitable[Mapping[ExternalId, UserState]]]
 
 _MOST_AT_ONCE = 500
-_COUNT_BITS, _VERSION_BITS = 32, 64
 
 
 class LiveUsers:
@@ -118,30 +118,6 @@ class LiveUsers:
         """Drop everything, since the store is another one, whose versions say something else."""
         self._store_number += 1
         self.clear()
-
-
-def as_events(state: UserState | None, store_number: int = 0) -> UserEvents:
-    """What a recommender is told of a user's stored state.
-
-    Args:
-        store_number: makes versions differ from those of former stores.
-    """
-    if state is None or not state.version:
-        return NO_EVENTS
-    told = [row for row, dismissed in enumerate(state.dismissed) if not dismissed]
-    gone = [row for row, dismissed in enumerate(state.dismissed) if dismissed]
-    # Retention deletes a part at a time.
-    number = len(state.item_ids) + len(state.older) + len(state.older_dismissed)
-    return UserEvents(
-        version=(((store_number << _VERSION_BITS) + state.version) << _COUNT_BITS) + number,
-        item_ids=[state.item_ids[row] for row in told],
-        timestamps=[state.timestamps[row] for row in told],
-        ratings=[state.ratings[row] for row in told],
-        older=state.older,
-        dismissed=[*state.older_dismissed, *(state.item_ids[row] for row in gone)],
-        dismissed_at=[*state.older_dismissed_at, *(state.timestamps[row] for row in gone)],
-        forgets_log=state.forgotten_at is not None,
-    )
 
 
 def _size(events: UserEvents) -> int:

@@ -11,20 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from recsys.api.batcher import OverloadedError
-from recsys.api.live_items import with_stored
 from recsys.api.reload_queue import ReloadQueue
 from recsys.api.texts import Texts
 from recsys.bundle import list_bundles, read_manifest, read_metrics
 from recsys.errors import InputError
 from recsys.events.frames import item_frame
-from recsys.events.types import Event, StoredItem, rating_of
+from recsys.events.types import Event, StoredItem
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
+from recsys.stored_state import count_events, with_stored
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +155,8 @@ class ModelStore:
         """Let a prepared model answer from now on."""
         with self._changing:
             # Those that came in since it was prepared are few.
-            loaded = with_stored(loaded, self._missing(loaded), self.texts)
-            _count(loaded, self._events)
+            loaded = self._with_stored(loaded, self._missing(loaded))
+            count_events(loaded, self._events)
             loaded.popularity.refresh()
             self.current = loaded
         if self.swapped is not None:
@@ -175,7 +174,9 @@ class ModelStore:
                 known = self._items.get(item.item_id)
                 if known is None or known.position < item.position:
                     self._items[item.item_id] = item
-            self.current = with_stored(self.current, self._missing(self.current), self.texts)
+            self.current = with_stored(
+                self.current, self._missing(self.current), self.texts.encode_now
+            )
 
     async def begin_again(self, items: Sequence[StoredItem]) -> None:
         """Know these items and no events: the store is another one, e.g. restored."""
@@ -187,7 +188,10 @@ class ModelStore:
             self._events.clear()
             trained = Recommender(self.current.artifact, self.device)
             trained.revision = self.current.revision + 1  # no answer of before is one of now
-            self.current = with_stored(trained, items, self.texts)
+            self.current = self._with_stored(trained, items)
+
+    def _with_stored(self, recommender: Recommender, items: Sequence[StoredItem]) -> Recommender:
+        return with_stored(recommender, items, self.texts.encode_now)
 
     def _missing(self, recommender: Recommender) -> list[StoredItem]:
         """Items that the recommender does not have as they are now."""
@@ -199,7 +203,7 @@ class ModelStore:
         told = [event for event in events if event.type != "dismiss"]
         with self._changing:
             self._events.extend(told)
-            _count(self.current, told)
+            count_events(self.current, told)
 
     def added_since(self, time: float) -> dict[ExternalId, float]:
         """When items were first put into the store (unix seconds), of those after a time."""
@@ -221,7 +225,7 @@ class ModelStore:
             _check_id_types(loaded, before, path)
         with self._changing:
             items = list(self._items.values())
-        return _checked(with_stored(loaded, items, self.texts))
+        return _checked(self._with_stored(loaded, items))
 
     @property
     def folder(self) -> Path:
@@ -251,24 +255,6 @@ class ModelStore:
                 continue
             found.append({"name": path.name, "version": version, "metrics": content})
         return found
-
-
-def _count(recommender: Recommender, events: Collection[Event]) -> None:
-    """Those that the training log has are counted already.
-
-    In popularity an event counts as its type does in training; 1 where training knew no such type.
-    """
-    features = recommender.features
-    item_idx = recommender.items.encode(event.item_id for event in events)
-    user_idx = recommender.users.encode(event.user_id for event in events)
-    times = np.array([event.timestamp for event in events], np.int64)
-    ratings = [rating_of(event.type, event.value) for event in events]
-    values = np.array(ratings, np.float64)  # None becomes NaN
-    is_new = recommender.histories.are_since(user_idx, item_idx, times)
-    kept = (item_idx > 0) & is_new
-    by_type = recommender.artifact.event_weights or {}
-    weights = np.array([by_type.get(event.type, 1.0) for event in events], np.float64)
-    features.add(item_idx[kept], times[kept], values[kept], weights[kept])
 
 
 def _give_back_memory() -> None:

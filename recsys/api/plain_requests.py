@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.api.callers import Caller
 from recsys.api.history_access import longest_plain_list
-from recsys.api.ids import MAX_ID_LENGTH
 from recsys.api.keys import CALLER, Gate
 from recsys.api.schemas import DEFAULT_TOP_K, MAX_TOP_K
 from recsys.api.service import Service
+from recsys.rules.ids import MAX_ID_LENGTH
 from recsys.schema import ExternalId
 
 PATH = "/recommend"

@@ -13,7 +13,7 @@ from fastapi import Request as HttpRequest
 from recsys.api.batcher import Answer
 from recsys.api.callers import Caller
 from recsys.api.history_access import tells_history
-from recsys.api.ids import STRICT, check_boosted, check_ids, user_query
+from recsys.api.ids import STRICT, user_query
 from recsys.api.keys import CALLER, Gate, check_key
 from recsys.api.schemas import (
     DEFAULT_TOP_K,
@@ -32,6 +32,7 @@ from recsys.api.service import Service
 from recsys.api.texts import check_queries
 from recsys.errors import InputError
 from recsys.request import Request
+from recsys.rules.ids import check_boosted, check_ids
 from recsys.schema import ExternalId
 
 _MAX_DEADLINE_MS = 60_000

@@ -12,8 +12,9 @@ from pydantic import (
 )
 
 from recsys.api.batcher import Fallback
-from recsys.api.ids import MAX_ID_LENGTH, BodyId
+from recsys.api.ids import BodyId
 from recsys.api.live_state import Degraded
+from recsys.rules.ids import MAX_ID_LENGTH
 from recsys.schema import ExternalId, Source
 
 DEFAULT_TOP_K = 10

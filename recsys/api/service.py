@@ -14,18 +14,17 @@ from recsys.api.answer_body import AnswerBody
 from recsys.api.batcher import Answer, Batcher
 from recsys.api.cache import CacheKey, ResponseCache
 from recsys.api.explainer import Explainer
-from recsys.api.ids import check_boosted, check_ids
 from recsys.api.list_exploration import ListExploration
 from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.telemetry import Telemetry
-from recsys.api.texts import TextUnavailableError
 from recsys.exploration import Exploration, ReservedPlaces
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
-from recsys.rules import Rules
+from recsys.rules.ids import checked_rules
 from recsys.schema import ExternalId
+from recsys.stored_state import TextUnavailableError
 
 if TYPE_CHECKING:
     from recsys.api.tracing import Tracing
@@ -51,7 +50,7 @@ class Service:
         self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
         self.explainer = Explainer()
-        self.rules = _rules(options, models)
+        self.rules = checked_rules(options.rules, models.current.items.holds_integers)
         self.exploration = _exploration(options, models)
         self.live = _live_state(options, models)
         self.batcher = Batcher(
@@ -262,14 +261,6 @@ class Service:
         self.explainer.close()
         if self.tracing is not None:
             self.tracing.close()
-
-
-def _rules(options: ServingOptions, models: ModelStore) -> Rules:
-    rules = Rules.from_config(options.rules)
-    named = [*rules.block, *(rules.allow or ()), *rules.pin]
-    check_ids("item", named, models.current.items.holds_integers)
-    check_boosted((key for key, _ in rules.boost), models.current.items.holds_integers)
-    return rules
 
 
 def _exploration(options: ServingOptions, models: ModelStore) -> ListExploration | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.api.batcher import OverloadedError
 from recsys.errors import InputError
+from recsys.stored_state import TextUnavailableError
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_of_bundle, fingerprint_of
 from recsys.text.none import check_has_text
@@ -31,10 +32,6 @@ _FEWEST_CHARACTERS, _MOST_CHARACTERS = 50, 1500
 _SECONDS_AT_ONCE = 0.2
 _SECONDS_TO_RETRY = 1
 _SMOOTHING = 0.5
-
-
-class TextUnavailableError(Exception):
-    """Texts cannot be turned into vectors that fit the served model."""
 
 
 @dataclass(eq=False)

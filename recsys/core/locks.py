@@ -27,6 +27,11 @@ class Lock:
             self.held = False
             self.release()
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Of what is open; a process that is started with them holds the lock, too."""
+        return [] if self._descriptor is None else [self._descriptor]
+
     def release(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)

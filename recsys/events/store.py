@@ -119,6 +119,17 @@ class EventStore:
         """Raise InputError when the store is of another data set."""
         check_catalogue(await self._database.read(reads.catalogue), catalogue)
 
+    def check_id_types(self, integer_users: bool, integer_items: bool) -> None:
+        """Raise InputError unless a bundle's ids, integers or strings, are of the store's types."""
+        for kind, held, wanted in (
+            ("user", self.holds_integer_users, integer_users),
+            ("item", self.holds_integer_items, integer_items),
+        ):
+            if held != wanted:
+                raise InputError(
+                    f"a store with the bundle's type of {kind} ids", "another", "give its bundle"
+                )
+
     async def adopt(self, catalogue: CatalogueSketch) -> None:
         """Know the store by this catalogue from now on."""
         await self._database.write(lambda connection: adopt(connection, catalogue))

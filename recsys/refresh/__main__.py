@@ -17,7 +17,7 @@ _USAGE_ERROR, _KEPT = 2, 3
 
 def main() -> None:
     """Status 0 when the challenger is served, 3 when the champion stays, 2 after an error."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_intermixed_args()
     configure_logging()
 
     def interrupted() -> str:
@@ -35,13 +35,14 @@ def _status_of(arguments: argparse.Namespace) -> int:
     from recsys.events.database import sqlite_url
     from recsys.events.types import StoreUnavailableError
     from recsys.refresh.cycle import Plan, refresh
+    from recsys.store_reader import own_store
 
     try:
         if not 0 < arguments.share < 1:
             raise InputError("--share between 0 and 1", f"{arguments.share:g}", "correct it")
         plan = Plan(
             arguments.bundle,
-            arguments.store or str(sqlite_url(_own_store(arguments.bundle))),
+            arguments.store or str(sqlite_url(own_store(arguments.bundle))),
             arguments.share,
             Limits(margin=arguments.margin, min_users=arguments.min_users),
             arguments.overrides,
@@ -55,13 +56,6 @@ def _status_of(arguments: argparse.Namespace) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return _USAGE_ERROR
     return 0 if verdict.promoted else _KEPT
-
-
-def _own_store(bundle: Path) -> Path:
-    """Beside the bundle, as a server has it."""
-    from recsys.bundle import read_manifest
-
-    return bundle.parent / f"{read_manifest(bundle.resolve()).get('dataset', 'data')}.events.db"
 
 
 def _parser() -> argparse.ArgumentParser:

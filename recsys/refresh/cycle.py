@@ -1,14 +1,8 @@
 """One turn of the loop: export, train, compare, promote."""
 
-import json
 import logging
 import math
-import os
 import shutil
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +14,22 @@ import numpy as np
 import pandas as pd
 
 from recsys.artifact import Artifact, load_artifact
-from recsys.bundle import list_bundles, make_latest, read_manifest, read_metrics
+from recsys.bundle import read_manifest, read_metrics
 from recsys.core.locks import Lock
 from recsys.errors import InputError
 from recsys.export_events import Exported, export
+from recsys.overrides import quoted
+from recsys.refresh import promotion
+from recsys.refresh.challenger import train_challenger
+from recsys.refresh.leftovers import remove_leftovers, remove_old
 from recsys.refresh.verdict import Limits, Verdict, judge
 from recsys.schema import TIMESTAMP, USER_ID
 from recsys.text.none import NAME as NO_TEXT
 from recsys.training.champion import is_new
-from recsys.training.interruption import TRANSIENT_DATA
 
 log = logging.getLogger(__name__)
 
-HISTORY_FILE = "refresh.jsonl"
-_LOCK_FILE, _WORK_FOLDER, _PREFIX = ".refresh.lock", ".refresh", "refresh"
-_TRAIN = Path(__file__).parents[2] / "train.py"
-_SECONDS_TO_RELOAD, _SECONDS_PER_HOUR = 300, 3600
+_LOCK_FILE, _WORK_FOLDER = ".refresh.lock", ".refresh"
 
 
 @dataclass(frozen=True)
@@ -61,30 +55,42 @@ class Plan:
 def refresh(plan: Plan) -> Verdict:
     """Train a challenger on the champion's log and what has come since; promote it if not worse.
 
-    Whatever is killed when, ``latest`` names the champion or a challenger that has won.
+    Whatever is killed when, ``latest`` names the champion or a challenger that has won, and the
+    next turn does what is left and removes what was left behind.
 
     Raises:
         InputError: when another turn is going on, or a part of this one fails. The champion stays.
         StoreUnavailableError: when the database fails on the way.
     """
     root = plan.bundle.parent
-    with _alone(root) as folder:
-        champion = load_artifact(plan.bundle.resolve())
-        exported = export(plan.store, plan.bundle.resolve(), folder)
+    with _alone(root) as (folder, lock):
+        promotion.go_on(root)
+        served = plan.bundle.resolve()
+        champion = load_artifact(served)
+        exported = export(plan.store, served, folder)
+        prefix = f"{exported.name}-refresh"
+        remove_leftovers(root, f"{prefix}-")
         rows = pd.read_parquet(exported.files["interactions"])
         fraction, users = held_out_share(rows, champion, plan.share)
         if users < plan.limits.min_users:
             why = f"{users:,} users have new events to compare on, and {plan.limits.min_users} must"
-            return _told(root, champion, None, Verdict(False, [why]), None)
-        bundle = _train(plan, root, exported, fraction, _text_options(champion, plan.overrides))
-        metrics = read_metrics(bundle)
-        verdict = judge(metrics, plan.limits)
-        if verdict.promoted:
-            make_latest(bundle)
-        _told(root, champion, bundle, verdict, metrics["minus_champion"])
-        if verdict.promoted and plan.server is not None:
-            _reload(plan.server, bundle.name, plan.key)
-        _remove_old(root, champion.manifest["dataset"], plan.keep, {bundle, plan.bundle.resolve()})
+            verdict, bundle = Verdict(False, [why]), served
+            promotion.add_line(root, _line(champion, None, verdict, None))
+        else:
+            overrides = _overrides(plan, champion, exported, fraction)
+            bundle = train_challenger(root, prefix, overrides, plan.hours, lock.descriptors)
+            metrics = read_metrics(bundle)
+            verdict = judge(metrics, plan.limits)
+            line = _line(champion, bundle, verdict, metrics["minus_champion"])
+            if verdict.promoted:
+                promotion.promote(bundle, line)
+            else:
+                promotion.add_line(root, line)
+        now = bundle.name if verdict.promoted else f"still {champion.version}"
+        log.info("refresh: served is %s: %s", now, "; ".join(verdict.reasons))
+        promotion.settle(root, plan.server, plan.key)
+        # The former champion stays for a turn: a server may not have been told yet.
+        remove_old(root, f"{prefix}-", plan.keep, {bundle, served, plan.bundle.resolve()})
         return verdict
 
 
@@ -102,8 +108,11 @@ def held_out_share(rows: pd.DataFrame, champion: Artifact, share: float) -> tupl
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[Path]:
-    """An empty folder, for as long as no other turn goes on; it holds users' data, so it goes."""
+def _alone(root: Path) -> Iterator[tuple[Path, Lock]]:
+    """An empty folder and a lock, for as long as no other turn goes on.
+
+    The folder holds users' data, so it goes.
+    """
     lock = Lock(root / _LOCK_FILE)
     if not lock.held:
         raise InputError(f"no other refresh of {root}", "one that is going on", "wait for its end")
@@ -111,10 +120,23 @@ def _alone(root: Path) -> Iterator[Path]:
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         folder.mkdir(mode=0o700)
-        yield folder
+        yield folder, lock
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
+
+
+def _overrides(plan: Plan, champion: Artifact, exported: Exported, fraction: float) -> list[str]:
+    """What the challenger is trained on, and compared with."""
+    tables = [f"data.{name}={_path(path)}" for name, path in exported.files.items()]
+    if exported.event_weights is not None:
+        tables.append(f"data.event_weights={exported.event_weights}")
+    return [
+        *("stage=all", "data=files", f"data.name={quoted(exported.name)}", *tables),
+        *("data.split=global_time", f"data.test_fraction={fraction!r}"),
+        f"champion={_path(plan.bundle.resolve())}",
+        *(*_text_options(champion, plan.overrides), *plan.overrides),
+    ]
 
 
 def _text_options(champion: Artifact, overrides: Sequence[str]) -> list[str]:
@@ -124,54 +146,15 @@ def _text_options(champion: Artifact, overrides: Sequence[str]) -> list[str]:
     return ["text=none"] if has_none and not is_chosen else []
 
 
-def _train(
-    plan: Plan, root: Path, exported: Exported, fraction: float, options: Sequence[str]
-) -> Path:
-    """A bundle that is not served yet."""
-    before = set(list_bundles(root))
-    tables = [f"data.{name}={_quoted(path)}" for name, path in exported.files.items()]
-    if exported.event_weights is not None:
-        tables.append(f"data.event_weights={exported.event_weights}")
-    command = [
-        *(sys.executable, str(_TRAIN), "stage=all", "data=files", f"data.name={exported.name}"),
-        *tables,
-        *("data.split=global_time", f"data.test_fraction={fraction!r}", "promote=false"),
-        *(f"champion={_quoted(plan.bundle.resolve())}", f"output_dir={_quoted(root)}"),
-        *(f"name={exported.name}-{_PREFIX}", *options, *plan.overrides),
-    ]
-    process = subprocess.Popen(command, env={**os.environ, TRANSIENT_DATA: "1"})
-    try:
-        status = process.wait(plan.hours * _SECONDS_PER_HOUR)
-    except subprocess.TimeoutExpired as error:
-        found = f"one that went on after {plan.hours:g} hours"
-        remedy = "see above, or give it more time by --hours; the champion stays"
-        raise InputError("a training of the challenger", found, remedy) from error
-    finally:
-        process.terminate()  # nothing happens to one that has ended
-        process.wait()
-    if status:
-        found = f"one that ended with status {status}"
-        raise InputError("a training of the challenger", found, "see above; the champion stays")
-    made = [one for one in list_bundles(root) if one not in before and _PREFIX in one.name]
-    if len(made) != 1:
-        raise InputError("one new bundle", f"{len(made)} in {root}", "run refresh again")
-    return made[0]
+def _path(path: Path) -> str:
+    return quoted(str(path.absolute()))
 
 
-def _quoted(path: Path) -> str:
-    escaped = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _told(
-    root: Path,
-    champion: Artifact,
-    bundle: Path | None,
-    verdict: Verdict,
-    difference: Any,
-) -> Verdict:
-    """A line in the history, and in the log."""
-    line = {
+def _line(
+    champion: Artifact, bundle: Path | None, verdict: Verdict, difference: Any
+) -> dict[str, Any]:
+    """For the history."""
+    return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "champion": champion.version,
         "challenger": None if bundle is None else read_manifest(bundle)["version"],
@@ -179,34 +162,3 @@ def _told(
         "reasons": verdict.reasons,
         "minus_champion": difference,
     }
-    with (root / HISTORY_FILE).open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    now = line["challenger"] if verdict.promoted else f"still {champion.version}"
-    log.info("refresh: served is %s: %s", now, "; ".join(verdict.reasons))
-    return verdict
-
-
-def _reload(server: str, name: str, key: str | None) -> None:
-    headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
-    request = urllib.request.Request(
-        f"{server.rstrip('/')}/admin/reload", json.dumps({"name": name}).encode(), headers
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=_SECONDS_TO_RELOAD) as response:
-            log.info("refresh: %s serves %s", server, json.load(response)["model_version"])
-    except urllib.error.HTTPError as error:
-        found = f"{error.code}: {error.read().decode(errors='replace')[:300]}"
-        raise InputError(f"{server} to serve the new model", found, "reload it by hand") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{server} to serve the new model", str(error)[:300], "reload it by hand"
-        ) from error
-
-
-def _remove_old(root: Path, dataset: str, keep: int, kept: set[Path]) -> None:
-    """Bundles that former turns made, but for the newest."""
-    made = [one for one in list_bundles(root) if one.name.startswith(f"{dataset}-{_PREFIX}-")]
-    old = sorted((one for one in made if one not in kept), key=lambda one: one.stat().st_mtime)
-    for bundle in old[: max(len(old) - keep, 0)]:
-        log.info("refresh: %s of a former turn is removed", bundle)
-        shutil.rmtree(bundle, ignore_errors=True)

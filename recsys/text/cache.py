@@ -5,7 +5,9 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 _TEXTS_PER_FILE = 256
 """Texts embedded between two writes: what an interrupted run loses at most."""
 _MAX_HEADER = 10_000
+_SECONDS_OF_A_WRITE = 3600
+"""More than it takes by far: what is older has been left by a killed writer."""
 
 
 class EmbeddingCache:
@@ -133,6 +137,10 @@ def _write(folder: Path, keys: NDArray[np.uint8], vectors: NDArray[np.float32]) 
     temporary: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.part"):
+            with suppress(FileNotFoundError):  # put in place by its writer meanwhile
+                if time.time() - left.stat().st_mtime > _SECONDS_OF_A_WRITE:
+                    _discard(left)
         handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:

@@ -2,12 +2,11 @@
 143.
 """
 
-import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recsys.training.run_folder import RunFolder
 
-TRANSIENT_DATA = "RECSYS_TRANSIENT_DATA"
-"""A variable that a program sets for a training on tables that it removes: nobody can go on with
-such a run."""
 _KILLED = 128
 
 
@@ -56,8 +52,7 @@ def interruptible(line: Callable[[], str]) -> Iterator[None]:
 class HowToGoOn:
     """What an interrupted ``train.py`` says: what is kept, and the command that goes on with it."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self._is_transient = TRANSIENT_DATA in environment
+    def __init__(self) -> None:
         self._folder: RunFolder | None = None
 
     def opened(self, folder: "RunFolder") -> None:
@@ -70,8 +65,6 @@ class HowToGoOn:
         Args:
             output_dir: as an override says it, ``output_dir=…``, or empty.
         """
-        if self._is_transient:
-            return "interrupted"
         if self._folder is None:
             return "interrupted: nothing was trained yet; start again with the same command"
         command = shlex.join(["python", sys.argv[0], "resume=true", *filter(None, [output_dir])])

@@ -4,6 +4,7 @@
 found again and goes on with the same rows or not at all.
 """
 
+import glob
 import hashlib
 import itertools
 import json
@@ -22,6 +23,7 @@ from recsys.errors import InputError
 
 RUN_FILE = "run.json"
 LAST_CHECKPOINT = "last.ckpt"
+_LOGS_FOLDER = "logs"
 _LOCK_FILE = "lock"
 _MAX_BYTES = 1_000_000
 IGNORED_KEYS = ("resume", "name", "threads", "processes")
@@ -80,7 +82,7 @@ def open_run(
         InputError: when ``resume`` is set and no interrupted run has this configuration, or the
             newest that has read something else; or when ``root`` cannot be written to.
     """
-    logs, inputs = root / "logs", dict(inputs or {})
+    logs, inputs = root / _LOGS_FOLDER, dict(inputs or {})
     kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     if resume:
@@ -102,7 +104,7 @@ def open_run(
 
 def interrupted_arguments(root: Path) -> Iterator[list[str]]:
     """Overrides of each interrupted run below ``root`` that nobody goes on with, newest first."""
-    for folder, state in _runs(root / "logs"):
+    for folder, state in _runs(root / _LOGS_FOLDER):
         arguments = state.get("arguments")
         if state.get("complete") or not isinstance(arguments, list):
             continue
@@ -111,6 +113,18 @@ def interrupted_arguments(root: Path) -> Iterator[list[str]]:
         lock.release()
         if is_free and all(isinstance(one, str) for one in arguments):
             yield arguments
+
+
+def past_runs(root: Path, prefix: str) -> Iterator[tuple[Path, bool]]:
+    """Folders of runs whose names begin so and that do not go on; and whether each was completed.
+
+    A folder has its bundle's name.
+    """
+    for folder in sorted((root / _LOGS_FOLDER).glob(f"{glob.escape(prefix)}*")):
+        lock = Lock(folder / _LOCK_FILE)
+        lock.release()
+        if lock.held:
+            yield folder, _read_state(folder).get("complete") is True
 
 
 def _claimed(root: Path, logs: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ class Store:
 
 
 def exploration(
-    new: list[int] = NEW,
+    new: "list[int] | Store" = NEW,
     places: tuple[int, ...] = (11, 14, 17),
     epsilon: float = 0.0,
     days: float = SINCE_BEFORE_THE_LOG,
@@ -41,7 +41,7 @@ def exploration(
     return ListExploration(
         Exploration(epsilon, 1),
         ReservedPlaces(places),
-        Store(new),
+        new if isinstance(new, Store) else Store(new),
         days,  # type: ignore[arg-type]
     )
 
@@ -164,11 +164,11 @@ def test_what_the_model_has_older_events_of_is_not_new(
 def test_items_are_new_for_so_many_days(
     untrained_recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, now = exploration([7001, 7002], days=2), time.time()
-    store: Any = one.models
+    store, now = Store([7001, 7002]), time.time()
+    one = exploration(store, days=2)
     store.added = {7001: now - 1.5 * 86_400, 7002: now}
     for days, number in ((0, 2), (0.4, 2), (0.6, 1), (1.9, 1), (2.1, 0)):
         clock = SimpleNamespace(time=lambda days=days: now + days * 86_400)
-        monkeypatch.setattr("recsys.api.list_exploration.time", clock)
+        monkeypatch.setattr("recsys.new_item_places.time", clock)
         assert one.num_new(untrained_recommender) == number
     assert store.asked == 3  # once more whenever one is new no more

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from recsys.api.batcher import OverloadedError
-from recsys.api.texts import MAX_WAITING, Texts, TextUnavailableError
+from recsys.api.texts import MAX_WAITING, Texts
+from recsys.stored_state import TextUnavailableError
 from recsys.text import from_config
 
 MANIFEST = {"text": {"fingerprint": "x"}, "config": {"text": {"name": "x"}}}

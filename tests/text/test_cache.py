@@ -1,6 +1,7 @@
 import hashlib
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,6 +175,19 @@ def test_a_killed_writer_leaves_only_whole_files(tmp_path, caplog):
 
 def _fill(folder: Path, start: int) -> None:
     EmbeddingCache(folder).encode(CountingEncoder(), TEXTS[start : start + 30])
+
+
+def test_the_next_writer_removes_what_a_killed_one_has_left(tmp_path):
+    cache = EmbeddingCache(tmp_path)
+    cache.encode(CountingEncoder(), TEXTS[:1])
+    (folder,) = tmp_path.iterdir()
+    left, being_written = folder / ".a.part", folder / ".b.part"
+    for file in (left, being_written):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    cache.encode(CountingEncoder(), TEXTS[:2])
+    assert not left.exists()
+    assert being_written.exists()
 
 
 def test_writers_at_the_same_time_do_not_harm_each_other(tmp_path):

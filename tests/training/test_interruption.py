@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from recsys.training.interruption import TRANSIENT_DATA
-
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
     *("data=synthetic", "data.num_users=60", "data.num_items=50", "data.num_interactions=1500"),
@@ -95,14 +93,3 @@ def test_before_anything_is_trained_there_is_nothing_to_go_on_with(tmp_path: Pat
     lines = interrupted(process, signal.SIGINT, lambda: True)
     assert lines[-1].startswith("interrupted: nothing was trained yet; start again")
     assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.slow
-def test_a_training_on_tables_that_go_is_not_gone_on_with(tmp_path: Path) -> None:
-    def has_checkpoint() -> bool:
-        return any(tmp_path.glob("logs/*/fit/search/last.ckpt"))
-
-    process = started(tmp_path, *OPTIONS, **{TRANSIENT_DATA: "1"})
-    assert interrupted(process, signal.SIGTERM, has_checkpoint)[-1] == "interrupted"
-    (state,) = tmp_path.glob("logs/*/run.json")
-    assert "arguments" not in json.loads(state.read_text())
