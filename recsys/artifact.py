@@ -18,6 +18,7 @@ from recsys.bundle.settings import check_models
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.strengths import checked_event_weights
+from recsys.data.type_sets import of_single_types
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
@@ -179,6 +180,7 @@ def save_artifact(
             "ratings": torch.from_numpy(histories.ratings),
             "weights": torch.from_numpy(histories.weights),
             "types": torch.from_numpy(histories.types),
+            "type_sets": torch.from_numpy(histories.type_sets),
         },
     }
     graphs: dict[str, bytes] = {}
@@ -377,6 +379,7 @@ def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histor
         # Bundles of before events had weights and types lack them.
         arrays.setdefault("weights", np.ones(len(arrays["item_idx"]), np.float32))
         arrays.setdefault("types", np.zeros(len(arrays["item_idx"]), np.int8))
+        arrays.setdefault("type_sets", of_single_types(arrays["types"]))
         histories = Histories(**arrays)
         if histories.num_users != num_users:
             expected = f"users with histories: {num_users}"

@@ -17,6 +17,7 @@ ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
 RATING = "rating"
 TYPE = "type"
+ALL_TYPES = "all_types"
 WEIGHT = "weight"
 TITLE = "title"
 DESCRIPTION = "description"
@@ -38,8 +39,10 @@ class Dataset:
     """Validated raw frames, in the user's own ids.
 
     interactions: ``user_id, item_id`` (int64 or str), optional ``timestamp`` (int64, unix seconds),
-        ``rating`` (float64), ``type`` (str, "" where none is told) and ``weight`` (float64, how
-        much a row counts); one row per (user, item); a RangeIndex in file order.
+        ``rating`` (float64), ``type`` (str, "" where none is told), ``weight`` (float64, how much a
+        row counts) and ``all_types`` (str, a JSON list of all types that the pair has had, "" where
+        none is told; where it is missing, each has had its ``type`` alone); one row per
+        (user, item); a RangeIndex in file order.
     items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
         joined by ``|``, may be empty), ``year`` (Int64, may be missing) and ``release_date`` (str,
         YYYY-MM-DD, may be empty); one row per item.

@@ -4,7 +4,8 @@ Broken input (a missing column, a row without an item, a time that is none) is r
 data always has is mended, and counted in the log:
 
 - a (user, item) pair that repeats keeps its latest row (the last in the file among equal times),
-  which then counts as much as all its rows do: see ``recsys.data.strengths``;
+  which then counts as much as all its rows do (see ``recsys.data.strengths``) and knows the types
+  of all of them (see ``recsys.data.type_sets``);
 - a row that ``positive`` rules out is dropped: it is neither learned from nor held out;
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
@@ -26,6 +27,7 @@ from recsys.data.positives import Condition
 from recsys.data.strengths import checked_event_weights, row_strengths, with_pair_strengths
 from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
+from recsys.data.type_sets import with_all_types
 from recsys.errors import InputError
 from recsys.schema import (
     GENRE_SEPARATOR,
@@ -256,6 +258,7 @@ def _clean_interactions(
     events = events[known].reset_index(drop=True)
     if positive is not None:
         events = _positives(table, events, positive)
+    events = with_all_types(events, str(table.origin))
     strengths = row_strengths(events, event_weights, str(table.origin))
     in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
     latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()

@@ -11,10 +11,11 @@ import pandas as pd
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
 from recsys.data.splits import check_no_leakage
+from recsys.data.type_sets import names_in
 from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.schema import ITEM_ID, TYPE, USER_ID, Dataset, Split
+from recsys.schema import ALL_TYPES, ITEM_ID, TYPE, USER_ID, Dataset, Split
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class TrainingData:
         if self.event_types:
             digest.update(repr((list(self.event_types), self.event_weights)).encode())
             digest.update(self.train.types.tobytes())
+            digest.update(self.train.type_sets.tobytes())
         digest.update(self.catalog.attributes.tobytes())
         for text in self.catalog.texts():
             digest.update(f"{len(text)} {text}".encode())
@@ -105,8 +107,10 @@ def _event_types(dataset: Dataset) -> list[str]:
     if TYPE not in dataset.interactions:
         return []
     weighed = list(dataset.event_weights or ())
-    found = dataset.interactions[TYPE].unique().tolist()
-    names = [*weighed, *sorted(set(found) - {"", *weighed})]
+    found = set(dataset.interactions[TYPE].unique().tolist())
+    if ALL_TYPES in dataset.interactions:
+        found |= names_in(dataset.interactions[ALL_TYPES])
+    names = [*weighed, *sorted(found - {"", *weighed})]
     if len(names) > _MAX_TYPES:
         log.warning("%d types of events are too many: they are not kept", len(names))
         return []
