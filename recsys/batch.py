@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from recsys.data.vocabulary import Vocabulary
     from recsys.recommender import Recommender
+    from recsys.rules import Rules
     from recsys.schema import ExternalId, RankedList
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,20 @@ def main(config: DictConfig) -> None:
         top_k=config.top_k,
         rerank=config.rerank,
         batch_size=config.batch_size,
+        rules=_rules(recommender, config.exclude_types),
     )
+
+
+def _rules(recommender: "Recommender", exclude_types: Any) -> "Rules":
+    from omegaconf import OmegaConf
+
+    from recsys.rules import Rules
+
+    if OmegaConf.is_config(exclude_types):
+        exclude_types = OmegaConf.to_container(exclude_types)
+    rules = Rules(exclude_types=exclude_types)
+    recommender.histories.check_types(rules.exclude_types)
+    return rules
 
 
 def select_users(users: str, vocabulary: "Vocabulary") -> "list[ExternalId]":
@@ -93,6 +107,7 @@ def write_recommendations(
     top_k: int,
     rerank: bool = True,
     batch_size: int = 256,
+    rules: "Rules | None" = None,
 ) -> None:
     """Write ``user_id, rank`` (int32, from 1), ``item_id, score`` (float32) per user, best first.
 
@@ -101,7 +116,8 @@ def write_recommendations(
 
     Args:
         batch_size: users between two steps of the progress bar, rounded up to whole batches of the
-            recommender so that lists do not depend on it.
+            recommender so that lists do not depend on it. rules: of all lists; None: the default
+            ones.
 
     Raises:
         InputError: when ``top_k`` or ``batch_size`` is below 1, or ``output`` cannot be written.
@@ -113,6 +129,7 @@ def write_recommendations(
 
     from recsys.recommender import BATCH_SIZE
     from recsys.request import Request
+    from recsys.rules.rules import PLAIN
 
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
@@ -130,7 +147,7 @@ def write_recommendations(
     with _appearing_whole(output) as partial, pq.ParquetWriter(partial, schema) as writer:
         for start in starts:
             requests = [
-                Request(top_k=top_k, user_id=user_id)
+                Request(top_k=top_k, user_id=user_id, rules=rules or PLAIN)
                 for user_id in user_ids[start : start + batch_size]
             ]
             answers = recommender.recommend(requests, rerank=rerank)

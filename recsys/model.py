@@ -19,6 +19,7 @@ from recsys.errors import InputError
 from recsys.metrics_table import MetricsTable
 from recsys.recommender import Recommender
 from recsys.request import Request
+from recsys.rules import Rules
 from recsys.schema import ITEM_ID, TITLE, USER_ID, ExternalId, RankedList
 from recsys.text.from_config import encoder_of_bundle
 
@@ -67,17 +68,22 @@ class Model:
         history: Sequence[ExternalId] | None = None,
         text: str | None = None,
         exclude: Iterable[ExternalId] = (),
+        exclude_types: Sequence[str] | None = None,
         rerank: bool = True,
     ) -> pd.DataFrame:
         """Ranked lists, best first: for users, for a history, or for a text.
 
-        Whoever is unknown gets popular items. What is in a history is not recommended again.
+        Whoever is unknown gets popular items. What is in a history is not recommended again, unless
+        ``exclude_types`` has it otherwise.
 
         Args:
             users: an id or several, in a list, an array or a column of a frame. history: item ids,
                 oldest first, of somebody who need not be known. text: what is wanted, in words; for
                 nobody in particular, or beside ``users`` or ``history``. exclude: item ids that
-                must not be in a list. rerank: False for stage 1's order.
+                must not be in a list. exclude_types: of a user's items, leave out those alone that
+                the user had by an event of one of these types, such as ``["purchase"]``, or of a
+                type that is not known, as in a ``history``; None: all of them. rerank: False for
+                stage 1's order.
 
         Returns:
             One row per place of a list: ``user_id`` (missing where none was given), ``item_id``,
@@ -85,8 +91,8 @@ class Model:
 
         Raises:
             InputError: when none of the three is given, or both of the first two; on ids of
-                another type than those of training; on a ``top_k`` below 1; on a text without the
-                text model of training.
+                another type than those of training; on a ``top_k`` below 1; on an unknown type of
+                events; on a text without the text model of training.
         """
         if users is not None and history is not None:
             raise InputError("users or a history", "both", "ask for them one after the other")
@@ -97,9 +103,11 @@ class Model:
         known = self.recommender
         left_out = _ids(exclude, known.items, "exclude")
         events = None if history is None else _ids(history, known.items, "history")
+        rules = Rules(exclude_types=exclude_types)  # type: ignore[arg-type]  # a list becomes one
+        known.histories.check_types(rules.exclude_types)
         vector = None if text is None else self._vector(text)
         requests = [
-            Request(top_k, user, history=events, exclude=left_out, text_vector=vector)
+            Request(top_k, user, history=events, exclude=left_out, text_vector=vector, rules=rules)
             for user in ([None] if users is None else _ids(users, known.users, "users"))
         ]
         return self._frame(known.recommend(requests, rerank=rerank) if requests else [])

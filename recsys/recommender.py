@@ -71,6 +71,7 @@ class Recommender:
             artifact.users,
             artifact.items,
             artifact.manifest.get("user_attributes", []),
+            artifact.event_types,
         )
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
@@ -160,8 +161,8 @@ class Recommender:
         """One ranked list per request, in the same order.
 
         Who has neither a known item in the history nor a context or a text gets the most popular
-        items. Items of the history and of ``exclude`` are never returned; a list is shorter than
-        ``top_k`` only where too few other items exist.
+        items. Items of the history, as far as the rules leave them out, and of ``exclude`` are
+        never returned; a list is shorter than ``top_k`` only where too few other items exist.
 
         Args:
             rerank: False returns stage 1's order, also when the bundle has a stage 2.
@@ -272,7 +273,7 @@ class Recommender:
             key = tuple(map(id, unwanted))
             if key not in more:
                 more[key] = self.histories.known_items(list(chain(*unwanted)))
-            seen = item_idx[row, mask[row]] if request.rules.exclude_seen else item_idx[row, :0]
+            seen = self._seen(request, item_idx[row, mask[row]])
             excluded.append(np.concatenate([seen, more[key]]))
         return self._builder.last_resorts(requests, excluded)
 
@@ -293,18 +294,29 @@ class Recommender:
         excluded = []
         for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
             rules = request.rules
-            items = item_idx[row, :end] if rules.exclude_seen else item_idx[row, :0]
+            items = self._seen(request, item_idx[row, :end])
             more = self.histories.known_items(list(chain(*_unwanted(request))))
             if len(more):
                 items = np.concatenate([items, more])
             excluded.append(self.retriever.index.exclusion(items, self.rules.mask(rules)))
         return excluded
 
+    def _seen(self, request: Request, history: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the history's items that must not be returned, since the user has had them."""
+        rules = request.rules
+        if not rules.exclude_seen:
+            return history[:0]
+        if rules.exclude_types is None:
+            return history
+        return self.histories.had_by(request, rules.exclude_types)
+
 
 def _unwanted(request: Request) -> tuple[Sequence[ExternalId], ...]:
-    """What must not be returned besides the history's items: lists of ids."""
-    events = request.events
-    keeps_older_away = request.rules.exclude_seen and request.history is None
+    """What must not be returned besides what ``Recommender._seen`` says: lists of ids."""
+    events, rules = request.events, request.rules
+    # What is left out by type, older items among them, is not told by the history alone.
+    by_type = rules.exclude_types is not None
+    keeps_older_away = rules.exclude_seen and request.history is None and not by_type
     return request.exclude, events.dismissed, events.older if keeps_older_away else ()
 
 

@@ -21,6 +21,7 @@ from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.telemetry import Telemetry
 from recsys.api.texts import TextUnavailableError
+from recsys.errors import InputError
 from recsys.exploration import Exploration, ReservedPlaces
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
@@ -238,6 +239,11 @@ class Service:
     def _swapped(self, recommender: Recommender) -> None:
         # What is cached is kept by version, and makes room by itself.
         self.telemetry.serves(recommender.model_version)
+        try:
+            recommender.histories.check_types(self.rules.exclude_types)
+        except InputError as error:
+            # Its own log has no such events, and those of before are gone from it.
+            log.error("the new model does not fit rules.exclude_types: %s", error)
 
     async def start(self) -> None:
         """Begin to take in what comes since training.
@@ -269,6 +275,7 @@ def _rules(options: ServingOptions, models: ModelStore) -> Rules:
     named = [*rules.block, *(rules.allow or ()), *rules.pin]
     check_ids("item", named, models.current.items.holds_integers)
     check_boosted((key for key, _ in rules.boost), models.current.items.holds_integers)
+    models.current.histories.check_types(rules.exclude_types)
     return rules
 
 
