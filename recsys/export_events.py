@@ -12,12 +12,14 @@ from recsys.artifact import Artifact, load_artifact
 from recsys.data.continued_log import continued
 from recsys.data.histories import end_of_log
 from recsys.data.latest import latest_rows
+from recsys.data.type_sets import as_text, to_names, with_all_types
 from recsys.errors import InputError
 from recsys.events.frames import catalogue_of, item_frame
 from recsys.events.store import EventStore
-from recsys.events.types import Event, PairState, Position, StoredItem
+from recsys.events.types import Event, PairState, Position, StoredItem, type_names
 from recsys.overrides import mapping
 from recsys.schema import (
+    ALL_TYPES,
     DESCRIPTION,
     GENRES,
     ITEM_ID,
@@ -59,7 +61,8 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
 
     The training log and all stored events; of a (user, item) pair the latest, with the latest
     rating, unless that is a dismissal. It has the type of the pair's strongest event and, where one
-    is not 1, a weight, by which it counts what all the pair's events do. The catalogue, and all
+    is not 1, a weight, by which it counts what all the pair's events do; and where that type does
+    not tell all, the types of all of them. The catalogue, and all
     stored items, which win. Users whose data was deleted, even while this runs, have neither events
     from before that nor attributes.
 
@@ -75,6 +78,7 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     log = log[~log[USER_ID].isin(forgotten)]
     interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
     interactions = _with_strengths(interactions, log, events, artifact)
+    interactions = _with_all_types(interactions, log, later, url)
     users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
     tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
@@ -183,6 +187,7 @@ def _log(artifact: Artifact) -> pd.DataFrame:
             TIMESTAMP: log.timestamps,
             RATING: log.ratings,
             TYPE: np.array(["", *artifact.event_types])[log.types],
+            ALL_TYPES: to_names(log.type_sets, artifact.event_types),
             WEIGHT: log.weights.astype(np.float64),
             _DISMISSED: False,
         }
@@ -196,6 +201,7 @@ def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
             ITEM_ID: [pair.item_id for pair in pairs],
             TIMESTAMP: np.array([pair.timestamp for pair in pairs], np.int64),
             RATING: np.array([pair.rating for pair in pairs], np.float64),
+            ALL_TYPES: pd.array([as_text(type_names(pair.types)) for pair in pairs], "str"),
             _DISMISSED: np.array([pair.dismissed for pair in pairs], bool),
         }
     )
@@ -222,7 +228,9 @@ def _with_strengths(
 ) -> pd.DataFrame:
     """With types where any is known, and with weights where one is not 1."""
     end = end_of_log(artifact.histories)
-    found = continued(log.drop(columns=_DISMISSED), events, end, artifact.event_weights)
+    found = continued(
+        log.drop(columns=[_DISMISSED, ALL_TYPES]), events, end, artifact.event_weights
+    )
     pair = [USER_ID, ITEM_ID]
     # Without any event left that made it, a pair counts 1.
     strong = interactions[pair].merge(found, "left", pair, validate="one_to_one")
@@ -231,6 +239,18 @@ def _with_strengths(
     return interactions.assign(
         **{name: columns[name].to_numpy() for name, is_told in told.items() if is_told}
     )
+
+
+def _with_all_types(
+    interactions: pd.DataFrame, log: pd.DataFrame, later: pd.DataFrame, origin: str
+) -> pd.DataFrame:
+    """With the types of all events of each pair, where its ``type`` does not tell them."""
+    told = interactions if TYPE in interactions else interactions.assign(**{TYPE: ""})
+    columns = [USER_ID, ITEM_ID, ALL_TYPES]
+    rows = pd.concat([told.assign(**{ALL_TYPES: ""}), log[columns], later[columns]])
+    rows = rows.fillna({TYPE: ""}).reset_index(drop=True)
+    found = with_all_types(rows, origin).iloc[: len(told)]
+    return told.assign(**{ALL_TYPES: found[ALL_TYPES]}) if ALL_TYPES in found else interactions
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recsys.artifact import load_artifact, save_artifact
 from recsys.data.files import load
+from recsys.data.prepare import prepare_all
+from recsys.data.type_sets import to_names
 from recsys.events.store import EventStore
 from recsys.events.types import Event
 from recsys.export_events import export
@@ -153,6 +155,45 @@ def test_ratings_of_the_log_stay_and_later_ones_win(untrained_bundle: Path, tmp_
     found = frame.set_index(["user_id", "item_id"])
     assert found.loc[clicked, "timestamp"] == LATE
     assert found["rating"].to_dict() == pytest.approx(ratings | {rated: 0.5}, nan_ok=True)
+
+
+def test_all_types_of_a_pair_outlive_an_export(typed_bundle: Path, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    artifact = load_artifact(typed_bundle)
+    log = artifact.histories
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    viewed, bought, carted, untold, *_ = zip(users, items, strict=True)
+
+    async def fill(store: EventStore) -> None:
+        kinds = (("purchase", viewed), ("view", viewed), ("view", bought), ("click", untold))
+        new = (("purchase", (9001, 1001)), ("view", (9001, 1001)), ("view", (9002, 1001)))
+        sent = [
+            event(f"e{number}", *pair, timestamp=LATE + number, type=kind)
+            for number, (kind, pair) in enumerate((*kinds, *new))
+        ]
+        await store.append(sent)
+
+    with_store(url, fill)
+    done = export(url, typed_bundle, tmp_path / "out")
+    dataset = load(done.files["interactions"], done.files["items"])
+    data = prepare_all(dataset)
+    names = to_names(data.train.type_sets, list(data.event_types))
+    pairs = zip(
+        data.users.decode(data.train.user_idx), data.items.decode(data.train.item_idx), strict=True
+    )
+    found = dict(zip(pairs, names, strict=True))
+    assert found[viewed] == found[9001, 1001] == '["purchase", "view"]'
+    assert found[bought] == '["purchase", "view"]'
+    assert found[carted] == '["cart"]'
+    assert found[untold] == '["click"]'
+    assert found[9002, 1001] == '["view"]'
+    # Without what has come in, an export is the log.
+    other = f"sqlite+aiosqlite:///{tmp_path}/empty.db"
+    with_store(other, EventStore.head)
+    done = export(other, typed_bundle, tmp_path / "log")
+    again = prepare_all(load(done.files["interactions"], done.files["items"])).train
+    assert again.type_sets.shape == log.type_sets.shape
+    assert len({*map(tuple, again.type_sets.tolist())}) == 4
 
 
 def logged(artifact) -> set:
