@@ -17,7 +17,7 @@ from recsys.bundle import Bundle, read_bundle, write_bundle
 from recsys.bundle.settings import check_models
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
-from recsys.data.strengths import checked_event_weights
+from recsys.data.strengths import checked_event_weights, checked_half_life
 from recsys.data.type_sets import of_single_types
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -101,6 +101,20 @@ class Artifact:
             InputError: when the manifest says something else.
         """
         return checked_event_weights(self.manifest.get("event_weights"))
+
+    @cached_property
+    def half_life_days(self) -> float | None:
+        """By which the weights of events have faded, to the end of ``histories``; None: not.
+
+        Raises:
+            InputError: when the manifest says something else.
+        """
+        return checked_half_life(self.manifest.get("half_life_days"))
+
+    @property
+    def count_repeats(self) -> bool:
+        """Whether pairs that repeat count more also where nothing is weighed."""
+        return bool(self.manifest.get("count_repeats"))
 
     @cached_property
     def new_users(self) -> NewUserSettings:
@@ -255,7 +269,7 @@ def load_artifact(path: Path) -> Artifact:
     with _fitting(path, "part for new users"):
         _ = artifact.new_users
     with _fitting(path, "table of event types"):
-        _ = artifact.event_weights
+        _ = artifact.event_weights, artifact.half_life_days
         if histories.types.max(initial=0) > len(artifact.event_types):
             raise ValueError(f"events of types beyond 1..{len(artifact.event_types)}")
     width, num_attributes = sum(two_tower.embedding_dims), attributes.shape[1]

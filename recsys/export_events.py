@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recsys.artifact import Artifact, load_artifact
 from recsys.data.continued_log import continued
 from recsys.data.histories import end_of_log
 from recsys.data.latest import latest_rows
+from recsys.data.strengths import faded
 from recsys.data.type_sets import as_text, to_names, with_all_types
 from recsys.errors import InputError
 from recsys.events.frames import catalogue_of, item_frame
@@ -44,8 +46,8 @@ class Exported:
     """What was written.
 
     files: by their names in ``configs/data/files.yaml``. name: of the data set. num_unknown: pairs
-    of user and item that were left out, since their items are unknown. event_weights: as
-    ``data.event_weights`` on a command line; None where types make no difference.
+    of user and item that were left out, since their items are unknown. settings: of
+    ``data``, as on a command line, by which a training counts them as the last one did.
     """
 
     files: Mapping[str, Path]
@@ -53,7 +55,7 @@ class Exported:
     num_interactions: int
     num_items: int
     num_unknown: int
-    event_weights: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(url: str, bundle: Path, folder: Path) -> Exported:
@@ -92,13 +94,20 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
         raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
     files = {name: folder / file for name, (file, _) in tables.items()}
     name = str(artifact.manifest.get("dataset", "files"))
-    weights = artifact.event_weights
-    shown = (
-        None
-        if weights is None
-        else mapping({name: repr(weight) for name, weight in weights.items()})
-    )
-    return Exported(files, name, len(interactions), len(items), int((~known).sum()), shown)
+    num_unknown = int((~known).sum())
+    return Exported(files, name, len(interactions), len(items), num_unknown, _settings(artifact))
+
+
+def _settings(artifact: Artifact) -> dict[str, str]:
+    found = {}
+    if artifact.event_weights is not None:
+        weights = {name: repr(weight) for name, weight in artifact.event_weights.items()}
+        found["event_weights"] = mapping(weights)
+    if artifact.count_repeats:
+        found["count_repeats"] = "true"
+    if artifact.half_life_days is not None:
+        found["half_life_days"] = repr(artifact.half_life_days)
+    return found
 
 
 async def adopt(url: str, bundle: Path) -> None:
@@ -188,10 +197,19 @@ def _log(artifact: Artifact) -> pd.DataFrame:
             RATING: log.ratings,
             TYPE: np.array(["", *artifact.event_types])[log.types],
             ALL_TYPES: to_names(log.type_sets, artifact.event_types),
-            WEIGHT: log.weights.astype(np.float64),
+            WEIGHT: _weights_at_their_time(artifact),
             _DISMISSED: False,
         }
     )
+
+
+def _weights_at_their_time(artifact: Artifact) -> NDArray[np.float64]:
+    """What the log's rows count before they fade to its end."""
+    log, half_life = artifact.histories, artifact.half_life_days
+    weights = log.weights.astype(np.float64)
+    if half_life is None:
+        return weights
+    return weights / faded(end_of_log(log) - log.timestamps, half_life)
 
 
 def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
@@ -229,7 +247,12 @@ def _with_strengths(
     """With types where any is known, and with weights where one is not 1."""
     end = end_of_log(artifact.histories)
     found = continued(
-        log.drop(columns=[_DISMISSED, ALL_TYPES]), events, end, artifact.event_weights
+        log.drop(columns=[_DISMISSED, ALL_TYPES]),
+        events,
+        end,
+        artifact.event_weights,
+        count_repeats=artifact.count_repeats,
+        half_life_days=artifact.half_life_days,
     )
     pair = [USER_ID, ITEM_ID]
     # Without any event left that made it, a pair counts 1.
@@ -250,7 +273,10 @@ def _with_all_types(
     rows = pd.concat([told.assign(**{ALL_TYPES: ""}), log[columns], later[columns]])
     rows = rows.fillna({TYPE: ""}).reset_index(drop=True)
     found = with_all_types(rows, origin).iloc[: len(told)]
-    return told.assign(**{ALL_TYPES: found[ALL_TYPES]}) if ALL_TYPES in found else interactions
+    texts = {name: as_text([name] if name else []) for name in told[TYPE].unique()}
+    if ALL_TYPES not in found or (found[ALL_TYPES] == told[TYPE].map(texts)).all():
+        return interactions
+    return told.assign(**{ALL_TYPES: found[ALL_TYPES]})
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

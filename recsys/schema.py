@@ -48,6 +48,8 @@ class Dataset:
         YYYY-MM-DD, may be empty); one row per item.
     users: optional frame with ``user_id`` and any attributes.
     event_weights: what an event of each type counts; None where types make no difference.
+    count_repeats: whether rows of a pair add up where neither weights nor types tell their worth.
+    half_life_days: by which rows fade, those of a pair to its latest row's time so far; None: not.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Dataset:
     items: pd.DataFrame
     users: pd.DataFrame | None = None
     event_weights: Mapping[str, float] | None = None
+    count_repeats: bool = False
+    half_life_days: float | None = None
 
 
 @dataclass(frozen=True)

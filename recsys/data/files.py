@@ -16,15 +16,21 @@ data always has is mended, and counted in the log:
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
 from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
 from recsys.data.positives import Condition
-from recsys.data.strengths import checked_event_weights, row_strengths, with_pair_strengths
+from recsys.data.strengths import (
+    checked_event_weights,
+    checked_half_life,
+    row_strengths,
+    with_pair_strengths,
+)
 from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.data.type_sets import with_all_types
@@ -60,6 +66,8 @@ def load(
     separator: str | None = None,
     event_weights: Mapping[str, float] | None = None,
     positive: str | None = None,
+    count_repeats: bool = False,
+    half_life_days: float | None = None,
 ) -> Dataset:
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
@@ -80,6 +88,9 @@ def load(
         separator: as of ``read_table``.
         event_weights: what an event of each type counts; rows without a type count 1.
         positive: which rows count at all, e.g. "rating >= 4": see ``Condition``.
+        count_repeats: whether a pair that repeats counts as its rows do also where there are no
+            weights. half_life_days: after which a row counts half; pairs count as their rows do
+            then, too. None: rows do not fade.
 
     Raises:
         InputError: naming the table, the column, the rule and the first offending rows.
@@ -87,6 +98,7 @@ def load(
     columns = columns or {}
     weights = checked_event_weights(event_weights)
     condition = None if positive is None else Condition.parse(positive)
+    half_life = checked_half_life(half_life_days)
     has_items, has_users = (_is_given(table) for table in (items, users))
     events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
     catalog = (
@@ -105,12 +117,37 @@ def load(
     item_frame = _clean_items(catalog, genre_separator)
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
-    event_frame = _clean_interactions(events, item_frame, weights, condition)
+    counting = _Counting(weights, count_repeats, half_life)
+    event_frame = _clean_interactions(events, item_frame, condition, counting)
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
         _compare_users(people.origin, user_frame, event_frame)
-    return Dataset(name, event_frame, item_frame, user_frame, weights)
+    return Dataset(name, event_frame, item_frame, user_frame, weights, count_repeats, half_life)
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """What rows count; see ``load``."""
+
+    event_weights: Mapping[str, float] | None
+    count_repeats: bool
+    half_life_days: float | None
+
+    def pairs(self, events: pd.DataFrame, in_time: NDArray[np.int64], origin: str) -> pd.DataFrame:
+        """Rows that count, each, what all of their pair do; as they are where nothing tells."""
+        half_life = self.half_life_days
+        if half_life is not None and TIMESTAMP not in events:
+            raise InputError(
+                f"times of interactions in {origin}, for data.half_life_days={half_life:g}",
+                "no column of them",
+                "set data.columns.interactions.timestamp, or leave out data.half_life_days",
+            )
+        count_all = self.count_repeats or half_life is not None
+        strengths = row_strengths(events, self.event_weights, origin, count_all=count_all)
+        if strengths is None:
+            return events
+        return with_pair_strengths(events, in_time, strengths, half_life_days=half_life)
 
 
 def _is_given(table: object) -> bool:
@@ -230,8 +267,8 @@ def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
 def _clean_interactions(
     table: TextTable,
     items: pd.DataFrame,
-    event_weights: Mapping[str, float] | None,
     positive: Condition | None,
+    counting: _Counting,
 ) -> pd.DataFrame:
     events = table.frame
     for column in (RATING, WEIGHT):
@@ -259,7 +296,6 @@ def _clean_interactions(
     if positive is not None:
         events = _positives(table, events, positive)
     events = with_all_types(events, str(table.origin))
-    strengths = row_strengths(events, event_weights, str(table.origin))
     in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
     latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
     if len(latest) < len(events):
@@ -267,8 +303,7 @@ def _clean_interactions(
             "%s: %d of %d interactions repeat a user and item; the latest of each is kept",
             *(table.origin, len(events) - len(latest), len(events)),
         )
-    if strengths is not None:
-        events = with_pair_strengths(events, in_time.index.to_numpy(), strengths)
+    events = counting.pairs(events, in_time.index.to_numpy(), str(table.origin))
     return events.loc[latest].reset_index(drop=True)
 
 

@@ -3,14 +3,15 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from recsys.data.catalog import Catalog
-from recsys.data.histories import Histories
+from recsys.data.histories import Histories, end_of_log
 from recsys.data.splits import check_no_leakage
+from recsys.data.strengths import faded
 from recsys.data.type_sets import names_in
 from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
@@ -28,6 +29,7 @@ class TrainingData:
     """train: histories of the training rows alone. fingerprint: changes when any of them does.
     user_attributes: names of the columns of ``train.context``. user_frame, event_weights: as in
     ``Dataset``. event_types: names of the types of ``train``, see ``Histories.types``.
+    count_repeats, half_life_days: as in ``Dataset``; the weights of ``train`` are those at its end.
 
     The item vocabulary holds the whole catalogue, also items without training rows; the user
     vocabulary holds the users with training rows.
@@ -44,6 +46,8 @@ class TrainingData:
     user_frame: pd.DataFrame | None
     event_types: Sequence[str] = ()
     event_weights: Mapping[str, float] | None = None
+    count_repeats: bool = False
+    half_life_days: float | None = None
 
     def content_hash(self) -> str:
         """Changes with anything that training or evaluation reads; ``fingerprint`` does not."""
@@ -73,6 +77,8 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     attributes = UserAttributes.from_frame(dataset.users, users)
     event_types = _event_types(dataset)
     train = Histories.from_frame(split.train, users, items, attributes.matrix, event_types)
+    if dataset.half_life_days is not None:
+        train = _faded(train, dataset.half_life_days)
     if (train.lengths >= 2).sum() < 2 or len(items) < 2:
         raise InputError(
             "at least two users with two training rows each, and two items",
@@ -93,7 +99,16 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
         dataset.users,
         event_types,
         dataset.event_weights,
+        dataset.count_repeats,
+        dataset.half_life_days,
     )
+
+
+def _faded(train: Histories, half_life_days: float) -> Histories:
+    """With weights as they are at the end of these very rows: no later row is looked at."""
+    ages = end_of_log(train) - train.timestamps
+    weights = train.weights * faded(ages, half_life_days).astype(np.float32)
+    return replace(train, weights=weights)
 
 
 def prepare_all(dataset: Dataset) -> TrainingData:

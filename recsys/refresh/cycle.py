@@ -118,8 +118,7 @@ def _train(plan: Plan, root: Path, exported: Exported, fraction: float) -> Path:
     """A bundle that is not served yet."""
     before = set(list_bundles(root))
     tables = [f"data.{name}={_quoted(path)}" for name, path in exported.files.items()]
-    if exported.event_weights is not None:
-        tables.append(f"data.event_weights={exported.event_weights}")
+    tables += [f"data.{name}={value}" for name, value in exported.settings.items()]
     command = [
         *(sys.executable, str(_TRAIN), "stage=all", "data=files", f"data.name={exported.name}"),
         *tables,

@@ -321,6 +321,46 @@ def test_strengths_come_back_from_an_export_and_later_events_add_to_them(
     assert counted == expected
 
 
+def test_what_has_faded_counts_after_an_export_as_it_did(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    artifact = load_artifact(untrained_bundle)
+    log, days = artifact.histories, 0.05
+    end = int(log.timestamps.max())
+    at_their_time = np.random.default_rng(0).choice(np.array([1.0, 2.5, 3.0]), len(log))
+    weights = at_their_time * 0.5 ** ((end - log.timestamps) / 86_400 / days)
+    bundle = save_artifact(
+        tmp_path,
+        "faded",
+        **{name: getattr(artifact, name) for name in PARTS},
+        histories=replace(log, weights=weights.astype(np.float32)),
+        manifest={**artifact.manifest, "count_repeats": True, "half_life_days": days},
+    )
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    last = (users[-1], items[-1])
+    soon = end + round(days * 86_400)
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    with_store(url, EventStore.head)
+    done = export(url, bundle, tmp_path / "log")
+    assert done.settings == {"count_repeats": "true", "half_life_days": "0.05"}
+
+    def again(files: dict) -> dict[tuple, float]:
+        tables = files["interactions"], files["items"]
+        data = prepare_all(load(*tables, count_repeats=True, half_life_days=days))
+        train = data.train
+        names = data.users.decode(train.user_idx), data.items.decode(train.item_idx)
+        return dict(zip(zip(*names, strict=True), train.weights.tolist(), strict=True))
+
+    pairs = list(zip(users, items, strict=True))
+    assert again(dict(done.files)) == pytest.approx(dict(zip(pairs, weights, strict=True)))
+    # An event a half-life later halves all else, and adds to what its pair counted.
+    with_store(url, lambda store: store.append([event("a", *last, timestamp=soon)]))
+    found = again(dict(export(url, bundle, tmp_path / "more").files))
+    expected = dict(zip(pairs, weights / 2, strict=True))
+    expected[last] += 1.0
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_export_of_events_that_count_alike_has_no_weights(
     untrained_bundle: Path, tmp_path: Path
 ) -> None:
@@ -331,3 +371,4 @@ def test_an_export_of_events_that_count_alike_has_no_weights(
     assert "weight" not in frame
     assert frame.loc[frame["user_id"] == 9001, "type"].tolist() == ["like"]  # for the next training
     assert set(frame["type"]) == {"", "like"}
+    assert "all_types" not in frame  # each pair has had one
