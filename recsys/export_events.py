@@ -23,6 +23,7 @@ from recsys.overrides import mapping
 from recsys.schema import (
     ALL_TYPES,
     DESCRIPTION,
+    DISMISS,
     GENRES,
     ITEM_ID,
     RATING,
@@ -64,9 +65,9 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     The training log and all stored events; of a (user, item) pair the latest, with the latest
     rating, unless that is a dismissal. It has the type of the pair's strongest event and, where one
     is not 1, a weight, by which it counts what all the pair's events do; and where that type does
-    not tell all, the types of all of them. The catalogue, and all
-    stored items, which win. Users whose data was deleted, even while this runs, have neither events
-    from before that nor attributes.
+    not tell all, the types of all of them. A pair that was dismissed last has a row of that type.
+    The catalogue, and all stored items, which win. Users whose data was deleted, even while this
+    runs, have neither events from before that nor attributes.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
@@ -78,11 +79,15 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     log, later = _log(artifact), _later(pairs)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
     log = log[~log[USER_ID].isin(forgotten)]
-    interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
+    dismissed = _dismissed(artifact)
+    dismissed = dismissed[~dismissed[USER_ID].isin(forgotten)]
+    told = [rows for rows in (log, dismissed, later[known]) if len(rows)]
+    interactions, gone = _latest(pd.concat(told) if told else log)
     interactions = _with_strengths(interactions, log, events, artifact)
     interactions = _with_all_types(interactions, log, later, url)
     users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
-    tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
+    rows = _with_dismissed(interactions, gone)
+    tables = {"interactions": (INTERACTIONS_FILE, rows), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
         tables["users"] = (USERS_FILE, users)
     try:
@@ -225,9 +230,24 @@ def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
     )
 
 
-def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
-    """Of each pair of user and item the last row, with the last rating that there is; without
-    those that were dismissed last.
+def _dismissed(artifact: Artifact) -> pd.DataFrame:
+    """What the training data has of it."""
+    log = artifact.histories
+    events = artifact.dismissed or log.select(np.zeros(len(log), bool))
+    return pd.DataFrame(
+        {
+            USER_ID: artifact.users.decode(events.user_idx),
+            ITEM_ID: artifact.items.decode(events.item_idx),
+            TIMESTAMP: events.timestamps,
+            RATING: events.ratings,
+            _DISMISSED: np.ones(len(events), bool),
+        }
+    )
+
+
+def _latest(interactions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of each pair of user and item the last row, with the last rating that there is; those that
+    were dismissed last apart.
     """
     pair = [USER_ID, ITEM_ID]
     rows = interactions.reset_index(drop=True)
@@ -237,8 +257,9 @@ def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
     ratings = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
     keys = rows.groupby(pair, sort=False).ngroup().to_numpy().astype(np.int64)
     last = rows.assign(**{RATING: ratings}).iloc[latest_rows(keys, times)]
-    kept = last[~last[_DISMISSED]]
-    return kept[[USER_ID, ITEM_ID, TIMESTAMP, RATING]].reset_index(drop=True)
+    is_gone = last[_DISMISSED].to_numpy(bool)
+    last = last[[USER_ID, ITEM_ID, TIMESTAMP, RATING]]
+    return last[~is_gone].reset_index(drop=True), last[is_gone].reset_index(drop=True)
 
 
 def _with_strengths(
@@ -277,6 +298,16 @@ def _with_all_types(
     if ALL_TYPES not in found or (found[ALL_TYPES] == told[TYPE].map(texts)).all():
         return interactions
     return told.assign(**{ALL_TYPES: found[ALL_TYPES]})
+
+
+def _with_dismissed(interactions: pd.DataFrame, gone: pd.DataFrame) -> pd.DataFrame:
+    """With a row for each pair that was dismissed last."""
+    if not len(gone):
+        return interactions
+    rows = gone.drop(columns=RATING).assign(**{TYPE: DISMISS})
+    found = pd.concat([interactions, rows], ignore_index=True)
+    blank = {TYPE: "", ALL_TYPES: "", WEIGHT: 1.0}
+    return found.fillna({name: value for name, value in blank.items() if name in found})
 
 
 def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:

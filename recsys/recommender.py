@@ -72,6 +72,7 @@ class Recommender:
             artifact.items,
             artifact.manifest.get("user_attributes", []),
             artifact.event_types,
+            artifact.dismissed,
         )
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
@@ -274,7 +275,8 @@ class Recommender:
             if key not in more:
                 more[key] = self.histories.known_items(list(chain(*unwanted)))
             seen = self._seen(request, item_idx[row, mask[row]])
-            excluded.append(np.concatenate([seen, more[key]]))
+            gone = self.histories.dismissed(request)
+            excluded.append(np.concatenate([seen, more[key], gone]))
         return self._builder.last_resorts(requests, excluded)
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
@@ -296,8 +298,9 @@ class Recommender:
             rules = request.rules
             items = self._seen(request, item_idx[row, :end])
             more = self.histories.known_items(list(chain(*_unwanted(request))))
-            if len(more):
-                items = np.concatenate([items, more])
+            gone = self.histories.dismissed(request)
+            if len(more) or len(gone):
+                items = np.concatenate([items, more, gone])
             excluded.append(self.retriever.index.exclusion(items, self.rules.mask(rules)))
         return excluded
 

@@ -25,6 +25,9 @@ GENRES = "genres"
 YEAR = "year"
 RELEASE_DATE = "release_date"
 
+DISMISS = "dismiss"
+"""The type of a row, or a live event, by which a user does not want to see an item."""
+
 GENRE_SEPARATOR = "|"
 
 ExternalId = int | str
@@ -50,6 +53,8 @@ class Dataset:
     event_weights: what an event of each type counts; None where types make no difference.
     count_repeats: whether rows of a pair add up where neither weights nor types tell their worth.
     half_life_days: by which rows fade, those of a pair to its latest row's time so far; None: not.
+    dismissed: optional frame of ``user_id, item_id`` (and ``timestamp``): pairs that were dismissed
+        last, and are not among the interactions.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Dataset:
     event_weights: Mapping[str, float] | None = None
     count_repeats: bool = False
     half_life_days: float | None = None
+    dismissed: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

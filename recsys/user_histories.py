@@ -33,7 +33,7 @@ class UserHistories:
 
     Args:
         log: the training events. attribute_names: of the columns of its ``context``. event_types:
-            names of its types.
+            names of its types. dismissed: what its users have dismissed, as events.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class UserHistories:
         items: Vocabulary,
         attribute_names: Sequence[str],
         event_types: Sequence[str] = (),
+        dismissed: Histories | None = None,
     ) -> None:
         self.log = log
         self.users = users
         self.items = items
         self.attribute_names = attribute_names
         self.event_types = event_types
+        self._dismissed = dismissed
         self.end_of_log = end_of_log(log)
 
     def with_items(self, items: Vocabulary) -> "UserHistories":
@@ -129,6 +131,22 @@ class UserHistories:
             *_of_types(events.older, events.older_types, wanted),
         ]
         return np.concatenate([logged, self.known_items(later)])
+
+    def dismissed(self, request: Request) -> Items:
+        """Indices of what the training data says the user has dismissed.
+
+        Without items of later events, which take a dismissal back.
+        """
+        (user,) = self.user_idx([request])
+        if self._dismissed is None or not user:
+            return _NO_ITEMS
+        own = slice(self._dismissed.offsets[user], self._dismissed.offsets[user + 1])
+        items, events = self._dismissed.item_idx[own], request.events
+        if not len(items) or not len(events.item_ids):
+            return items
+        later = np.zeros(len(self.items) + 1, np.int64)
+        later[self.items.encode(events.item_ids)] = events.timestamps
+        return items[later[items] < self._dismissed.timestamps[own]]
 
     def check_types(self, types: Sequence[str] | None) -> None:
         """Raise InputError for a type that neither training nor the event store can have met."""

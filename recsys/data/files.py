@@ -6,6 +6,8 @@ data always has is mended, and counted in the log:
 - a (user, item) pair that repeats keeps its latest row (the last in the file among equal times),
   which then counts as much as all its rows do (see ``recsys.data.strengths``) and knows the types
   of all of them (see ``recsys.data.type_sets``);
+- a pair whose latest row is of type ``dismiss`` is kept out of the user's lists, and not learned
+  from; where a later row has taken a dismissal back, that row is dropped;
 - a row that ``positive`` rules out is dropped: it is neither learned from nor held out;
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
 from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
+from recsys.data.dismissals import without_dismissed
 from recsys.data.positives import Condition
 from recsys.data.strengths import (
     checked_event_weights,
@@ -118,12 +121,14 @@ def load(
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
     counting = _Counting(weights, count_repeats, half_life)
-    event_frame = _clean_interactions(events, item_frame, condition, counting)
+    event_frame, dismissed = _clean_interactions(events, item_frame, condition, counting)
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
         _compare_users(people.origin, user_frame, event_frame)
-    return Dataset(name, event_frame, item_frame, user_frame, weights, count_repeats, half_life)
+    return Dataset(
+        name, event_frame, item_frame, user_frame, weights, count_repeats, half_life, dismissed
+    )
 
 
 @dataclass(frozen=True)
@@ -269,7 +274,8 @@ def _clean_interactions(
     items: pd.DataFrame,
     positive: Condition | None,
     counting: _Counting,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The interactions, and what was dismissed; see ``Dataset``."""
     events = table.frame
     for column in (RATING, WEIGHT):
         if column in events:
@@ -292,7 +298,13 @@ def _clean_interactions(
             "they are dropped",
             *(table.origin, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
         )
-    events = events[known].reset_index(drop=True)
+    events, dismissed = without_dismissed(events[known].reset_index(drop=True))
+    if dismissed is not None:
+        logger.info(
+            "%s: %d pairs of user and item were dismissed last: they are not learned from, and not "
+            "recommended",
+            *(table.origin, len(dismissed)),
+        )
     if positive is not None:
         events = _positives(table, events, positive)
     events = with_all_types(events, str(table.origin))
@@ -304,7 +316,7 @@ def _clean_interactions(
             *(table.origin, len(events) - len(latest), len(events)),
         )
     events = counting.pairs(events, in_time.index.to_numpy(), str(table.origin))
-    return events.loc[latest].reset_index(drop=True)
+    return events.loc[latest].reset_index(drop=True), dismissed
 
 
 def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> pd.DataFrame:

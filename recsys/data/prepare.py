@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.catalog import Catalog
+from recsys.data.dismissals import encoded
 from recsys.data.histories import Histories, end_of_log
 from recsys.data.splits import check_no_leakage
 from recsys.data.strengths import faded
@@ -30,6 +31,7 @@ class TrainingData:
     user_attributes: names of the columns of ``train.context``. user_frame, event_weights: as in
     ``Dataset``. event_types: names of the types of ``train``, see ``Histories.types``.
     count_repeats, half_life_days: as in ``Dataset``; the weights of ``train`` are those at its end.
+    dismissed: what users of ``train`` have dismissed, as events; None where there is nothing.
 
     The item vocabulary holds the whole catalogue, also items without training rows; the user
     vocabulary holds the users with training rows.
@@ -48,6 +50,7 @@ class TrainingData:
     event_weights: Mapping[str, float] | None = None
     count_repeats: bool = False
     half_life_days: float | None = None
+    dismissed: Histories | None = None
 
     def content_hash(self) -> str:
         """Changes with anything that training or evaluation reads; ``fingerprint`` does not."""
@@ -57,6 +60,9 @@ class TrainingData:
             digest.update(repr((list(self.event_types), self.event_weights)).encode())
             digest.update(self.train.types.tobytes())
             digest.update(self.train.type_sets.tobytes())
+        if self.dismissed is not None:
+            for array in (self.dismissed.offsets, self.dismissed.item_idx):
+                digest.update(array.tobytes())
         digest.update(self.catalog.attributes.tobytes())
         for text in self.catalog.texts():
             digest.update(f"{len(text)} {text}".encode())
@@ -101,6 +107,7 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
         dataset.event_weights,
         dataset.count_repeats,
         dataset.half_life_days,
+        encoded(dataset.dismissed, split, users, items),
     )
 
 

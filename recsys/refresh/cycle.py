@@ -24,7 +24,7 @@ from recsys.core.locks import Lock
 from recsys.errors import InputError
 from recsys.export_events import Exported, export
 from recsys.refresh.verdict import Limits, Verdict, judge
-from recsys.schema import TIMESTAMP, USER_ID
+from recsys.schema import DISMISS, TIMESTAMP, TYPE, USER_ID
 from recsys.training.champion import is_new
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ def refresh(plan: Plan) -> Verdict:
         champion = load_artifact(plan.bundle.resolve())
         exported = export(plan.store, plan.bundle.resolve(), folder)
         rows = pd.read_parquet(exported.files["interactions"])
+        if TYPE in rows:  # what was dismissed is not learned from
+            rows = rows[rows[TYPE] != DISMISS]
         fraction, users = held_out_share(rows, champion, plan.share)
         if users < plan.limits.min_users:
             why = f"{users:,} users have new events to compare on, and {plan.limits.min_users} must"

@@ -232,6 +232,7 @@ def stored_rows(data: TrainingData) -> dict[str, Any]:
         "user_frame": align_users(data.user_frame, data.users),
         "item_frame": data.catalog.items,
         "histories": data.train,
+        "dismissed": data.dismissed,
     }
 
 
