@@ -7,39 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from recsys.artifact import Artifact, load_artifact
-from recsys.data.continued_log import continued
-from recsys.data.histories import end_of_log
-from recsys.data.latest import latest_rows
-from recsys.data.strengths import faded
-from recsys.data.type_sets import as_text, to_names, with_all_types
 from recsys.errors import InputError
-from recsys.events.frames import catalogue_of, item_frame
+from recsys.events.frames import catalogue_of
 from recsys.events.store import EventStore
-from recsys.events.types import Event, PairState, Position, StoredItem, type_names
+from recsys.events.types import Event, PairState, Position, StoredItem
+from recsys.export_tables import (
+    dismissed_rows,
+    item_rows,
+    later_rows,
+    latest_states,
+    log_rows,
+    with_dismissed,
+    with_strengths,
+    with_types_of_all,
+)
 from recsys.overrides import mapping
 from recsys.schema import (
-    ALL_TYPES,
-    DESCRIPTION,
-    DISMISS,
-    GENRES,
     ITEM_ID,
-    RATING,
-    RELEASE_DATE,
     TIMESTAMP,
-    TITLE,
     TYPE,
     USER_ID,
-    WEIGHT,
-    YEAR,
     ExternalId,
 )
 
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
-
-_DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True)
@@ -75,18 +68,18 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     """
     artifact = load_artifact(bundle)
     pairs, events, forgotten, stored = asyncio.run(_read(url, artifact))
-    items = _items(artifact, stored)
-    log, later = _log(artifact), _later(pairs)
+    items = item_rows(artifact, stored)
+    log, later = log_rows(artifact), later_rows(pairs)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
     log = log[~log[USER_ID].isin(forgotten)]
-    dismissed = _dismissed(artifact)
+    dismissed = dismissed_rows(artifact)
     dismissed = dismissed[~dismissed[USER_ID].isin(forgotten)]
     told = [rows for rows in (log, dismissed, later[known]) if len(rows)]
-    interactions, gone = _latest(pd.concat(told) if told else log)
-    interactions = _with_strengths(interactions, log, events, artifact)
-    interactions = _with_all_types(interactions, log, later, url)
+    interactions, gone = latest_states(pd.concat(told) if told else log)
+    interactions = with_strengths(interactions, log, events, artifact)
+    interactions = with_types_of_all(interactions, log, later, url)
     users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
-    rows = _with_dismissed(interactions, gone)
+    rows = with_dismissed(interactions, gone)
     tables = {"interactions": (INTERACTIONS_FILE, rows), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
         tables["users"] = (USERS_FILE, users)
@@ -190,131 +183,3 @@ async def _forgotten_since(store: EventStore, position: Position) -> set[str]:
         position, more = changes.position, changes.more
         forgotten.update(changes.forgotten)
     return forgotten
-
-
-def _log(artifact: Artifact) -> pd.DataFrame:
-    log = artifact.histories
-    return pd.DataFrame(
-        {
-            USER_ID: artifact.users.decode(log.user_idx),
-            ITEM_ID: artifact.items.decode(log.item_idx),
-            TIMESTAMP: log.timestamps,
-            RATING: log.ratings,
-            TYPE: np.array(["", *artifact.event_types])[log.types],
-            ALL_TYPES: to_names(log.type_sets, artifact.event_types),
-            WEIGHT: _weights_at_their_time(artifact),
-            _DISMISSED: False,
-        }
-    )
-
-
-def _weights_at_their_time(artifact: Artifact) -> NDArray[np.float64]:
-    """What the log's rows count before they fade to its end."""
-    log, half_life = artifact.histories, artifact.half_life_days
-    weights = log.weights.astype(np.float64)
-    if half_life is None:
-        return weights
-    return weights / faded(end_of_log(log) - log.timestamps, half_life)
-
-
-def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            USER_ID: [pair.user_id for pair in pairs],
-            ITEM_ID: [pair.item_id for pair in pairs],
-            TIMESTAMP: np.array([pair.timestamp for pair in pairs], np.int64),
-            RATING: np.array([pair.rating for pair in pairs], np.float64),
-            ALL_TYPES: pd.array([as_text(type_names(pair.types)) for pair in pairs], "str"),
-            _DISMISSED: np.array([pair.dismissed for pair in pairs], bool),
-        }
-    )
-
-
-def _dismissed(artifact: Artifact) -> pd.DataFrame:
-    """What the training data has of it."""
-    log = artifact.histories
-    events = artifact.dismissed or log.select(np.zeros(len(log), bool))
-    return pd.DataFrame(
-        {
-            USER_ID: artifact.users.decode(events.user_idx),
-            ITEM_ID: artifact.items.decode(events.item_idx),
-            TIMESTAMP: events.timestamps,
-            RATING: events.ratings,
-            _DISMISSED: np.ones(len(events), bool),
-        }
-    )
-
-
-def _latest(interactions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of each pair of user and item the last row, with the last rating that there is; those that
-    were dismissed last apart.
-    """
-    pair = [USER_ID, ITEM_ID]
-    rows = interactions.reset_index(drop=True)
-    times = rows[TIMESTAMP].to_numpy(np.int64)
-    # Stable: among equal times, what came in last.
-    in_time = rows.iloc[np.argsort(times, kind="stable")]
-    ratings = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
-    keys = rows.groupby(pair, sort=False).ngroup().to_numpy().astype(np.int64)
-    last = rows.assign(**{RATING: ratings}).iloc[latest_rows(keys, times)]
-    is_gone = last[_DISMISSED].to_numpy(bool)
-    last = last[[USER_ID, ITEM_ID, TIMESTAMP, RATING]]
-    return last[~is_gone].reset_index(drop=True), last[is_gone].reset_index(drop=True)
-
-
-def _with_strengths(
-    interactions: pd.DataFrame, log: pd.DataFrame, events: pd.DataFrame, artifact: Artifact
-) -> pd.DataFrame:
-    """With types where any is known, and with weights where one is not 1."""
-    end = end_of_log(artifact.histories)
-    found = continued(
-        log.drop(columns=[_DISMISSED, ALL_TYPES]),
-        events,
-        end,
-        artifact.event_weights,
-        count_repeats=artifact.count_repeats,
-        half_life_days=artifact.half_life_days,
-    )
-    pair = [USER_ID, ITEM_ID]
-    # Without any event left that made it, a pair counts 1.
-    strong = interactions[pair].merge(found, "left", pair, validate="one_to_one")
-    columns = {TYPE: strong[TYPE].fillna(""), WEIGHT: strong[WEIGHT].fillna(1.0)}
-    told = {TYPE: (columns[TYPE] != "").any(), WEIGHT: (columns[WEIGHT] != 1.0).any()}
-    return interactions.assign(
-        **{name: columns[name].to_numpy() for name, is_told in told.items() if is_told}
-    )
-
-
-def _with_all_types(
-    interactions: pd.DataFrame, log: pd.DataFrame, later: pd.DataFrame, origin: str
-) -> pd.DataFrame:
-    """With the types of all events of each pair, where its ``type`` does not tell them."""
-    told = interactions if TYPE in interactions else interactions.assign(**{TYPE: ""})
-    columns = [USER_ID, ITEM_ID, ALL_TYPES]
-    rows = pd.concat([told.assign(**{ALL_TYPES: ""}), log[columns], later[columns]])
-    rows = rows.fillna({TYPE: ""}).reset_index(drop=True)
-    found = with_all_types(rows, origin).iloc[: len(told)]
-    texts = {name: as_text([name] if name else []) for name in told[TYPE].unique()}
-    if ALL_TYPES not in found or (found[ALL_TYPES] == told[TYPE].map(texts)).all():
-        return interactions
-    return told.assign(**{ALL_TYPES: found[ALL_TYPES]})
-
-
-def _with_dismissed(interactions: pd.DataFrame, gone: pd.DataFrame) -> pd.DataFrame:
-    """With a row for each pair that was dismissed last."""
-    if not len(gone):
-        return interactions
-    rows = gone.drop(columns=RATING).assign(**{TYPE: DISMISS})
-    found = pd.concat([interactions, rows], ignore_index=True)
-    blank = {TYPE: "", ALL_TYPES: "", WEIGHT: 1.0}
-    return found.fillna({name: value for name, value in blank.items() if name in found})
-
-
-def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:
-    columns = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE]
-    base = artifact.item_frame[[name for name in columns if name in artifact.item_frame]]
-    if not stored:
-        return base
-    new = item_frame(stored)
-    kept = base[~base[ITEM_ID].isin(new[ITEM_ID])]
-    return pd.concat([kept, new], ignore_index=True)

@@ -18,35 +18,26 @@ data always has is mended, and counted in the log:
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
 from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
-from recsys.data.dismissals import without_dismissed
+from recsys.data.interactions import clean_interactions
 from recsys.data.positives import Condition
-from recsys.data.strengths import (
-    checked_event_weights,
-    checked_half_life,
-    row_strengths,
-    with_pair_strengths,
-)
+from recsys.data.strengths import Counting, checked_event_weights, checked_half_life
 from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
-from recsys.data.type_sets import with_all_types
 from recsys.errors import InputError
 from recsys.schema import (
     GENRE_SEPARATOR,
     GENRES,
     ITEM_ID,
-    RATING,
     TIMESTAMP,
     TITLE,
     USER_ID,
-    WEIGHT,
     YEAR,
     Dataset,
 )
@@ -120,8 +111,8 @@ def load(
     item_frame = _clean_items(catalog, genre_separator)
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
-    counting = _Counting(weights, count_repeats, half_life)
-    event_frame, dismissed = _clean_interactions(events, item_frame, condition, counting)
+    counting = Counting(weights, count_repeats, half_life)
+    event_frame, dismissed = clean_interactions(events, item_frame, condition, counting)
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
@@ -129,30 +120,6 @@ def load(
     return Dataset(
         name, event_frame, item_frame, user_frame, weights, count_repeats, half_life, dismissed
     )
-
-
-@dataclass(frozen=True)
-class _Counting:
-    """What rows count; see ``load``."""
-
-    event_weights: Mapping[str, float] | None
-    count_repeats: bool
-    half_life_days: float | None
-
-    def pairs(self, events: pd.DataFrame, in_time: NDArray[np.int64], origin: str) -> pd.DataFrame:
-        """Rows that count, each, what all of their pair do; as they are where nothing tells."""
-        half_life = self.half_life_days
-        if half_life is not None and TIMESTAMP not in events:
-            raise InputError(
-                f"times of interactions in {origin}, for data.half_life_days={half_life:g}",
-                "no column of them",
-                "set data.columns.interactions.timestamp, or leave out data.half_life_days",
-            )
-        count_all = self.count_repeats or half_life is not None
-        strengths = row_strengths(events, self.event_weights, origin, count_all=count_all)
-        if strengths is None:
-            return events
-        return with_pair_strengths(events, in_time, strengths, half_life_days=half_life)
 
 
 def _is_given(table: object) -> bool:
@@ -267,74 +234,3 @@ def _clean_items(table: TextTable, genre_separator: str) -> pd.DataFrame:
     if YEAR in items:
         items[YEAR] = pd.to_numeric(items[YEAR].mask(items[YEAR] == "")).astype("Int64")
     return items
-
-
-def _clean_interactions(
-    table: TextTable,
-    items: pd.DataFrame,
-    positive: Condition | None,
-    counting: _Counting,
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The interactions, and what was dismissed; see ``Dataset``."""
-    events = table.frame
-    for column in (RATING, WEIGHT):
-        if column in events:
-            told = events[column].mask(events[column] == "")
-            events[column] = pd.to_numeric(told).astype("float64")
-    if WEIGHT in events:
-        events[WEIGHT] = events[WEIGHT].fillna(1.0)
-    known = events[ITEM_ID].isin(items[ITEM_ID])
-    if not known.all():
-        unknown = events.loc[~known, ITEM_ID].unique()[:3].tolist()
-        if not known.any():
-            raise InputError(
-                f"items of {table.origin} in the items table",
-                f"none of them: first {unknown}, but the items table has "
-                f"{items[ITEM_ID].head(3).tolist()}",
-                "check that both tables write item ids alike and that data.columns is right",
-            )
-        logger.warning(
-            "%s: %d of %d interactions (%.1f%%) name items that the items table lacks, first %s; "
-            "they are dropped",
-            *(table.origin, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
-        )
-    events, dismissed = without_dismissed(events[known].reset_index(drop=True))
-    if dismissed is not None:
-        logger.info(
-            "%s: %d pairs of user and item were dismissed last: they are not learned from, and not "
-            "recommended",
-            *(table.origin, len(dismissed)),
-        )
-    if positive is not None:
-        events = _positives(table, events, positive)
-    events = with_all_types(events, str(table.origin))
-    in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
-    latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
-    if len(latest) < len(events):
-        logger.warning(
-            "%s: %d of %d interactions repeat a user and item; the latest of each is kept",
-            *(table.origin, len(events) - len(latest), len(events)),
-        )
-    events = counting.pairs(events, in_time.index.to_numpy(), str(table.origin))
-    return events.loc[latest].reset_index(drop=True), dismissed
-
-
-def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> pd.DataFrame:
-    if positive.column not in events:
-        raise InputError(
-            f"a column {positive.column!r} in {table.origin}, for data.positive={positive.text!r}",
-            f"columns {table.names}"[:500],
-            f"map data.columns.interactions.{positive.column}, or leave out data.positive",
-        )
-    holds = positive.holds(events)
-    if not holds.any():
-        raise InputError(
-            f"interactions with {positive.text}",
-            f"none among {len(events):,} of {table.origin}",
-            "correct data.positive",
-        )
-    logger.info(
-        "%s: %d of %d interactions (%.1f%%) are positive (%s); the others are left out",
-        *(table.origin, holds.sum(), len(events), 100 * holds.mean(), positive.text),
-    )
-    return events[holds].reset_index(drop=True)

@@ -7,6 +7,7 @@ training rows (see ``recsys.data.prepare``).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -149,3 +150,27 @@ def with_pair_strengths(
     return (
         merged.assign(**{TYPE: events[TYPE].to_numpy()[last][pair]}) if TYPE in events else merged
     )
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What rows count; see ``recsys.data.files.load``."""
+
+    event_weights: Mapping[str, float] | None
+    count_repeats: bool
+    half_life_days: float | None
+
+    def pairs(self, events: pd.DataFrame, in_time: NDArray[np.int64], origin: str) -> pd.DataFrame:
+        """Rows that count, each, what all of their pair do; as they are where nothing tells."""
+        half_life = self.half_life_days
+        if half_life is not None and TIMESTAMP not in events:
+            raise InputError(
+                f"times of interactions in {origin}, for data.half_life_days={half_life:g}",
+                "no column of them",
+                "set data.columns.interactions.timestamp, or leave out data.half_life_days",
+            )
+        count_all = self.count_repeats or half_life is not None
+        strengths = row_strengths(events, self.event_weights, origin, count_all=count_all)
+        if strengths is None:
+            return events
+        return with_pair_strengths(events, in_time, strengths, half_life_days=half_life)
