@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from recsys.bundle import Bundle, read_bundle, write_bundle
 from recsys.bundle.settings import check_models
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
-from recsys.data.strengths import checked_event_weights
+from recsys.data.strengths import checked_event_weights, checked_half_life
+from recsys.data.type_sets import of_single_types
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.feature_store.definitions import HALF_LIFE_DAYS
@@ -37,6 +38,7 @@ from recsys.text.reduction import TextReduction
 
 ModelConfig = Mapping[str, Any]
 """Keyword arguments of a model's constructor, plain JSON values."""
+_OF_DISMISSED = ("offsets", "item_idx", "timestamps")
 _REMEDY = "use the code that wrote it, or run: python train.py stage=all"
 
 
@@ -62,7 +64,8 @@ class Artifact:
         None), ``num_candidates``, ``max_query_history`` (of stage 1), ``max_history`` (of stage 2),
         and what training says of itself.
     user_frame: ids and attributes as they were given, aligned to ``users``. item_frame: the
-        catalogue, aligned to ``items``. histories: all training events.
+        catalogue, aligned to ``items``. histories: all training events. dismissed: what users have
+        dismissed in the training data, as events; None where there is nothing.
     text: float32 [N + 1, T]. attributes: float32 [N + 1, A].
     """
 
@@ -78,6 +81,7 @@ class Artifact:
     two_tower: TwoTowerEnsemble
     index: CandidateIndex
     stage2: Stage2 | None
+    dismissed: Histories | None = None
 
     @cached_property
     def attribute_names(self) -> list[str]:
@@ -100,6 +104,20 @@ class Artifact:
             InputError: when the manifest says something else.
         """
         return checked_event_weights(self.manifest.get("event_weights"))
+
+    @cached_property
+    def half_life_days(self) -> float | None:
+        """By which the weights of events have faded, to the end of ``histories``; None: not.
+
+        Raises:
+            InputError: when the manifest says something else.
+        """
+        return checked_half_life(self.manifest.get("half_life_days"))
+
+    @property
+    def count_repeats(self) -> bool:
+        """Whether pairs that repeat count more also where nothing is weighed."""
+        return bool(self.manifest.get("count_repeats"))
 
     @cached_property
     def new_users(self) -> NewUserSettings:
@@ -162,6 +180,7 @@ def save_artifact(
     two_tower: TwoTowerEnsemble,
     index: CandidateIndex,
     stage2: Stage2 | None = None,
+    dismissed: Histories | None = None,
     latest: bool = True,
 ) -> Path:
     """Write a bundle that ``load_artifact`` reads.
@@ -179,8 +198,13 @@ def save_artifact(
             "ratings": torch.from_numpy(histories.ratings),
             "weights": torch.from_numpy(histories.weights),
             "types": torch.from_numpy(histories.types),
+            "type_sets": torch.from_numpy(histories.type_sets),
         },
     }
+    if dismissed is not None:
+        tensors["dismissed"] = {
+            name: torch.from_numpy(getattr(dismissed, name)) for name in _OF_DISMISSED
+        }
     graphs: dict[str, bytes] = {}
     if stage2 is not None:
         graphs["cross_encoder"] = stage2.graph or export_stage2(stage2, text, histories)
@@ -249,11 +273,12 @@ def load_artifact(path: Path) -> Artifact:
         two_tower=two_tower.eval(),
         index=bundle.index,
         stage2=_load_stage2(bundle, histories, text, len(towers)),
+        dismissed=_checked_dismissed(bundle, len(users), len(items)),
     )
     with _fitting(path, "part for new users"):
         _ = artifact.new_users
     with _fitting(path, "table of event types"):
-        _ = artifact.event_weights
+        _ = artifact.event_weights, artifact.half_life_days
         if histories.types.max(initial=0) > len(artifact.event_types):
             raise ValueError(f"events of types beyond 1..{len(artifact.event_types)}")
     width, num_attributes = sum(two_tower.embedding_dims), attributes.shape[1]
@@ -377,12 +402,39 @@ def _checked_histories(bundle: Bundle, num_users: int, num_items: int) -> Histor
         # Bundles of before events had weights and types lack them.
         arrays.setdefault("weights", np.ones(len(arrays["item_idx"]), np.float32))
         arrays.setdefault("types", np.zeros(len(arrays["item_idx"]), np.int8))
+        arrays.setdefault("type_sets", of_single_types(arrays["types"]))
         histories = Histories(**arrays)
         if histories.num_users != num_users:
             expected = f"users with histories: {num_users}"
             raise _misfit(bundle.path, expected, str(histories.num_users))
         histories.check(num_items)
     return histories
+
+
+def _checked_dismissed(bundle: Bundle, num_users: int, num_items: int) -> Histories | None:
+    """What was dismissed, if it is of these users and items; None where the bundle has nothing."""
+    stored = bundle.tensors.get("dismissed")
+    if stored is None:
+        return None
+    with _fitting(bundle.path, "table of dismissed items"):
+        offsets, item_idx, timestamps = (stored[name].numpy() for name in _OF_DISMISSED)
+        blank = Histories.from_indices(item_idx[:0], item_idx[:0], timestamps[:0], num_users)
+        number = len(item_idx)
+        found = replace(
+            blank,
+            offsets=offsets,
+            item_idx=item_idx,
+            timestamps=timestamps,
+            ratings=np.full(number, np.nan),
+            weights=np.ones(number, np.float32),
+            types=np.zeros(number, np.int8),
+            type_sets=np.zeros((number, 0), np.uint8),
+        )
+        if found.num_users != num_users:
+            expected = f"users with dismissed items: {num_users}"
+            raise _misfit(bundle.path, expected, str(found.num_users))
+        found.check(num_items)
+        return found
 
 
 def _check_sizes(bundle: Bundle, num_users: int, num_items: int) -> None:

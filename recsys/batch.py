@@ -43,7 +43,6 @@ def main(config: DictConfig) -> None:
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.device import resolve_device
     from recsys.recommender import Recommender
-    from recsys.rules.ids import checked_rules
     from recsys.store_reader import StoreReader
 
     use_threads(chosen_threads(config.threads, 0))
@@ -51,7 +50,7 @@ def main(config: DictConfig) -> None:
     recommender = Recommender.load(bundle, resolve_device(config.device))
     use_threads(chosen_threads(config.threads, len(recommender.items)))
     told: Any = OmegaConf.to_container(config, resolve=True)
-    rules = checked_rules(told["rules"], recommender.items.holds_integers)
+    rules = recommender.checked_rules(told["rules"])
     users, recommend = str(config.users), recommender.recommend
     with ExitStack() as stack:
         everybody: Sequence[ExternalId] = recommender.users.ids.tolist()

@@ -2,40 +2,37 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from recsys.artifact import Artifact, load_artifact
-from recsys.data.continued_log import continued
-from recsys.data.histories import end_of_log
-from recsys.data.latest import latest_rows
 from recsys.errors import InputError
-from recsys.events.frames import catalogue_of, item_frame
+from recsys.events.frames import catalogue_of
 from recsys.events.store import EventStore
 from recsys.events.types import Event, PairState, Position, StoredItem
+from recsys.export_tables import (
+    dismissed_rows,
+    item_rows,
+    later_rows,
+    latest_states,
+    log_rows,
+    with_dismissed,
+    with_strengths,
+    with_types_of_all,
+)
 from recsys.overrides import mapping
 from recsys.schema import (
-    DESCRIPTION,
-    GENRES,
     ITEM_ID,
-    RATING,
-    RELEASE_DATE,
     TIMESTAMP,
-    TITLE,
     TYPE,
     USER_ID,
-    WEIGHT,
-    YEAR,
     ExternalId,
 )
-from recsys.text.none import NAME as NO_TEXT
 
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
-
-_DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Exported:
     """What was written.
 
     files: by their names in ``configs/data/files.yaml``. name: of the data set. num_unknown: pairs
-    of user and item that were left out, since their items are unknown. event_weights: as
-    ``data.event_weights`` on a command line; None where types make no difference.
+    of user and item that were left out, since their items are unknown. settings: of
+    ``data``, as on a command line, by which a training counts them as the last one did.
     """
 
     files: Mapping[str, Path]
@@ -52,7 +49,7 @@ class Exported:
     num_interactions: int
     num_items: int
     num_unknown: int
-    event_weights: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(url: str, bundle: Path, folder: Path) -> Exported:
@@ -60,9 +57,10 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
 
     The training log and all stored events; of a (user, item) pair the latest, with the latest
     rating, unless that is a dismissal. It has the type of the pair's strongest event and, where one
-    is not 1, a weight, by which it counts what all the pair's events do. The catalogue, and all
-    stored items, which win. Users whose data was deleted, even while this runs, have neither events
-    from before that nor attributes.
+    is not 1, a weight, by which it counts what all the pair's events do; and where that type does
+    not tell all, the types of all of them. A pair that was dismissed last has a row of that type.
+    The catalogue, and all stored items, which win. Users whose data was deleted, even while this
+    runs, have neither events from before that nor attributes.
 
     Raises:
         InputError: when the store or the bundle cannot be read, or the folder not be written.
@@ -70,14 +68,19 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
     """
     artifact = load_artifact(bundle)
     pairs, events, forgotten, stored = asyncio.run(_read(url, artifact))
-    items = _items(artifact, stored)
-    log, later = _log(artifact), _later(pairs)
+    items = item_rows(artifact, stored)
+    log, later = log_rows(artifact), later_rows(pairs)
     known = later[ITEM_ID].isin(items[ITEM_ID]).to_numpy(bool)
     log = log[~log[USER_ID].isin(forgotten)]
-    interactions = _latest(pd.concat([log, later[known]] if known.any() else [log]))
-    interactions = _with_strengths(interactions, log, events, artifact)
+    dismissed = dismissed_rows(artifact)
+    dismissed = dismissed[~dismissed[USER_ID].isin(forgotten)]
+    told = [rows for rows in (log, dismissed, later[known]) if len(rows)]
+    interactions, gone = latest_states(pd.concat(told) if told else log)
+    interactions = with_strengths(interactions, log, events, artifact)
+    interactions = with_types_of_all(interactions, log, later, url)
     users = artifact.user_frame[~artifact.user_frame[USER_ID].isin(forgotten)]
-    tables = {"interactions": (INTERACTIONS_FILE, interactions), "items": (ITEMS_FILE, items)}
+    rows = with_dismissed(interactions, gone)
+    tables = {"interactions": (INTERACTIONS_FILE, rows), "items": (ITEMS_FILE, items)}
     if len(users.columns) > 1:
         tables["users"] = (USERS_FILE, users)
     try:
@@ -89,13 +92,20 @@ def export(url: str, bundle: Path, folder: Path) -> Exported:
         raise InputError(f"a folder to write in at {folder}", found, "give another one") from error
     files = {name: folder / file for name, (file, _) in tables.items()}
     name = str(artifact.manifest.get("dataset", "files"))
-    weights = artifact.event_weights
-    shown = (
-        None
-        if weights is None
-        else mapping({name: repr(weight) for name, weight in weights.items()})
-    )
-    return Exported(files, name, len(interactions), len(items), int((~known).sum()), shown)
+    num_unknown = int((~known).sum())
+    return Exported(files, name, len(interactions), len(items), num_unknown, _settings(artifact))
+
+
+def _settings(artifact: Artifact) -> dict[str, str]:
+    found = {}
+    if artifact.event_weights is not None:
+        weights = {name: repr(weight) for name, weight in artifact.event_weights.items()}
+        found["event_weights"] = mapping(weights)
+    if artifact.count_repeats:
+        found["count_repeats"] = "true"
+    if artifact.half_life_days is not None:
+        found["half_life_days"] = repr(artifact.half_life_days)
+    return found
 
 
 async def adopt(url: str, bundle: Path) -> None:
@@ -166,76 +176,3 @@ async def _forgotten_since(store: EventStore, position: Position) -> set[str]:
         position, more = changes.position, changes.more
         forgotten.update(changes.forgotten)
     return forgotten
-
-
-def _log(artifact: Artifact) -> pd.DataFrame:
-    log = artifact.histories
-    return pd.DataFrame(
-        {
-            USER_ID: artifact.users.decode(log.user_idx),
-            ITEM_ID: artifact.items.decode(log.item_idx),
-            TIMESTAMP: log.timestamps,
-            RATING: log.ratings,
-            TYPE: np.array(["", *artifact.event_types])[log.types],
-            WEIGHT: log.weights.astype(np.float64),
-            _DISMISSED: False,
-        }
-    )
-
-
-def _later(pairs: Sequence[PairState]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            USER_ID: [pair.user_id for pair in pairs],
-            ITEM_ID: [pair.item_id for pair in pairs],
-            TIMESTAMP: np.array([pair.timestamp for pair in pairs], np.int64),
-            RATING: np.array([pair.rating for pair in pairs], np.float64),
-            _DISMISSED: np.array([pair.dismissed for pair in pairs], bool),
-        }
-    )
-
-
-def _latest(interactions: pd.DataFrame) -> pd.DataFrame:
-    """Of each pair of user and item the last row, with the last rating that there is; without
-    those that were dismissed last.
-    """
-    pair = [USER_ID, ITEM_ID]
-    rows = interactions.reset_index(drop=True)
-    times = rows[TIMESTAMP].to_numpy(np.int64)
-    # Stable: among equal times, what came in last.
-    in_time = rows.iloc[np.argsort(times, kind="stable")]
-    ratings = in_time.groupby(pair, sort=False)[RATING].transform("last")  # passes over NaN
-    keys = rows.groupby(pair, sort=False).ngroup().to_numpy().astype(np.int64)
-    last = rows.assign(**{RATING: ratings}).iloc[latest_rows(keys, times)]
-    kept = last[~last[_DISMISSED]]
-    return kept[[USER_ID, ITEM_ID, TIMESTAMP, RATING]].reset_index(drop=True)
-
-
-def _with_strengths(
-    interactions: pd.DataFrame, log: pd.DataFrame, events: pd.DataFrame, artifact: Artifact
-) -> pd.DataFrame:
-    """With types where any is known, and with weights where one is not 1."""
-    end = end_of_log(artifact.histories)
-    found = continued(log.drop(columns=_DISMISSED), events, end, artifact.event_weights)
-    pair = [USER_ID, ITEM_ID]
-    # Without any event left that made it, a pair counts 1.
-    strong = interactions[pair].merge(found, "left", pair, validate="one_to_one")
-    columns = {TYPE: strong[TYPE].fillna(""), WEIGHT: strong[WEIGHT].fillna(1.0)}
-    told = {TYPE: (columns[TYPE] != "").any(), WEIGHT: (columns[WEIGHT] != 1.0).any()}
-    return interactions.assign(
-        **{name: columns[name].to_numpy() for name, is_told in told.items() if is_told}
-    )
-
-
-def _items(artifact: Artifact, stored: list[StoredItem]) -> pd.DataFrame:
-    columns = [ITEM_ID, TITLE, DESCRIPTION, GENRES, YEAR, RELEASE_DATE]
-    base = artifact.item_frame[[name for name in columns if name in artifact.item_frame]]
-    if artifact.manifest.get("text", {}).get("name") == NO_TEXT:
-        # Ids stand for titles; another training shall not take them for texts.
-        stands_for = base[TITLE] == base[ITEM_ID].astype("str")
-        base = base.assign(**{TITLE: base[TITLE].mask(stands_for, "")})
-    if not stored:
-        return base
-    new = item_frame(stored)
-    kept = base[~base[ITEM_ID].isin(new[ITEM_ID])]
-    return pd.concat([kept, new], ignore_index=True)

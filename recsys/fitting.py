@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _TABLES = ("interactions", "items", "users")
 _OF_DATA = (
     *("split", "num_test", "test_fraction", "split_seed", "columns", "genre_separator"),
-    *("event_weights", "positive"),
+    *("event_weights", "positive", "count_repeats", "half_life_days"),
 )
 """Settings of ``data`` that need no ``data.`` in front."""
 
@@ -109,6 +109,8 @@ def _dataset(tables: Mapping[str, Any], cfg: "DictConfig") -> "Dataset":
         columns=told["columns"],
         event_weights=told["event_weights"],
         positive=told["positive"],
+        count_repeats=told["count_repeats"],
+        half_life_days=told["half_life_days"],
         genre_separator=cfg.data.genre_separator,
         name=cfg.data.name,
     )

@@ -19,7 +19,6 @@ from recsys.errors import InputError
 from recsys.metrics_table import MetricsTable
 from recsys.recommender import Recommender
 from recsys.request import Request
-from recsys.rules.ids import checked_rules
 from recsys.schema import ITEM_ID, TITLE, USER_ID, ExternalId, RankedList
 from recsys.store_reader import StoreReader
 from recsys.text.from_config import encoder_of_bundle
@@ -98,7 +97,8 @@ class Model:
     ) -> pd.DataFrame:
         """Ranked lists, best first: for users, for a history, or for a text.
 
-        Whoever is unknown gets popular items. What is in a history is not recommended again.
+        Whoever is unknown gets popular items. What is in a history is not recommended again, unless
+        the rule ``exclude_types`` has it otherwise.
 
         Args:
             users: an id or several, in a list, an array or a column of a frame. history: item ids,
@@ -127,7 +127,7 @@ class Model:
         left_out = _ids(exclude, known.items, "exclude")
         events = None if history is None else _ids(history, known.items, "history")
         vector = None if text is None else self._vector(text)
-        wanted = checked_rules(rules or {}, known.items.holds_integers)
+        wanted = known.checked_rules(rules or {})
         requests = [
             Request(top_k, user, events, left_out, text_vector=vector, rules=wanted)
             for user in ([None] if users is None else _ids(users, known.users, "users"))

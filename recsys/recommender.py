@@ -5,6 +5,7 @@ from copy import copy
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,8 @@ from recsys.request_encoder import RequestEncoder
 from recsys.reranker import Reranker, TorchScorer
 from recsys.retrieved import IsLate, Retrieved, Watch, never_late, unwatched
 from recsys.retriever import Retriever
-from recsys.rules import ItemTable
+from recsys.rules import ItemTable, Rules
+from recsys.rules.ids import checked_rules
 from recsys.schema import ITEM_ID, TITLE, ExternalId, HistoryBatch, RankedList, Source
 from recsys.user_histories import UserHistories
 
@@ -71,6 +73,8 @@ class Recommender:
             artifact.users,
             artifact.items,
             artifact.manifest.get("user_attributes", []),
+            artifact.event_types,
+            artifact.dismissed,
         )
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
@@ -160,8 +164,8 @@ class Recommender:
         """One ranked list per request, in the same order.
 
         Who has neither a known item in the history nor a context or a text gets the most popular
-        items. Items of the history and of ``exclude`` are never returned; a list is shorter than
-        ``top_k`` only where too few other items exist.
+        items. Items of the history, as far as the rules leave them out, and of ``exclude`` are
+        never returned; a list is shorter than ``top_k`` only where too few other items exist.
 
         Args:
             rerank: False returns stage 1's order, also when the bundle has a stage 2.
@@ -272,9 +276,21 @@ class Recommender:
             key = tuple(map(id, unwanted))
             if key not in more:
                 more[key] = self.histories.known_items(list(chain(*unwanted)))
-            seen = item_idx[row, mask[row]] if request.rules.exclude_seen else item_idx[row, :0]
-            excluded.append(np.concatenate([seen, more[key]]))
+            seen = self._seen(request, item_idx[row, mask[row]])
+            gone = self.histories.dismissed(request)
+            excluded.append(np.concatenate([seen, more[key], gone]))
         return self._builder.last_resorts(requests, excluded)
+
+    def checked_rules(self, config: Mapping[str, Any]) -> Rules:
+        """Rules from plain values, see ``Rules.from_config``.
+
+        Raises:
+            InputError: as there, for ids of items of another type than the catalogue's, and for
+                types of events that are not known.
+        """
+        rules = checked_rules(config, self.items.holds_integers)
+        self.histories.check_types(rules.exclude_types)
+        return rules
 
     def titles(self, item_ids: Sequence[ExternalId]) -> list[str]:
         """The titles of items of the catalogue, in the same order."""
@@ -293,18 +309,30 @@ class Recommender:
         excluded = []
         for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
             rules = request.rules
-            items = item_idx[row, :end] if rules.exclude_seen else item_idx[row, :0]
+            items = self._seen(request, item_idx[row, :end])
             more = self.histories.known_items(list(chain(*_unwanted(request))))
-            if len(more):
-                items = np.concatenate([items, more])
+            gone = self.histories.dismissed(request)
+            if len(more) or len(gone):
+                items = np.concatenate([items, more, gone])
             excluded.append(self.retriever.index.exclusion(items, self.rules.mask(rules)))
         return excluded
 
+    def _seen(self, request: Request, history: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the history's items that must not be returned, since the user has had them."""
+        rules = request.rules
+        if not rules.exclude_seen:
+            return history[:0]
+        if rules.exclude_types is None:
+            return history
+        return self.histories.had_by(request, rules.exclude_types)
+
 
 def _unwanted(request: Request) -> tuple[Sequence[ExternalId], ...]:
-    """What must not be returned besides the history's items: lists of ids."""
-    events = request.events
-    keeps_older_away = request.rules.exclude_seen and request.history is None
+    """What must not be returned besides what ``Recommender._seen`` says: lists of ids."""
+    events, rules = request.events, request.rules
+    # What is left out by type, older items among them, is not told by the history alone.
+    by_type = rules.exclude_types is not None
+    keeps_older_away = rules.exclude_seen and request.history is None and not by_type
     return request.exclude, events.dismissed, events.older if keeps_older_away else ()
 
 

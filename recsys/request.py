@@ -16,17 +16,21 @@ class UserEvents:
 
     One state per item, by the item's latest event. version: another number after each change.
     item_ids: of those that tell a taste, oldest first. timestamps: of each, unix seconds. ratings:
-    of each; None where it is none. older: what the user had so long ago that it tells no taste, and
-    is not to be shown again either. dismissed: item ids that the user does not want to see.
-    dismissed_at: unix seconds of each; where it is empty, after all else. forgets_log: whether the
-    training log's events and the attributes of the user must not be used.
+    of each; None where it is none. types: of each, the set of types by which the user has had it
+    (see ``recsys.events.types.type_set``); 0, or no entries at all, where they are not known.
+    older: what the user had so long ago that it tells no taste, and is not to be shown again
+    either. older_types: of each, as ``types``. dismissed: item ids that the user does not want to
+    see. dismissed_at: unix seconds of each; where it is empty, after all else. forgets_log: whether
+    the training log's events and the attributes of the user must not be used.
     """
 
     version: int
     item_ids: Sequence[ExternalId] = ()
     timestamps: Sequence[int] = ()
     ratings: Sequence[float | None] = ()
+    types: Sequence[int] = ()
     older: Sequence[ExternalId] = ()
+    older_types: Sequence[int] = ()
     dismissed: Sequence[ExternalId] = ()
     dismissed_at: Sequence[int] = ()
     forgets_log: bool = False

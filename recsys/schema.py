@@ -17,12 +17,16 @@ ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
 RATING = "rating"
 TYPE = "type"
+ALL_TYPES = "all_types"
 WEIGHT = "weight"
 TITLE = "title"
 DESCRIPTION = "description"
 GENRES = "genres"
 YEAR = "year"
 RELEASE_DATE = "release_date"
+
+DISMISS = "dismiss"
+"""The type of a row, or a live event, by which a user does not want to see an item."""
 
 GENRE_SEPARATOR = "|"
 
@@ -38,13 +42,19 @@ class Dataset:
     """Validated raw frames, in the user's own ids.
 
     interactions: ``user_id, item_id`` (int64 or str), optional ``timestamp`` (int64, unix seconds),
-        ``rating`` (float64), ``type`` (str, "" where none is told) and ``weight`` (float64, how
-        much a row counts); one row per (user, item); a RangeIndex in file order.
+        ``rating`` (float64), ``type`` (str, "" where none is told), ``weight`` (float64, how much a
+        row counts) and ``all_types`` (str, a JSON list of all types that the pair has had, "" where
+        none is told; where it is missing, each has had its ``type`` alone); one row per
+        (user, item); a RangeIndex in file order.
     items: ``item_id, title`` (str, never empty), optional ``description`` (str), ``genres`` (str,
         joined by ``|``, may be empty), ``year`` (Int64, may be missing) and ``release_date`` (str,
         YYYY-MM-DD, may be empty); one row per item.
     users: optional frame with ``user_id`` and any attributes.
     event_weights: what an event of each type counts; None where types make no difference.
+    count_repeats: whether rows of a pair add up where neither weights nor types tell their worth.
+    half_life_days: by which rows fade, those of a pair to its latest row's time so far; None: not.
+    dismissed: optional frame of ``user_id, item_id`` (and ``timestamp``): pairs that were dismissed
+        last, and are not among the interactions.
     has_text: whether any item has a title or a description; else ids stand for titles.
     """
 
@@ -53,6 +63,9 @@ class Dataset:
     items: pd.DataFrame
     users: pd.DataFrame | None = None
     event_weights: Mapping[str, float] | None = None
+    count_repeats: bool = False
+    half_life_days: float | None = None
+    dismissed: pd.DataFrame | None = None
     has_text: bool = True
 
 

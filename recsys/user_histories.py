@@ -1,8 +1,9 @@
 """The history behind each request: the training log, what has come in since, or a given one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from recsys.data.histories import Histories, end_of_log
 from recsys.data.latest import latest_rows
+from recsys.data.type_sets import have_any
 from recsys.data.user_attributes import encode_attributes
 from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
+from recsys.events.types import EventType, type_set
 from recsys.request import Request, UserEvents
 from recsys.schema import ExternalId, HistoryBatch
 
@@ -28,16 +32,25 @@ class UserHistories:
     """Turns requests into padded histories.
 
     Args:
-        log: the training events. attribute_names: of the columns of its ``context``.
+        log: the training events. attribute_names: of the columns of its ``context``. event_types:
+            names of its types. dismissed: what its users have dismissed, as events.
     """
 
     def __init__(
-        self, log: Histories, users: Vocabulary, items: Vocabulary, attribute_names: Sequence[str]
+        self,
+        log: Histories,
+        users: Vocabulary,
+        items: Vocabulary,
+        attribute_names: Sequence[str],
+        event_types: Sequence[str] = (),
+        dismissed: Histories | None = None,
     ) -> None:
         self.log = log
         self.users = users
         self.items = items
         self.attribute_names = attribute_names
+        self.event_types = event_types
+        self._dismissed = dismissed
         self.end_of_log = end_of_log(log)
 
     def with_items(self, items: Vocabulary) -> "UserHistories":
@@ -100,6 +113,52 @@ class UserHistories:
         encoded = self.items.encode(item_ids)
         return encoded[encoded > 0]
 
+    def had_by(self, request: Request, types: Sequence[str]) -> Items:
+        """Indices of the items that the user has had by an event of one of the types.
+
+        Of events whose type is not known, such as those of a given history, too. Dismissed items
+        may be among them.
+        """
+        if request.history is not None:
+            return self.known_items(request.history)
+        (user,) = self.user_idx([request])
+        own = slice(self.log.offsets[user], self.log.offsets[user + 1])
+        numbers = [place for place, name in enumerate(self.event_types, 1) if name in types]
+        logged = self.log.item_idx[own][have_any(self.log.type_sets[own], numbers)]
+        events, wanted = request.events, type_set(types)
+        later = [
+            *_of_types(events.item_ids, events.types, wanted),
+            *_of_types(events.older, events.older_types, wanted),
+        ]
+        return np.concatenate([logged, self.known_items(later)])
+
+    def dismissed(self, request: Request) -> Items:
+        """Indices of what the training data says the user has dismissed.
+
+        Without items of later events, which take a dismissal back.
+        """
+        (user,) = self.user_idx([request])
+        if self._dismissed is None or not user:
+            return _NO_ITEMS
+        own = slice(self._dismissed.offsets[user], self._dismissed.offsets[user + 1])
+        items, events = self._dismissed.item_idx[own], request.events
+        if not len(items) or not len(events.item_ids):
+            return items
+        later = np.zeros(len(self.items) + 1, np.int64)
+        later[self.items.encode(events.item_ids)] = events.timestamps
+        return items[later[items] < self._dismissed.timestamps[own]]
+
+    def check_types(self, types: Sequence[str] | None) -> None:
+        """Raise InputError for a type that neither training nor the event store can have met."""
+        known = dict.fromkeys([*self.event_types, *get_args(EventType)])
+        unknown = [name for name in types or () if name not in known]
+        if unknown:
+            raise InputError(
+                f"exclude_types of the types of events that are known: {', '.join(known)}",
+                repr(unknown[0])[:100],
+                "correct it",
+            )
+
     def check_context(self, context: Mapping[str, str | float]) -> None:
         """Raise InputError for attributes that training has not met."""
         self._attributes(context)
@@ -139,6 +198,15 @@ class UserHistories:
         # What the models know of time ends with the training data: what has come in since counts
         # as a sitting at its end.
         return items[kept], np.minimum(times[kept], self.end_of_log)
+
+
+def _of_types(
+    item_ids: Sequence[ExternalId], types: Sequence[int], wanted: int
+) -> Iterable[ExternalId]:
+    """Those of the items whose set of types has a wanted one, or is not known."""
+    if not len(types):
+        return item_ids
+    return [item for item, own in zip(item_ids, types, strict=True) if not own or own & wanted]
 
 
 def _is_logged(request: Request) -> bool:

@@ -12,6 +12,7 @@ import torch
 from recsys.artifact import Stage2, build_cross_encoder, build_two_tower, save_artifact
 from recsys.data.catalog import Catalog
 from recsys.data.histories import Histories
+from recsys.data.type_sets import from_names
 from recsys.data.vocabulary import Vocabulary
 from recsys.features import content_features
 from recsys.index.builders import FlatIndexBuilder
@@ -36,6 +37,8 @@ ENCODER = {"dim": 8, "num_heads": 2, "num_layers": 1, "text_rank": 4, "dropout":
 RANK = 5
 
 
+EVENT_TYPES = ["view", "cart", "purchase"]
+
 TEXT_MODEL = {"encoder": {"_target_": "recsys.text.minilm.load", "device": "cpu"}}
 
 
@@ -46,11 +49,13 @@ def write_untrained_bundle(
     *,
     stage2: bool = True,
     text_model: bool = False,
+    typed: bool = False,
 ) -> Path:
     """A bundle with random weights; user p has the items p, p + 2, p + 4, p + 6 in history.
 
     Args:
-        text_model: whether text vectors come from MiniLM; else they are random.
+        text_model: whether text vectors come from MiniLM; else they are random. typed: whether
+            these four were viewed, bought and viewed again, put into a cart, and had somehow.
     """
     generator = torch.Generator().manual_seed(0)
     users, items = Vocabulary(user_ids), Vocabulary(item_ids)
@@ -61,8 +66,20 @@ def write_untrained_bundle(
     ages = [20 + 20 * (user % 2) for user in range(1, len(users) + 1)]
     # The third event of each user has no rating.
     ratings = np.where(np.arange(len(user_idx)) % 4 == 2, np.nan, 1.0 + user_idx % 5)
+    types, type_sets = None, None
+    if typed:
+        types = np.tile(np.array([1, 1, 2, 0], np.int8), len(users))
+        told = np.tile(['["view"]', '["purchase", "view"]', '["cart"]', ""], len(users))
+        type_sets = from_names(pd.Series(told), EVENT_TYPES)
     histories = Histories.from_indices(
-        user_idx, item_idx, 10**9 + np.arange(len(user_idx)) * 60, len(users), context, ratings
+        user_idx,
+        item_idx,
+        10**9 + np.arange(len(user_idx)) * 60,
+        len(users),
+        context,
+        ratings,
+        types=types,
+        type_sets=type_sets,
     )
     text = torch.nn.functional.normalize(torch.randn(len(items) + 1, 6, generator=generator), dim=1)
     text[0] = 0
@@ -106,6 +123,7 @@ def write_untrained_bundle(
             "max_history": 4,
             "relation_rank": RANK,
             **said_of_text,
+            **({"event_types": EVENT_TYPES} if typed else {}),
             "item_attributes": catalog.attribute_names,
             "user_attributes": ["age: 10 to 30", "age: 31 to 60"],
         },
@@ -136,6 +154,13 @@ def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_untrained_bundle(
         root, list(range(101, 191)), list(range(1001, 1031)), text_model=True
     )
+
+
+@pytest.fixture(scope="session")
+def typed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``untrained_bundle``, with types of events."""
+    root = tmp_path_factory.mktemp("types")
+    return write_untrained_bundle(root, list(range(101, 191)), list(range(1001, 1031)), typed=True)
 
 
 @pytest.fixture(scope="session")

@@ -182,6 +182,7 @@ def recommend_routes(service: Service, gate: Gate) -> APIRouter:
         check_ids("user", body.user_ids or [], holds_integers)
         if body.context is not None:
             service.models.current.histories.check_context(body.context)
+        service.models.current.histories.check_types(changed.exclude_types)
         rules = service.rules.with_changes(changed.changes())
         users: Sequence[ExternalId | None] = body.user_ids or [None]
         if len(users) > service.options.max_queue:

@@ -29,6 +29,8 @@ MAX_GENRES = 100
 
 Genre = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
+EventName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
 EXPLAIN = "Add why each item is in the list, as far as the deadline leaves time for it."
 
 _EXAMPLE: dict[str, Any] = {
@@ -119,6 +121,12 @@ class RulesBody(BaseModel):
     )
 
     exclude_seen: bool = Field(default=True, description="Leave out the items of the history.")
+    exclude_types: list[EventName] | None = Field(
+        default=None,
+        max_length=MAX_GENRES,
+        description="Of the items of the history, leave out those alone that the user had by an "
+        'event of one of these types, e.g. ["purchase"]; null: all of them.',
+    )
     block: list[BodyId] = Field(default_factory=list, max_length=MAX_LISTED)
     allow: list[BodyId] | None = Field(
         default=None, max_length=MAX_LISTED, description="Only these items."

@@ -19,10 +19,10 @@ from recsys.api.live_state import Degraded, LiveState, store_url
 from recsys.api.models import ModelStore
 from recsys.api.options import ServingOptions
 from recsys.api.telemetry import Telemetry
+from recsys.errors import InputError
 from recsys.exploration import Exploration, ReservedPlaces
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
-from recsys.rules.ids import checked_rules
 from recsys.schema import ExternalId
 from recsys.stored_state import TextUnavailableError
 
@@ -50,7 +50,7 @@ class Service:
         self.tracing = _tracing(options)
         self.cache = ResponseCache(int(options.cache_mb * 1e6))
         self.explainer = Explainer()
-        self.rules = checked_rules(options.rules, models.current.items.holds_integers)
+        self.rules = models.current.checked_rules(options.rules)
         self.exploration = _exploration(options, models)
         self.live = _live_state(options, models)
         self.batcher = Batcher(
@@ -237,6 +237,11 @@ class Service:
     def _swapped(self, recommender: Recommender) -> None:
         # What is cached is kept by version, and makes room by itself.
         self.telemetry.serves(recommender.model_version)
+        try:
+            recommender.histories.check_types(self.rules.exclude_types)
+        except InputError as error:
+            # Its own log has no such events, and those of before are gone from it.
+            log.error("the new model does not fit rules.exclude_types: %s", error)
 
     async def start(self) -> None:
         """Begin to take in what comes since training.

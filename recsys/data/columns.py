@@ -14,6 +14,7 @@ from recsys.data.tables import TextTable, read_table
 from recsys.data.times import EARLIEST, LATEST
 from recsys.errors import InputError
 from recsys.schema import (
+    ALL_TYPES,
     DESCRIPTION,
     GENRES,
     ITEM_ID,
@@ -61,6 +62,7 @@ INTERACTIONS = pa.DataFrameSchema(
         ),
         RATING: pa.Column("str", _matches(f"({NUMBER})?", "a number or empty"), required=False),
         TYPE: _TEXT,
+        ALL_TYPES: _TEXT,
         WEIGHT: pa.Column(
             "str",
             pa.Check(_are_weights, error=f"{WEIGHT_RULE} or empty"),

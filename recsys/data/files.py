@@ -4,7 +4,10 @@ Broken input (a missing column, a row without an item, a time that is none) is r
 data always has is mended, and counted in the log:
 
 - a (user, item) pair that repeats keeps its latest row (the last in the file among equal times),
-  which then counts as much as all its rows do: see ``recsys.data.strengths``;
+  which then counts as much as all its rows do (see ``recsys.data.strengths``) and knows the types
+  of all of them (see ``recsys.data.type_sets``);
+- a pair whose latest row is of type ``dismiss`` is kept out of the user's lists, and not learned
+  from; where a later row has taken a dismissal back, that row is dropped;
 - a row that ``positive`` rules out is dropped: it is neither learned from nor held out;
 - an item or user that repeats in its table keeps its first row;
 - an interaction with an item that the items table lacks is dropped; if all are, it is an error;
@@ -23,8 +26,9 @@ import pandas as pd
 
 from recsys.data.cells import MISSING, MISSING_NUMBER, are_integers, are_numbers, ids_of_floats
 from recsys.data.columns import INTERACTIONS, ITEMS, USERS, Columns, read_columns, validate
+from recsys.data.interactions import clean_interactions
 from recsys.data.positives import Condition
-from recsys.data.strengths import checked_event_weights, row_strengths, with_pair_strengths
+from recsys.data.strengths import Counting, checked_event_weights, checked_half_life
 from recsys.data.tables import TextTable
 from recsys.data.times import EARLIEST, LATEST, parse_timestamps
 from recsys.errors import InputError
@@ -33,11 +37,9 @@ from recsys.schema import (
     GENRE_SEPARATOR,
     GENRES,
     ITEM_ID,
-    RATING,
     TIMESTAMP,
     TITLE,
     USER_ID,
-    WEIGHT,
     YEAR,
     Dataset,
 )
@@ -60,6 +62,8 @@ def load(
     separator: str | None = None,
     event_weights: Mapping[str, float] | None = None,
     positive: str | None = None,
+    count_repeats: bool = False,
+    half_life_days: float | None = None,
 ) -> Dataset:
     """Read, validate and clean tables of interactions, items and (optionally) users.
 
@@ -80,6 +84,9 @@ def load(
         separator: as of ``read_table``.
         event_weights: what an event of each type counts; rows without a type count 1.
         positive: which rows count at all, e.g. "rating >= 4": see ``Condition``.
+        count_repeats: whether a pair that repeats counts as its rows do also where there are no
+            weights. half_life_days: after which a row counts half; pairs count as their rows do
+            then, too. None: rows do not fade.
 
     Raises:
         InputError: naming the table, the column, the rule and the first offending rows.
@@ -87,6 +94,7 @@ def load(
     columns = columns or {}
     weights = checked_event_weights(event_weights)
     condition = None if positive is None else Condition.parse(positive)
+    half_life = checked_half_life(half_life_days)
     has_items, has_users = (_is_given(table) for table in (items, users))
     events = read_columns(interactions, "interactions", INTERACTIONS, columns, separator)
     catalog = (
@@ -106,12 +114,23 @@ def load(
     item_frame = _clean_items(catalog, genre_separator, has_text)
     if times is not None:
         events.frame[TIMESTAMP] = times.astype("int64")
-    event_frame = _clean_interactions(events, item_frame, weights, condition)
+    counting = Counting(weights, count_repeats, half_life)
+    event_frame, dismissed = clean_interactions(events, item_frame, condition, counting)
     user_frame = None
     if people is not None:
         user_frame = _clean_users(people)
         _compare_users(people.origin, user_frame, event_frame)
-    return Dataset(name, event_frame, item_frame, user_frame, weights, has_text)
+    return Dataset(
+        name,
+        event_frame,
+        item_frame,
+        user_frame,
+        weights,
+        count_repeats,
+        half_life,
+        dismissed,
+        has_text,
+    )
 
 
 def _is_given(table: object) -> bool:
@@ -239,68 +258,3 @@ def _clean_items(table: TextTable, genre_separator: str, has_text: bool) -> pd.D
     if YEAR in items:
         items[YEAR] = pd.to_numeric(items[YEAR].mask(items[YEAR] == "")).astype("Int64")
     return items
-
-
-def _clean_interactions(
-    table: TextTable,
-    items: pd.DataFrame,
-    event_weights: Mapping[str, float] | None,
-    positive: Condition | None,
-) -> pd.DataFrame:
-    events = table.frame
-    for column in (RATING, WEIGHT):
-        if column in events:
-            told = events[column].mask(events[column] == "")
-            events[column] = pd.to_numeric(told).astype("float64")
-    if WEIGHT in events:
-        events[WEIGHT] = events[WEIGHT].fillna(1.0)
-    known = events[ITEM_ID].isin(items[ITEM_ID])
-    if not known.all():
-        unknown = events.loc[~known, ITEM_ID].unique()[:3].tolist()
-        if not known.any():
-            raise InputError(
-                f"items of {table.origin} in the items table",
-                f"none of them: first {unknown}, but the items table has "
-                f"{items[ITEM_ID].head(3).tolist()}",
-                "check that both tables write item ids alike and that data.columns is right",
-            )
-        logger.warning(
-            "%s: %d of %d interactions (%.1f%%) name items that the items table lacks, first %s; "
-            "they are dropped",
-            *(table.origin, (~known).sum(), len(events), 100 * (~known).mean(), unknown),
-        )
-    events = events[known].reset_index(drop=True)
-    if positive is not None:
-        events = _positives(table, events, positive)
-    strengths = row_strengths(events, event_weights, str(table.origin))
-    in_time = events.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in events else events
-    latest = in_time.drop_duplicates([USER_ID, ITEM_ID], keep="last").index.sort_values()
-    if len(latest) < len(events):
-        logger.warning(
-            "%s: %d of %d interactions repeat a user and item; the latest of each is kept",
-            *(table.origin, len(events) - len(latest), len(events)),
-        )
-    if strengths is not None:
-        events = with_pair_strengths(events, in_time.index.to_numpy(), strengths)
-    return events.loc[latest].reset_index(drop=True)
-
-
-def _positives(table: TextTable, events: pd.DataFrame, positive: Condition) -> pd.DataFrame:
-    if positive.column not in events:
-        raise InputError(
-            f"a column {positive.column!r} in {table.origin}, for data.positive={positive.text!r}",
-            f"columns {table.names}"[:500],
-            f"map data.columns.interactions.{positive.column}, or leave out data.positive",
-        )
-    holds = positive.holds(events)
-    if not holds.any():
-        raise InputError(
-            f"interactions with {positive.text}",
-            f"none among {len(events):,} of {table.origin}",
-            "correct data.positive",
-        )
-    logger.info(
-        "%s: %d of %d interactions (%.1f%%) are positive (%s); the others are left out",
-        *(table.origin, holds.sum(), len(events), 100 * holds.mean(), positive.text),
-    )
-    return events[holds].reset_index(drop=True)

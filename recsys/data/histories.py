@@ -12,10 +12,20 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.times import EARLIEST
+from recsys.data.type_sets import TypeSets, from_names, of_single_types, packed
 from recsys.data.vocabulary import Vocabulary
-from recsys.schema import ITEM_ID, RATING, TIMESTAMP, TYPE, USER_ID, WEIGHT, HistoryBatch
+from recsys.schema import (
+    ALL_TYPES,
+    ITEM_ID,
+    RATING,
+    TIMESTAMP,
+    TYPE,
+    USER_ID,
+    WEIGHT,
+    HistoryBatch,
+)
 
-_OF_EVENTS = ("item_idx", "timestamps", "ratings", "weights", "types")
+_OF_EVENTS = ("item_idx", "timestamps", "ratings", "weights", "types", "type_sets")
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class Histories:
     weights: float32 [N], above 0: how much an event counts; 1 for all where nothing else is told.
     types: int8 [N], 1.. for the type whose name stands there in ``TrainingData.event_types``, 0
     where none is told.
+    type_sets: uint8 [N, B], all types that the user has had the item by: see ``TypeSets``.
     """
 
     offsets: NDArray[np.int64]
@@ -38,6 +49,7 @@ class Histories:
     ratings: NDArray[np.float64]
     weights: NDArray[np.float32]
     types: NDArray[np.int8]
+    type_sets: TypeSets
 
     @classmethod
     def from_indices(
@@ -50,6 +62,7 @@ class Histories:
         ratings: NDArray[np.float64] | None = None,
         weights: NDArray[np.float32] | None = None,
         types: NDArray[np.int8] | None = None,
+        type_sets: TypeSets | None = None,
     ) -> "Histories":
         """Build from parallel arrays [N] in any order; ``user_idx`` lies in 1..num_users."""
         order = np.lexsort((np.arange(len(user_idx)), timestamps, user_idx))
@@ -63,6 +76,8 @@ class Histories:
             weights = np.ones(len(user_idx), dtype=np.float32)
         if types is None:
             types = np.zeros(len(user_idx), dtype=np.int8)
+        if type_sets is None:
+            type_sets = of_single_types(types)
         return cls(
             offsets,
             item_idx[order],
@@ -71,6 +86,7 @@ class Histories:
             ratings[order],
             weights[order],
             types[order],
+            type_sets[order],
         )
 
     @classmethod
@@ -100,12 +116,15 @@ class Histories:
             timestamps = np.full(len(interactions), EARLIEST)  # none have any: all have one
         ratings = interactions[RATING].to_numpy(np.float64) if RATING in interactions else None
         weights = interactions[WEIGHT].to_numpy(np.float32) if WEIGHT in interactions else None
-        types = None
+        types = type_sets = None
         if TYPE in interactions and event_types:
             codes = pd.Index(event_types).get_indexer(pd.Index(interactions[TYPE]))
             types = (codes + 1).astype(np.int8)
+            type_sets = packed(types, len(event_types))
+            if ALL_TYPES in interactions:
+                type_sets = type_sets | from_names(interactions[ALL_TYPES], event_types)
         return cls.from_indices(
-            user_idx, item_idx, timestamps, len(users), context, ratings, weights, types
+            user_idx, item_idx, timestamps, len(users), context, ratings, weights, types, type_sets
         )
 
     def check(self, num_items: int) -> None:
@@ -122,6 +141,7 @@ class Histories:
             "ratings": ("float64", 1),
             "weights": ("float32", 1),
             "types": ("int8", 1),
+            "type_sets": ("uint8", 2),
         }
         arrays = {name: getattr(self, name) for name in kinds}
         if {name: (one.dtype.name, one.ndim) for name, one in arrays.items()} != kinds:

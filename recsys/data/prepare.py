@@ -3,18 +3,21 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from recsys.data.catalog import Catalog
-from recsys.data.histories import Histories
+from recsys.data.dismissals import encoded
+from recsys.data.histories import Histories, end_of_log
 from recsys.data.splits import check_no_leakage
+from recsys.data.strengths import faded
+from recsys.data.type_sets import names_in
 from recsys.data.user_attributes import UserAttributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.schema import ITEM_ID, TYPE, USER_ID, Dataset, Split
+from recsys.schema import ALL_TYPES, ITEM_ID, TYPE, USER_ID, Dataset, Split
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ class TrainingData:
     """train: histories of the training rows alone. fingerprint: changes when any of them does.
     user_attributes: names of the columns of ``train.context``. user_frame, event_weights: as in
     ``Dataset``. event_types: names of the types of ``train``, see ``Histories.types``.
+    count_repeats, half_life_days: as in ``Dataset``; the weights of ``train`` are those at its end.
+    dismissed: what users of ``train`` have dismissed, as events; None where there is nothing.
 
     The item vocabulary holds the whole catalogue, also items without training rows; the user
     vocabulary holds the users with training rows.
@@ -43,6 +48,9 @@ class TrainingData:
     user_frame: pd.DataFrame | None
     event_types: Sequence[str] = ()
     event_weights: Mapping[str, float] | None = None
+    count_repeats: bool = False
+    half_life_days: float | None = None
+    dismissed: Histories | None = None
 
     def content_hash(self) -> str:
         """Changes with anything that training or evaluation reads; ``fingerprint`` does not."""
@@ -51,6 +59,10 @@ class TrainingData:
         if self.event_types:
             digest.update(repr((list(self.event_types), self.event_weights)).encode())
             digest.update(self.train.types.tobytes())
+            digest.update(self.train.type_sets.tobytes())
+        if self.dismissed is not None:
+            for array in (self.dismissed.offsets, self.dismissed.item_idx):
+                digest.update(array.tobytes())
         digest.update(self.catalog.attributes.tobytes())
         for text in self.catalog.texts():
             digest.update(f"{len(text)} {text}".encode())
@@ -71,6 +83,8 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
     attributes = UserAttributes.from_frame(dataset.users, users)
     event_types = _event_types(dataset)
     train = Histories.from_frame(split.train, users, items, attributes.matrix, event_types)
+    if dataset.half_life_days is not None:
+        train = _faded(train, dataset.half_life_days)
     if (train.lengths >= 2).sum() < 2 or len(items) < 2:
         raise InputError(
             "at least two users with two training rows each, and two items",
@@ -91,7 +105,17 @@ def prepare(dataset: Dataset, split: Split) -> TrainingData:
         dataset.users,
         event_types,
         dataset.event_weights,
+        dataset.count_repeats,
+        dataset.half_life_days,
+        encoded(dataset.dismissed, split, users, items),
     )
+
+
+def _faded(train: Histories, half_life_days: float) -> Histories:
+    """With weights as they are at the end of these very rows: no later row is looked at."""
+    ages = end_of_log(train) - train.timestamps
+    weights = train.weights * faded(ages, half_life_days).astype(np.float32)
+    return replace(train, weights=weights)
 
 
 def prepare_all(dataset: Dataset) -> TrainingData:
@@ -105,8 +129,10 @@ def _event_types(dataset: Dataset) -> list[str]:
     if TYPE not in dataset.interactions:
         return []
     weighed = list(dataset.event_weights or ())
-    found = dataset.interactions[TYPE].unique().tolist()
-    names = [*weighed, *sorted(set(found) - {"", *weighed})]
+    found = set(dataset.interactions[TYPE].unique().tolist())
+    if ALL_TYPES in dataset.interactions:
+        found |= names_in(dataset.interactions[ALL_TYPES])
+    names = [*weighed, *sorted(found - {"", *weighed})]
     if len(names) > _MAX_TYPES:
         log.warning("%d types of events are too many: they are not kept", len(names))
         return []

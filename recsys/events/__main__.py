@@ -69,9 +69,7 @@ def _export(arguments: argparse.Namespace) -> None:
     left_out = f", {done.num_unknown:,} events of unknown items left out" * bool(done.num_unknown)
     print(f"{done.num_interactions:,} interactions and {done.num_items:,} items{left_out}")
     # The name goes along: by it the next model finds the same store.
-    settings: dict[str, object] = {"name": done.name, **done.files}
-    if done.event_weights is not None:
-        settings["event_weights"] = done.event_weights
+    settings = {"name": done.name, **done.files, **done.settings}
     files = shlex.join(f"data.{name}={value}" for name, value in settings.items())
     print(f"Train on them:  python train.py stage=all data=files {files}")
 

@@ -9,7 +9,7 @@ from recsys.errors import InputError
 from recsys.events import tables
 from recsys.events.catalogue import CatalogueSketch
 from recsys.events.ids import IdTypes
-from recsys.events.migrate import from_version_1
+from recsys.events.migrate import from_version_1, from_version_2
 
 _LOCK = 0x7265_6373_7973
 """Any number, the same in all processes."""
@@ -59,6 +59,8 @@ async def prepare(
     version = (await connection.execute(select(tables.store.c.schema_version))).scalar_one()
     if version == 1:
         await from_version_1(connection, secrets.token_bytes(SECRET_BYTES))
+    elif version == 2:
+        await from_version_2(connection)
     elif version != tables.SCHEMA_VERSION:
         raise InputError(
             f"an event store of version {tables.SCHEMA_VERSION}",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from recsys.schema import ExternalId
 
 
-_PAIR = ("user_id", "item_id", "timestamp", "dismissed", "rating")
+_PAIR = ("user_id", "item_id", "timestamp", "dismissed", "rating", "types")
 _POSITION = select(tables.store.c.position)
 
 
@@ -46,6 +46,12 @@ def catalogue(connection: Connection) -> CatalogueSketch:
     """By which the store is known."""
     found = connection.execute(select(tables.store.c.catalogue)).scalar_one()
     return CatalogueSketch.from_text(found)
+
+
+def has_untyped(connection: Connection) -> bool:
+    """Whether the states of a store of before still lack the types of some events."""
+    query = select(tables.store.c.untyped_position)
+    return connection.execute(query).scalar_one() is not None
 
 
 def head(connection: Connection) -> Position:
@@ -165,7 +171,7 @@ def _states_query() -> Select[Any]:
     return (
         select(
             *(wanted.c[name] for name in ("user_id", "version", "forgotten_at")),
-            *(states.item_id, states.timestamp, states.dismissed, states.rating),
+            *(states.item_id, states.timestamp, states.dismissed, states.rating, states.types),
         )
         .select_from(wanted.outerjoin(tables.states, recent))
         .order_by(wanted.c.user_id, states.timestamp, states.position)
@@ -182,7 +188,7 @@ def _older_query(as_list: Callable[[ColumnElement[Any]], ColumnElement[str]]) ->
     return (
         select(
             *(wanted.c.user_id, states.dismissed),
-            *(as_list(states.item_id), as_list(states.timestamp)),
+            *(as_list(states.item_id), as_list(states.timestamp), as_list(states.types)),
         )
         .select_from(wanted.join(tables.states, old))
         .group_by(wanted.c.user_id, states.dismissed)
@@ -199,6 +205,7 @@ _OLDER = {
 
 class _Older(NamedTuple):
     had: "Sequence[ExternalId]" = ()
+    had_types: Sequence[int] = ()
     dismissed: "Sequence[ExternalId]" = ()
     dismissed_at: Sequence[int] = ()
 
@@ -212,12 +219,12 @@ def _older(
     parameters = {"user_ids": users, "offset": max_items - 1}
     found: dict[str, _Older] = {}
     rows = connection.execute(_OLDER[connection.dialect.name], parameters)
-    for user, is_dismissed, texts, times in rows:
+    for user, is_dismissed, texts, times, types in rows:
         items, before = list(map(ids.item, json.loads(texts))), found.get(user, _NONE_OLDER)
         found[user] = (
             before._replace(dismissed=items, dismissed_at=json.loads(times))
             if is_dismissed
-            else before._replace(had=items)
+            else before._replace(had=items, had_types=json.loads(types))
         )
     return found
 
@@ -234,7 +241,7 @@ def _state(
     forgotten_at = tombstone[0].forgotten_at if tombstone else None
     if not rows or rows[0].item_id is None:
         return UserState(user_id, version, forgotten_at=forgotten_at)
-    _, _, _, item_ids, timestamps, dismissed, ratings = zip(*rows, strict=True)
+    _, _, _, item_ids, timestamps, dismissed, ratings, types = zip(*rows, strict=True)
     return UserState(
         user_id,
         version,
@@ -242,6 +249,7 @@ def _state(
         list(timestamps),
         list(dismissed),
         list(ratings),
+        list(types),
         *older,
         forgotten_at,
     )
@@ -259,10 +267,7 @@ def pairs_after(
         .limit(limit)
     )
     rows = connection.execute(query).all()
-    found = [
-        PairState(ids.user(user), ids.item(item), timestamp, dismissed, rating)
-        for user, item, timestamp, dismissed, rating in rows
-    ]
+    found = [PairState(ids.user(user), ids.item(item), *state) for user, item, *state in rows]
     return found, (rows[-1][0], rows[-1][1]) if rows else after
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
-from recsys.events.types import Event, rating_of
+from recsys.events.types import Event, rating_of, type_set
 
 DISMISS = "dismiss"
 RATING = "rating"
@@ -29,6 +29,7 @@ async def update_states(
     values = {
         **{name: case((is_later, new[name]), else_=old[name]) for name in _LATEST},
         **{name: case((is_rated, new[name]), else_=old[name]) for name in _RATING},
+        "types": old.types.bitwise_or(new.types),
     }
     merged = statement.on_conflict_do_update(index_elements=["user_id", "item_id"], set_=values)
     await connection.execute(merged, _of_each_pair(rows))
@@ -45,6 +46,7 @@ def _of_each_pair(rows: "list[tuple[Event, dict[str, Any]]]") -> list[dict[str, 
         is_rated = old["rated_at"] is not None
         if new["rating"] is not None and not (is_rated and new["rated_at"] < old["rated_at"]):
             old |= {name: new[name] for name in _RATING}
+        old["types"] |= new["types"]
     return list(found.values())
 
 
@@ -55,4 +57,5 @@ def _state(event: Event, row: "dict[str, Any]") -> dict[str, Any]:
         "dismissed": event.type == DISMISS,
         "rating": rating,
         "rated_at": None if rating is None else event.timestamp,
+        "types": type_set([event.type]),
     }

@@ -14,6 +14,7 @@ from recsys.events.checks import check_event, check_item
 from recsys.events.database import SQLITE, Database, parse_url, prepare_folder, reason
 from recsys.events.group_commit import GroupCommit
 from recsys.events.ids import IdTypes
+from recsys.events.migrate import type_states
 from recsys.events.prepare import adopt, check_catalogue, prepare
 from recsys.events.types import (
     Appended,
@@ -87,6 +88,9 @@ class EventStore:
                 )
             )
             await database.settle()
+            more = await database.read(reads.has_untyped)
+            while more:
+                more = await database.write(type_states)
         except StoreUnavailableError as error:
             await database.close()
             raise _unreachable(parsed, error.reason) from error

@@ -13,7 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Grows when the tables change, so that code refuses a database that it does not understand."""
 
 # Only a column of this very type is SQLite's own row number, and so needs no index of its own.
@@ -32,9 +32,12 @@ store = Table(
     Column("pruned_position", BigInteger, nullable=False, server_default="0"),
     Column("secret", LargeBinary, nullable=False),
     Column("catalogue", Text, nullable=False),
+    Column("untyped_position", BigInteger),
 )
 """One row: what the store holds, and the latest change's position, and the latest deletion's of
 expired events. secret: of ``IdTypes``. catalogue: of ``CatalogueSketch``, may be empty.
+untyped_position: of a store of before states had types, up to which event they have them, while
+they are being made; else empty.
 
 Every writer locks this row first, so that positions have no gaps and become visible in order: who
 has seen position p will never find a new row at or below p. A sequence of the database gives no
@@ -65,6 +68,7 @@ states = Table(
     Column("dismissed", Boolean, nullable=False),
     Column("rating", Double),
     Column("rated_at", BigInteger),
+    Column("types", Integer, nullable=False, server_default="0"),
     Index("recsys_user_items_of_user", "user_id", "timestamp", "position"),
     Index("recsys_user_items_by_time", "timestamp"),
     Index("recsys_user_items_by_rating", "rated_at"),
@@ -72,7 +76,8 @@ states = Table(
 )
 """What a user thinks of an item, kept up to date from all events: the latest one by time, and by
 arrival among those of one time, says whether the user has dismissed the item (else: has had it).
-rating: the latest that was given, at ``rated_at``.
+rating: the latest that was given, at ``rated_at``. types: the set of the types of all events that
+are stored, see ``type_set``; 0 where code of before has written the state.
 """
 
 users = Table(

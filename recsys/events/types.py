@@ -1,6 +1,6 @@
 """What the event store takes and gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,21 @@ if TYPE_CHECKING:
 
 
 EventType = Literal["view", "click", "like", "rating", "purchase", "dismiss"]
+
+TOLD_TYPES = ("view", "click", "like", "rating", "purchase")
+"""The types by which a user has an item. A set of them is a number, bit by bit in this order, which
+is stored: new types go to the end.
+"""
+
+
+def type_set(names: Iterable[str]) -> int:
+    """The set of the types of these names; others, such as ``dismiss``, are in no set."""
+    return sum(1 << TOLD_TYPES.index(name) for name in {*names} & {*TOLD_TYPES})
+
+
+def type_names(types: int) -> list[str]:
+    """The names of the types in a set."""
+    return [name for place, name in enumerate(TOLD_TYPES) if types >> place & 1]
 
 
 def rating_of(type_: EventType, value: float | None) -> float | None:
@@ -89,9 +104,10 @@ class UserState:
 
     version: grows with each change to the user's data; 0 when the store knows nothing of the user.
     item_ids, timestamps (unix seconds; of the latest event), dismissed (whether that was a
-    dismissal), ratings (the latest; None where there is none): of the latest items. older: the ids
-    of all others that the user has had. older_dismissed, older_dismissed_at: of all others that the
-    user has dismissed.
+    dismissal), ratings (the latest; None where there is none), types (the set of the types of all
+    events, see ``type_set``; 0 where it is not known): of the latest items. older, older_types: the
+    ids of all others that the user has had, and the types of each. older_dismissed,
+    older_dismissed_at: of all others that the user has dismissed.
     forgotten_at: when the user's data was deleted, unix seconds; what was known before that time,
     the training log's part included, must not be used. Events stored since then are here.
     """
@@ -102,7 +118,9 @@ class UserState:
     timestamps: Sequence[int] = ()
     dismissed: Sequence[bool] = ()
     ratings: Sequence[float | None] = ()
+    types: Sequence[int] = ()
     older: "Sequence[ExternalId]" = ()
+    older_types: Sequence[int] = ()
     older_dismissed: "Sequence[ExternalId]" = ()
     older_dismissed_at: Sequence[int] = ()
     forgotten_at: int | None = None
@@ -117,6 +135,7 @@ class PairState:
     timestamp: int
     dismissed: bool
     rating: float | None
+    types: int
 
 
 @dataclass(frozen=True)

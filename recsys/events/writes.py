@@ -5,14 +5,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Table, delete, exists, insert, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recsys.events import tables
 from recsys.events.ids import IdTypes
 from recsys.events.states import update_states
-from recsys.events.types import Appended, Event, Item, Position, StoredItem
+from recsys.events.types import Appended, Event, Item, Position, StoredItem, type_set
 
 T = TypeVar("T")
 
@@ -119,7 +130,7 @@ async def prune(connection: AsyncConnection, before: int) -> tuple[int, bool]:
     """
     position = await lock(connection)
     events, states = tables.events.c, tables.states.c
-    query = select(events.position, events.user_id).where(events.timestamp < before)
+    query = select(events.position, events.user_id, events.item_id).where(events.timestamp < before)
     old = (await connection.execute(query.order_by(events.timestamp).limit(_PRUNED_AT_ONCE))).all()
     positions = [row.position for row in old]
     for some in _chunks(positions):
@@ -132,6 +143,7 @@ async def prune(connection: AsyncConnection, before: int) -> tuple[int, bool]:
         .where(_first_pairs(states.rated_at, before))
         .values(rating=None, rated_at=None)
     )
+    await _forget_types(connection, {(row.user_id, row.item_id) for row in old})
     if not old and not expired.rowcount and not unrated.rowcount:
         return 0, False
     touched = sorted({row.user_id for row in old})
@@ -147,6 +159,30 @@ async def prune(connection: AsyncConnection, before: int) -> tuple[int, bool]:
     await _move(connection, position + 1)
     await connection.execute(update(tables.store).values(pruned_position=position + 1))
     return len(old), True
+
+
+async def _forget_types(connection: AsyncConnection, pairs: set[tuple[str, str]]) -> None:
+    """Leave the states of these pairs, some of whose events are gone, the types of the others."""
+    events, states = tables.events.c, tables.states.c
+    # One that is left with a single type has it from an event that is left.
+    has_several = states.types.bitwise_and(states.types - 1) != 0
+    for some in _chunks(sorted({user for user, _ in pairs})):
+        query = select(states.user_id, states.item_id).where(states.user_id.in_(some), has_several)
+        found = {(row.user_id, row.item_id) for row in await connection.execute(query)}
+        mixed: dict[tuple[str, str], int] = dict.fromkeys(sorted(found & pairs), 0)
+        if not mixed:
+            continue
+        own = events.user_id.in_(sorted({user for user, _ in mixed}))
+        left = select(events.user_id, events.item_id, events.type).where(own).distinct()
+        for user, item, kind in await connection.execute(left):
+            if (user, item) in mixed:
+                mixed[user, item] |= type_set([kind])
+        await connection.execute(
+            update(tables.states)
+            .where(states.user_id == bindparam("user"), states.item_id == bindparam("item"))
+            .values(types=bindparam("left", type_=Integer)),
+            [{"user": user, "item": item, "left": types} for (user, item), types in mixed.items()],
+        )
 
 
 def _first_pairs(time: ColumnElement[Any], before: int) -> ColumnElement[bool]:

@@ -23,7 +23,7 @@ from recsys.refresh import promotion
 from recsys.refresh.challenger import train_challenger
 from recsys.refresh.leftovers import remove_leftovers, remove_old
 from recsys.refresh.verdict import Limits, Verdict, judge
-from recsys.schema import TIMESTAMP, USER_ID
+from recsys.schema import DISMISS, TIMESTAMP, TYPE, USER_ID
 from recsys.text.none import NAME as NO_TEXT
 from recsys.training.champion import is_new
 
@@ -71,6 +71,8 @@ def refresh(plan: Plan) -> Verdict:
         prefix = f"{exported.name}-refresh"
         remove_leftovers(root, f"{prefix}-")
         rows = pd.read_parquet(exported.files["interactions"])
+        if TYPE in rows:  # what was dismissed is not learned from
+            rows = rows[rows[TYPE] != DISMISS]
         fraction, users = held_out_share(rows, champion, plan.share)
         if users < plan.limits.min_users:
             why = f"{users:,} users have new events to compare on, and {plan.limits.min_users} must"
@@ -129,8 +131,7 @@ def _alone(root: Path) -> Iterator[tuple[Path, Lock]]:
 def _overrides(plan: Plan, champion: Artifact, exported: Exported, fraction: float) -> list[str]:
     """What the challenger is trained on, and compared with."""
     tables = [f"data.{name}={_path(path)}" for name, path in exported.files.items()]
-    if exported.event_weights is not None:
-        tables.append(f"data.event_weights={exported.event_weights}")
+    tables += [f"data.{name}={value}" for name, value in exported.settings.items()]
     return [
         *("stage=all", "data=files", f"data.name={quoted(exported.name)}", *tables),
         *("data.split=global_time", f"data.test_fraction={fraction!r}"),

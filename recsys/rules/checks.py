@@ -26,12 +26,13 @@ def external_ids(name: str, value: object) -> tuple[ExternalId, ...]:
     return tuple(ids)
 
 
-def names(name: str, value: object) -> tuple[str, ...]:
-    """Names of genres, none of them empty."""
-    found = _sequence(name, value, 'e.g. ["Drama"]')
+def names(name: str, value: object, example: str = "Drama") -> tuple[str, ...]:
+    """Names, such as genres', none of them empty."""
+    remedy = f'e.g. ["{example}"]'
+    found = _sequence(name, value, remedy)
     for one in found:
         if not isinstance(one, str) or not one:
-            raise InputError(f"{name} to hold names", repr(one), 'e.g. ["Drama"]')
+            raise InputError(f"{name} to hold names", repr(one), remedy)
     return tuple(found)
 
 

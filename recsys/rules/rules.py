@@ -19,19 +19,22 @@ Method = Literal["mmr", "dpp"]
 class Rules:
     """Rules for one list; hashable. Lists and mappings are taken as well, and become tuples.
 
-    exclude_seen: items of the history are not returned. block: items that never are. allow: the
-    only ones that may be; None for all. genres_any, genres_all, genres_none: an item has one of
+    exclude_seen: items of the history are not returned. exclude_types: only those of them are left
+    out that the user had by an event of one of these types, or by one whose type is not known, such
+    as those of a history in a request; None: whatever the type. block: items that never are. allow:
+    the only ones that may be; None for all. genres_any, genres_all, genres_none: an item has one of
     these genres, all, none of them. year_min, year_max: inclusive; an item of unknown year passes
-    neither. caps: by attribute (see ``CAPPED``), how many items of one value a list may hold.
-    pin: items that come first, in this order, where they pass all of the above. boost: by
-    ``genre:NAME`` or ``item:ID``, what the odds of an item are multiplied by. diversity: from 0,
-    by score alone, to 1, as unlike one another as can be. diversify: how, see ``arrange``.
+    neither. caps: by attribute (see ``CAPPED``), how many items of one value a list may hold. pin:
+    items that come first, in this order, where they pass all of the above. boost: by ``genre:NAME``
+    or ``item:ID``, what the odds of an item are multiplied by. diversity: from 0, by score alone,
+    to 1, as unlike one another as can be. diversify: how, see ``arrange``.
 
     Raises:
         InputError: when a value is out of range.
     """
 
     exclude_seen: bool = True
+    exclude_types: tuple[str, ...] | None = None
     block: tuple[ExternalId, ...] = ()
     allow: tuple[ExternalId, ...] | None = None
     genres_any: tuple[str, ...] = ()
@@ -58,6 +61,8 @@ class Rules:
             checked[name] = checks.external_ids(name, getattr(self, name))
         if self.allow is not None:
             checked["allow"] = checks.external_ids("allow", self.allow)
+        if self.exclude_types is not None:
+            checked["exclude_types"] = checks.names("exclude_types", self.exclude_types, "purchase")
         for name in ("genres_any", "genres_all", "genres_none"):
             checked[name] = checks.names(name, getattr(self, name))
         for name in ("year_min", "year_max"):

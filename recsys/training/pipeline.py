@@ -246,15 +246,18 @@ def stored_rows(data: TrainingData) -> dict[str, Any]:
         "user_frame": align_users(data.user_frame, data.users),
         "item_frame": data.catalog.items,
         "histories": data.train,
+        "dismissed": data.dismissed,
     }
 
 
 def event_kinds(data: TrainingData) -> dict[str, Any]:
-    """What the manifest says of the types of events."""
+    """What the manifest says of the types of events, and of what they count."""
     weights = data.event_weights
     return {
         "event_types": list(data.event_types),
         "event_weights": None if weights is None else dict(weights),
+        "count_repeats": data.count_repeats,
+        "half_life_days": data.half_life_days,
     }
 
 

@@ -8,7 +8,7 @@ from recsys.events.types import UserState
 
 def test_users_who_are_dropped_at_once_are_answered_from_what_was_read() -> None:
     async def read(user_ids):
-        return {user: UserState(user, 1, [user], [5], [False], [None]) for user in user_ids}
+        return {user: UserState(user, 1, [user], [5], [False], [None], [1]) for user in user_ids}
 
     async def ask():
         users = LiveUsers(read, 1)

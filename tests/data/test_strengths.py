@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from recsys.data import files
-from recsys.data.prepare import TrainingData, prepare
+from recsys.data.prepare import TrainingData, prepare, prepare_all
 from recsys.data.splits import make_split
 from recsys.data.strengths import checked_event_weights, strongest_type
 from recsys.errors import InputError
-from recsys.schema import Dataset
+from recsys.schema import Dataset, Split
 
-ITEMS = "item_id,title\n1,One\n2,Two\n3,Three\n"
+ITEMS = "item_id,title\n1,One\n2,Two\n3,Three\n4,Four\n"
 EVENTS = """user_id,item_id,timestamp,type,weight
 7,1,1577880000,purchase,
 7,1,1577880100,view,
@@ -50,6 +50,83 @@ def test_weights_alone_add_up_and_types_alone_change_nothing(tmp_path: Path) -> 
     found = load(tmp_path, columns=untold).interactions
     assert "weight" not in found
     assert found["type"].tolist() == ["view", "view", "", "cart"]  # the latest row's
+
+
+DAY = 86_400
+START = 1577880000
+ORDERS = "user_id,item_id,timestamp\n" + "".join(
+    f"{user},{item},{START + day * DAY}\n"
+    for user, item, day in [
+        *((7, 1, 0), (7, 1, 30), (7, 1, 60), (7, 2, 60), (7, 3, 30)),
+        *((8, 1, 0), (8, 2, 30), (8, 3, 90)),
+    ]
+)
+
+
+def test_repeats_count_where_that_is_wanted(tmp_path: Path) -> None:
+    assert "weight" not in load(tmp_path, ORDERS).interactions
+    found = load(tmp_path, ORDERS, count_repeats=True).interactions
+    assert found["weight"].tolist() == [3.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    # What counts by weights or types counts as before.
+    alike = load(tmp_path, event_weights=WEIGHTS).interactions
+    again = load(tmp_path, event_weights=WEIGHTS, count_repeats=True).interactions
+    assert again.equals(alike)
+
+
+def test_rows_fade_to_the_latest_of_their_pair_and_then_to_the_end_of_training(
+    tmp_path: Path,
+) -> None:
+    dataset = load(tmp_path, ORDERS, half_life_days=30)
+    assert dataset.interactions["weight"].tolist() == [1.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    rows = dataset.interactions
+    everything = prepare_all(dataset).train
+    pairs = zip(everything.user_idx.tolist(), everything.item_idx.tolist(), strict=True)
+    # Day 90 is the end: 1 + 0.5 + 0.25 orders, a half-life ago, of user 7 and item 1.
+    assert dict(zip(pairs, everything.weights.tolist(), strict=True)) == pytest.approx(
+        {(1, 1): 0.875, (1, 2): 0.5, (1, 3): 0.25, (2, 1): 0.125, (2, 2): 0.25, (2, 3): 1.0}
+    )
+    # Where that row is held out, nothing reads how late it is.
+    is_test = (rows["user_id"] == 8) & (rows["item_id"] == 3)
+    kept = Split("by hand", "", rows[~is_test], rows[is_test])
+    before = prepare(dataset, kept).train
+    assert before.weights.tolist() == pytest.approx([0.5, 1.75, 1.0, 0.25, 0.5])
+    later = rows.assign(timestamp=rows["timestamp"] + 1000 * DAY * is_test)
+    kept = Split("by hand", "", later[~is_test], later[is_test])
+    assert prepare(dataset, kept).train.weights.tolist() == before.weights.tolist()
+
+
+def test_a_pair_has_its_strongest_type_however_long_ago(tmp_path: Path) -> None:
+    found = load(tmp_path, event_weights=WEIGHTS, half_life_days=1e-4).interactions
+    assert found["type"].tolist() == ["purchase", "view", "", "cart"]
+    # 100 s are 11.6 half-lives, and 9 = 2 * 3 + 3 are of one moment.
+    assert found["weight"].tolist() == pytest.approx([1.0033, 2.5, 1.0, 9.0], abs=1e-3)
+
+
+def test_no_row_fades_to_nothing(tmp_path: Path) -> None:
+    weights = prepare_all(load(tmp_path, ORDERS, half_life_days=0.01)).train.weights
+    assert weights.min() == pytest.approx(1e-6)
+    assert weights.max() == 1.0
+
+
+def test_times_in_the_future_are_not_what_others_fade_to(tmp_path: Path) -> None:
+    future = f"7,4,{START + 20_000 * DAY}\n"
+    train = prepare_all(load(tmp_path, ORDERS + future, half_life_days=30)).train
+    assert sorted(train.weights.tolist()) == pytest.approx(
+        [0.125, 0.25, 0.25, 0.5, 0.875, 1.0, 1.0]
+    )
+
+
+@pytest.mark.parametrize("days", [0, -1, True, float("nan"), float("inf"), "90"])
+def test_a_half_life_that_is_none_is_refused(tmp_path: Path, days: object) -> None:
+    with pytest.raises(InputError, match=r"data\.half_life_days to be a number above 0"):
+        load(tmp_path, ORDERS, half_life_days=days)
+
+
+def test_without_times_nothing_fades(tmp_path: Path) -> None:
+    text = "user_id,item_id\n7,1\n7,1\n8,2\n"
+    with pytest.raises(InputError, match="times of interactions in"):
+        load(tmp_path, text, half_life_days=30)
+    assert load(tmp_path, text, count_repeats=True).interactions["weight"].tolist() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recsys.artifact import load_artifact, save_artifact
 from recsys.data.files import load
+from recsys.data.prepare import prepare_all
+from recsys.data.type_sets import to_names
 from recsys.events.store import EventStore
 from recsys.events.types import Event
 from recsys.export_events import export
@@ -155,6 +157,45 @@ def test_ratings_of_the_log_stay_and_later_ones_win(untrained_bundle: Path, tmp_
     assert found["rating"].to_dict() == pytest.approx(ratings | {rated: 0.5}, nan_ok=True)
 
 
+def test_all_types_of_a_pair_outlive_an_export(typed_bundle: Path, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    artifact = load_artifact(typed_bundle)
+    log = artifact.histories
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    viewed, bought, carted, untold, *_ = zip(users, items, strict=True)
+
+    async def fill(store: EventStore) -> None:
+        kinds = (("purchase", viewed), ("view", viewed), ("view", bought), ("click", untold))
+        new = (("purchase", (9001, 1001)), ("view", (9001, 1001)), ("view", (9002, 1001)))
+        sent = [
+            event(f"e{number}", *pair, timestamp=LATE + number, type=kind)
+            for number, (kind, pair) in enumerate((*kinds, *new))
+        ]
+        await store.append(sent)
+
+    with_store(url, fill)
+    done = export(url, typed_bundle, tmp_path / "out")
+    dataset = load(done.files["interactions"], done.files["items"])
+    data = prepare_all(dataset)
+    names = to_names(data.train.type_sets, list(data.event_types))
+    pairs = zip(
+        data.users.decode(data.train.user_idx), data.items.decode(data.train.item_idx), strict=True
+    )
+    found = dict(zip(pairs, names, strict=True))
+    assert found[viewed] == found[9001, 1001] == '["purchase", "view"]'
+    assert found[bought] == '["purchase", "view"]'
+    assert found[carted] == '["cart"]'
+    assert found[untold] == '["click"]'
+    assert found[9002, 1001] == '["view"]'
+    # Without what has come in, an export is the log.
+    other = f"sqlite+aiosqlite:///{tmp_path}/empty.db"
+    with_store(other, EventStore.head)
+    done = export(other, typed_bundle, tmp_path / "log")
+    again = prepare_all(load(done.files["interactions"], done.files["items"])).train
+    assert again.type_sets.shape == log.type_sets.shape
+    assert len({*map(tuple, again.type_sets.tolist())}) == 4
+
+
 def logged(artifact) -> set:
     log = artifact.histories
     users = artifact.users.decode(log.user_idx)
@@ -280,6 +321,46 @@ def test_strengths_come_back_from_an_export_and_later_events_add_to_them(
     assert counted == expected
 
 
+def test_what_has_faded_counts_after_an_export_as_it_did(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
+    artifact = load_artifact(untrained_bundle)
+    log, days = artifact.histories, 0.05
+    end = int(log.timestamps.max())
+    at_their_time = np.random.default_rng(0).choice(np.array([1.0, 2.5, 3.0]), len(log))
+    weights = at_their_time * 0.5 ** ((end - log.timestamps) / 86_400 / days)
+    bundle = save_artifact(
+        tmp_path,
+        "faded",
+        **{name: getattr(artifact, name) for name in PARTS},
+        histories=replace(log, weights=weights.astype(np.float32)),
+        manifest={**artifact.manifest, "count_repeats": True, "half_life_days": days},
+    )
+    users, items = artifact.users.decode(log.user_idx), artifact.items.decode(log.item_idx)
+    last = (users[-1], items[-1])
+    soon = end + round(days * 86_400)
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    with_store(url, EventStore.head)
+    done = export(url, bundle, tmp_path / "log")
+    assert done.settings == {"count_repeats": "true", "half_life_days": "0.05"}
+
+    def again(files: dict) -> dict[tuple, float]:
+        tables = files["interactions"], files["items"]
+        data = prepare_all(load(*tables, count_repeats=True, half_life_days=days))
+        train = data.train
+        names = data.users.decode(train.user_idx), data.items.decode(train.item_idx)
+        return dict(zip(zip(*names, strict=True), train.weights.tolist(), strict=True))
+
+    pairs = list(zip(users, items, strict=True))
+    assert again(dict(done.files)) == pytest.approx(dict(zip(pairs, weights, strict=True)))
+    # An event a half-life later halves all else, and adds to what its pair counted.
+    with_store(url, lambda store: store.append([event("a", *last, timestamp=soon)]))
+    found = again(dict(export(url, bundle, tmp_path / "more").files))
+    expected = dict(zip(pairs, weights / 2, strict=True))
+    expected[last] += 1.0
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_export_of_events_that_count_alike_has_no_weights(
     untrained_bundle: Path, tmp_path: Path
 ) -> None:
@@ -290,3 +371,4 @@ def test_an_export_of_events_that_count_alike_has_no_weights(
     assert "weight" not in frame
     assert frame.loc[frame["user_id"] == 9001, "type"].tolist() == ["like"]  # for the next training
     assert set(frame["type"]) == {"", "like"}
+    assert "all_types" not in frame  # each pair has had one

@@ -66,7 +66,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     with_store(url, all_events)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE recsys_store SET schema_version = schema_version + 1")
-    with pytest.raises(InputError, match="expected an event store of version 2; found version 3"):
+    with pytest.raises(InputError, match="expected an event store of version 3; found version 4"):
         with_store(url, all_events)
 
 
