@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from recsys.schema import ExternalId
 
 
-EventType = Literal["view", "click", "like", "rating", "purchase", "dismiss"]
+EventType = Literal["view", "click", "cart", "like", "rating", "purchase", "dismiss"]
 
-TOLD_TYPES = ("view", "click", "like", "rating", "purchase")
+TOLD_TYPES = ("view", "click", "like", "rating", "purchase", "cart")
 """The types by which a user has an item. A set of them is a number, bit by bit in this order, which
 is stored: new types go to the end.
 """
