@@ -84,7 +84,7 @@ def train_stage1(
     refit, without_newcomers = (
         partial(
             fit_two_tower,
-            recipe,
+            found.recipe,
             found.epochs,
             text=text,
             attributes=attributes,
@@ -115,6 +115,7 @@ def train_stage1(
             "data_fingerprint": data.fingerprint,
             "towers": list(recipe.towers),
             "epochs": found.epochs,
+            "settled": found.recipe.settings,
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
             "user_attributes": data.user_attributes,
@@ -161,7 +162,7 @@ def stage2_lists(
         reduction(text),
         partial(
             fold_retriever,
-            recipe=retrieval,
+            recipe=retrieval.with_settings(stage1.manifest.get("settled")),
             epochs=epochs,
             half_life=stage1.two_tower.half_life,
             text=text,
@@ -204,6 +205,7 @@ def train_stage2(
         manifest={
             **destination.manifest,
             **{key: stage1.manifest[key] for key in _KEPT},
+            "settled": stage1.manifest.get("settled"),
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,

@@ -28,7 +28,7 @@ LEAST_AGREEMENT = 0.4
 _KEPT = (
     *("towers", "epochs", "num_candidates", "max_query_history", "stage1", "text", "new_users"),
     *("item_attributes", "cross_encoder", "max_history", "relation_rank"),
-    *("serve", "stage2_gain"),
+    *("serve", "stage2_gain", "settled"),
 )
 """What the manifest takes over from that of the evaluated bundle."""
 
@@ -54,7 +54,7 @@ def refit(
     before = load_artifact(evaluated)
     text, attributes = before.text, before.attributes
     two_tower = fit_two_tower(
-        recipe,
+        recipe.with_settings(before.manifest.get("settled")),
         int(before.manifest["epochs"]),
         data.train,
         text,

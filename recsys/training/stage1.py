@@ -1,11 +1,11 @@
 """Training stage 1 from a recipe: find the number of epochs, then fit on all training events."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
 from recsys.data.validation import hold_out_like
+from recsys.errors import InputError
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
 from recsys.index.exclusions import Embeddings
@@ -30,6 +31,7 @@ from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
 from recsys.training.recency import choose_half_life
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.spectral_filter import SpectralFilter
 from recsys.training.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ VALIDATION_FRACTION = 0.1
 """Of the training events, where the latest of all users are held out."""
 _FEWEST_VALIDATED = 20
 """Users; of fewer nothing can be told, and random events of everybody are held out instead."""
+
+_REMEDY = "train both stages here: python train.py stage=all"
 
 BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
 
@@ -56,7 +60,7 @@ class RetrievalRecipe:
     """
 
     towers: Sequence[ModelConfig]
-    objectives: Sequence[Objective | ItemRegression]
+    objectives: Sequence[Objective | ItemRegression | SpectralFilter]
     content_map: KernelRidge
     epochs: int
     validate_every: int
@@ -65,6 +69,41 @@ class RetrievalRecipe:
     batch_size: int
     max_history: int
     seed: int
+
+    def settled(
+        self, remaining: Histories, held_out: Histories, num_items: int
+    ) -> "RetrievalRecipe":
+        """With what its objectives leave to be chosen on validation events."""
+        objectives = [
+            goal.settled(remaining, held_out, num_items, int(tower["dim"]), self.seed)
+            if isinstance(goal, SpectralFilter)
+            else goal
+            for tower, goal in zip(self.towers, self.objectives, strict=True)
+        ]
+        return replace(self, objectives=objectives)
+
+    @property
+    def settings(self) -> list[Mapping[str, Any]]:
+        """What ``settled`` has chosen, by tower, for a manifest."""
+        return [
+            goal.settings() if isinstance(goal, SpectralFilter) else {} for goal in self.objectives
+        ]
+
+    def with_settings(self, settings: object) -> "RetrievalRecipe":
+        """As it was settled when a manifest was written; None: as it is.
+
+        Raises:
+            InputError: when these are no settings of its objectives.
+        """
+        if settings is None:
+            return self
+        if not isinstance(settings, list) or len(settings) != len(self.objectives):
+            raise InputError("settled settings for each tower", repr(settings)[:80], _REMEDY)
+        objectives = [
+            goal.with_settings(found, _REMEDY) if isinstance(goal, SpectralFilter) else goal
+            for goal, found in zip(self.objectives, settings, strict=True)
+        ]
+        return replace(self, objectives=objectives)
 
 
 @dataclass(frozen=True)
@@ -92,12 +131,13 @@ class Found(NamedTuple):
     """What validation chose.
 
     epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. curves: to the
-    best epoch.
+    best epoch. recipe: with what its objectives left to be chosen.
     """
 
     epochs: int
     half_life: float | None
     curves: Curves
+    recipe: RetrievalRecipe
 
 
 def search(
@@ -122,6 +162,7 @@ def search(
         remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
+    recipe = recipe.settled(remaining, held_out, len(text) - 1)
     module, datamodule = _assemble(recipe, remaining, held_out, content, recipe.seed)
     fit(
         module,
@@ -143,7 +184,7 @@ def search(
     )
     model = module.cpu().eval().model
     half_life = choose_half_life(model, remaining, held_out, recipe.max_history, recipe.seed)
-    return Found(max(early_stopping.best_epochs, 1), half_life, curves)
+    return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
 
 
 def fit_two_tower(
@@ -223,7 +264,7 @@ def _assemble(
     torch.manual_seed(seed)
     model = build_two_tower(recipe.towers, content, train.context.shape[1])
     for tower, objective in zip(model.members, recipe.objectives, strict=True):
-        if isinstance(objective, ItemRegression):
+        if isinstance(objective, ItemRegression | SpectralFilter):
             objective.fit(tower, train, content)
     datamodule = HistoryDataModule(
         train, held_out, batch_size=recipe.batch_size, max_length=recipe.max_history, seed=seed

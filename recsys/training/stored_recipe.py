@@ -21,6 +21,7 @@ from recsys.index.builders import (
 from recsys.training.content_map import KernelRidge
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective
+from recsys.training.spectral_filter import CHOSEN, SpectralFilter
 from recsys.training.stage1 import BuildIndex, RetrievalRecipe
 
 _REMEDY = "train both stages here: python train.py stage=all"
@@ -70,6 +71,10 @@ _OBJECTIVES = _by_name(
             "length_discount": real(0, 10),
             "max_items": whole(1, 1_000_000),
         },
+    ),
+    _Part(
+        SpectralFilter,
+        {"user_exponent": real(0, 10), "item_exponent": real(0, 10), **CHOSEN},
     ),
     _Part(Objective, {**_OBJECTIVE, "loss": Setting("a loss", lambda value: callable(value))}),
 )
@@ -150,7 +155,7 @@ def stored_recipe(manifest: Mapping[str, Any]) -> tuple[RetrievalRecipe, BuildIn
     return recipe, _made(said.get("index"), _INDEXES, "stage1.index").build
 
 
-def _objective(said: object) -> Objective | ItemRegression:
+def _objective(said: object) -> Objective | ItemRegression | SpectralFilter:
     settings = _mapping(said, "stage1 objective")
     if "loss" in settings:
         loss = _mapping(settings["loss"], "stage1 loss")
@@ -158,7 +163,9 @@ def _objective(said: object) -> Objective | ItemRegression:
             raise InputError(f"{_PARTIAL}: true in stage1 loss", "none", _REMEDY)
         called = {key: value for key, value in loss.items() if key != _PARTIAL}
         settings = {**settings, "loss": _made(called, _LOSSES, "stage1 loss", as_function=True)}
-    objective: Objective | ItemRegression = _made(settings, _OBJECTIVES, "stage1 objective")
+    objective: Objective | ItemRegression | SpectralFilter = _made(
+        settings, _OBJECTIVES, "stage1 objective"
+    )
     return objective
 
 

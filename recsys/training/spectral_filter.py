@@ -1,0 +1,251 @@
+"""Training a linear tower for a large catalogue: the leading directions of the normalised matrix.
+
+Users and items are nodes of a graph, and a history is a signal on the items. A low-pass filter of
+it, smooth along the graph, ranks as well as graph networks that are trained to (GF-CF, Shen et al.
+2021; SVD-GCN, Peng et al. 2022). Here it is a truncated singular value decomposition of
+D_u^-a R D_i^-b, where R is the matrix of events and D_u, D_i hold the numbers of events of users
+and of items. Exponents below the usual 1/2 keep more of what popular items tell (Peng et al. 2024,
+"How Powerful is Graph Filtering for Recommendation"). No matrix of all pairs of items is formed:
+time and memory grow with the events and with items times rank.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags, hstack
+from torch import Tensor
+
+from recsys.core.settings import checked, or_null, real, whole
+from recsys.data.histories import Histories
+from recsys.features import ContentFeatures
+from recsys.metrics import hit_matrix, ndcg_at_k
+from recsys.models.two_tower import TwoTower
+
+log = logging.getLogger(__name__)
+
+CHOSEN = {
+    "directions": or_null(whole(1, 16_384)),
+    "power": or_null(real(0, 100)),
+    "tilt": or_null(real(0, 10)),
+}
+"""Bounds of what ``settled`` chooses, where it comes from outside."""
+
+Matrix = NDArray[np.float32]
+
+_ROUNDS, _OVERSAMPLED = 4, 32
+_FEWEST_DIRECTIONS = 8
+_POWERS = (0.0, 0.5, 1.0, 2.0)
+_TILTS = (0.0, 0.1, 0.2, 0.3)
+_DEPTH = 100
+_MOST_USERS, _AT_A_TIME = 1_000, 250
+
+
+@dataclass(frozen=True)
+class SpectralFilter:
+    """How a linear tower is fitted.
+
+    user_exponent, item_exponent: of the numbers of events that the matrix is divided by.
+    directions: the leading ones that are kept, at most the tower's dim. power: of the singular
+    values, by the largest, which the directions weigh by in a score. tilt: exponent of an item's
+    number of events, which divide what an event of it tells and multiply its score. None: chosen on
+    validation rows, see ``settled``.
+    """
+
+    user_exponent: float = 0.3
+    item_exponent: float = 0.4
+    directions: int | None = None
+    power: float | None = None
+    tilt: float | None = None
+
+    def fit(self, tower: TwoTower, train: Histories, content: ContentFeatures) -> None:
+        """Set the parameters of ``tower``, which must be linear and without a bias.
+
+        Events count by the roots of their weights, so that a pair of one item counts its weight.
+
+        Raises:
+            ValueError: when the tower is not linear.
+        """
+        if tower.use_bias or not isinstance(tower.query_tower.mlp, torch.nn.Identity):
+            raise ValueError("SpectralFilter fits towers with hidden_dim=0 and use_bias=false")
+        num_items = len(content.values) - 1
+        spectrum = self._spectrum(train, num_items, tower.embedding_dim)
+        factors = spectrum.factors(self._settings(spectrum))
+        missing = (0, tower.embedding_dim - factors[0].shape[1])
+        queries, candidates = (F.pad(torch.from_numpy(part), missing) for part in factors)
+        tower.query_tower.items.fix(queries[: num_items + 1])
+        tower.candidate_tower.items.fix(candidates[: num_items + 1])
+        if tower.query_tower.context is not None:
+            with torch.no_grad():
+                tower.query_tower.context.weight.copy_(queries[num_items + 1 :].T)
+
+    def settled(
+        self, remaining: Histories, held_out: Histories, num_items: int, dim: int, seed: int
+    ) -> "SpectralFilter":
+        """With what was None chosen by NDCG@100 on validation events, one setting after the other.
+
+        Args:
+            dim: of the tower. seed: of the users that are looked at, where there are many.
+        """
+        users = np.flatnonzero((held_out.lengths > 0) & (remaining.lengths > 0))
+        users = np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_USERS])
+        if None not in (self.directions, self.power, self.tilt) or not len(users):
+            return self
+        spectrum = self._spectrum(remaining, num_items, dim)
+        validation = _Validation(spectrum, remaining, held_out, users)
+        most = spectrum.most
+        options: dict[str, list[Any]] = {
+            "directions": [most >> n for n in range(12) if most >> n >= _FEWEST_DIRECTIONS],
+            "power": list(_POWERS),
+            "tilt": list(_TILTS),
+        }
+        best = self._settings(spectrum)
+        best_ndcg = validation(best)
+        free = [name for name in options if getattr(self, name) is None]
+        for name in [*free, *free]:
+            for value in options[name]:
+                trial = best._replace(**{name: value})
+                if trial not in validation.known and (ndcg := validation(trial)) > best_ndcg:
+                    best, best_ndcg = trial, ndcg
+        log.info(
+            "stage 1: linear tower of %d directions, power %g, tilt %g: validation NDCG@%d %.4f",
+            *(*best, _DEPTH, best_ndcg),
+        )
+        return replace(self, **best._asdict())
+
+    def settings(self) -> Mapping[str, Any]:
+        """What ``settled`` chooses, as it is written into a manifest."""
+        return {"directions": self.directions, "power": self.power, "tilt": self.tilt}
+
+    def with_settings(self, settings: object, remedy: str) -> "SpectralFilter":
+        """With what a manifest tells of ``settings``.
+
+        Raises:
+            InputError: when it is anything else. remedy: for that.
+        """
+        return replace(self, **checked(settings, CHOSEN, "settled settings", remedy))
+
+    def _settings(self, spectrum: "_Spectrum") -> "_Settings":
+        return _Settings(
+            spectrum.most if self.directions is None else min(self.directions, spectrum.most),
+            0.5 if self.power is None else self.power,
+            0.2 if self.tilt is None else self.tilt,
+        )
+
+    def _spectrum(self, train: Histories, num_items: int, dim: int) -> "_Spectrum":
+        entries = train.matrix(num_items)
+        if not train.are_alike:
+            entries = train.matrix_of(np.sqrt(train.relative_weights), num_items)
+        # A user's attributes are like further items of the history that are never recommended.
+        context = csr_matrix(train.context * (train.lengths > 0)[:, None])
+        matrix = hstack([entries, context]).tocsr().astype(np.float32)
+        by_user = np.maximum(np.asarray(entries.sum(axis=1)).ravel(), 1.0)
+        by_item = np.maximum(np.asarray(abs(matrix).sum(axis=0)).ravel(), 1.0)
+        normalised = diags(by_user**-self.user_exponent) @ matrix
+        normalised = (normalised @ diags(by_item**-self.item_exponent)).tocsr()
+        values, vectors = leading_directions(normalised.astype(np.float32), dim)
+        return _Spectrum(values, vectors, by_item.astype(np.float32))
+
+
+class _Settings(NamedTuple):
+    directions: int
+    power: float
+    tilt: float
+
+
+class _Spectrum(NamedTuple):
+    """values: float32 [k], falling, above 0. vectors: float32 [N + 1 + A, k]. counts: float32
+    [N + 1 + A], of events, at least 1.
+    """
+
+    values: Matrix
+    vectors: Matrix
+    counts: Matrix
+
+    @property
+    def most(self) -> int:
+        return len(self.values)
+
+    def factors(self, settings: _Settings) -> tuple[Matrix, Matrix]:
+        """Query and candidate vectors, float32 [N + 1 + A, directions] each."""
+        vectors = self.vectors[:, : settings.directions]
+        values = self.values[: settings.directions]
+        by_count = (self.counts**settings.tilt)[:, None]
+        weights = (values / values[:1]) ** settings.power
+        return vectors * weights / by_count, vectors * by_count
+
+
+def leading_directions(matrix: csr_matrix, rank: int) -> tuple[Matrix, Matrix]:
+    """The largest singular values of a sparse matrix [m, n], and their right singular vectors.
+
+    By subspace iteration from a random start (Halko et al. 2011, "Finding structure with
+    randomness"), with bases made orthonormal through their Gram matrices.
+
+    Returns:
+        float32 [k], falling, and float32 [n, k]; k is at most ``rank``, and no direction without a
+        share in the matrix is among them.
+    """
+    width = min(rank + _OVERSAMPLED, *matrix.shape)
+    transposed = matrix.T.tocsr()
+    basis = np.random.default_rng(0).standard_normal((matrix.shape[1], width), dtype=np.float32)
+    for _ in range(_ROUNDS):
+        basis = _orthonormal(transposed @ (matrix @ basis))
+    image = matrix @ basis
+    squares, rotation = np.linalg.eigh((image.T @ image).astype(np.float64))
+    squares, rotation = squares[::-1][:rank], rotation[:, ::-1][:, :rank]
+    real = squares > 1e-6 * max(float(squares[0]), 1e-30)
+    values = np.sqrt(squares[real]).astype(np.float32)
+    return values, basis @ rotation[:, real].astype(np.float32)
+
+
+def _orthonormal(columns: Matrix) -> Matrix:
+    """An orthonormal basis of the columns' span; directions that are noise beside it fall away."""
+    squares, rotation = np.linalg.eigh((columns.T @ columns).astype(np.float64))
+    real = squares > 1e-10 * squares[-1]
+    basis: Matrix = columns @ (rotation[:, real] / np.sqrt(squares[real])).astype(np.float32)
+    return basis
+
+
+class _Validation:
+    """NDCG of settings on held-out events of users [V]. known: the settings that were tried."""
+
+    def __init__(
+        self,
+        spectrum: _Spectrum,
+        remaining: Histories,
+        held_out: Histories,
+        users: NDArray[np.int64],
+    ) -> None:
+        self.spectrum = spectrum
+        self.users = users
+        self.remaining = remaining
+        self.held_out = held_out
+        num_items = len(spectrum.counts) - 1 - remaining.context.shape[1]
+        self.histories = hstack(
+            [remaining.matrix(num_items)[users], csr_matrix(remaining.context[users])]
+        ).tocsr()
+        self.num_items = num_items
+        self.known: set[_Settings] = set()
+
+    def __call__(self, settings: _Settings) -> float:
+        self.known.add(settings)
+        queries, candidates = self.spectrum.factors(settings)
+        catalogue = torch.from_numpy(candidates[: self.num_items + 1]).T.contiguous()
+        ndcg: list[Tensor] = []
+        for start in range(0, len(self.users), _AT_A_TIME):
+            some = slice(start, start + _AT_A_TIME)
+            history = self.remaining.pad(self.users[some])
+            wanted = self.held_out.pad(self.users[some])
+            scores = torch.from_numpy(self.histories[some] @ queries) @ catalogue
+            scores = scores.scatter(1, history.item_idx, -torch.inf)
+            scores[:, 0] = -torch.inf
+            ranked = scores.topk(min(_DEPTH, self.num_items), dim=1).indices
+            rows, places = wanted.mask.nonzero(as_tuple=True)
+            hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], self.num_items)
+            ndcg.append(ndcg_at_k(hits, wanted.mask.sum(dim=1), _DEPTH))
+        return float(torch.cat(ndcg).mean())
