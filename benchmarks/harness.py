@@ -29,7 +29,7 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.overrides import HYDRA_VERSION, check_overrides
-from recsys.text.cache import EmbeddingCache
+from recsys.text.cache import EmbeddingCache, item_vectors
 from recsys.training.composed_config import load_data, reranking_recipe, retrieval_recipe
 from recsys.training.fit import TrainerFactory
 from recsys.training.stage1 import BuildIndex
@@ -83,7 +83,8 @@ def load_setting(
     data = load(cfg)
     use_threads(chosen_threads(cfg.threads, len(data.items)))
     encoder = instantiate(cfg.text.encoder)
-    vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+    cache = EmbeddingCache(Path(cfg.text.cache_dir))
+    vectors = item_vectors(cache, encoder, data.catalog.texts())
     text = torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0))
     return Setting(cfg, data, text, instantiate(cfg.index).build, instantiate(cfg.trainer))
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _TEXTS_PER_FILE = 256
 """Texts embedded between two writes: what an interrupted run loses at most."""
 _MAX_HEADER = 10_000
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 class EmbeddingCache:
@@ -69,6 +71,18 @@ class EmbeddingCache:
         if len(rows) == len(texts):
             return vectors
         return vectors[np.array(row_of_text, dtype=np.int64)]
+
+
+def item_vectors(
+    cache: EmbeddingCache, encoder: "TextEncoder", texts: Sequence[str]
+) -> NDArray[np.float32]:
+    """Vectors float32 [n, dim] of a catalogue's n texts; zeros where none of them has a letter.
+
+    Such texts are ids, as of a catalogue without a table of items, and tell nothing.
+    """
+    if any(map(_LETTER.search, texts)):
+        return cache.encode(encoder, texts)
+    return np.zeros((len(texts), encoder.dim), np.float32)
 
 
 def _key(fingerprint: str, text: str) -> bytes:

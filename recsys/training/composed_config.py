@@ -148,4 +148,5 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
         weight_decay=cfg.weight_decay,
         average_share=cfg.average_share,
         seed=seed,
+        max_lists=cfg.max_lists,
     )

@@ -174,6 +174,7 @@ def stage2_lists(
         num_candidates=stage1.num_candidates,
         max_history=reranking.max_history,
         seed=reranking.seed,
+        max_lists=reranking.max_lists,
         workers=run.workers,
     )
 

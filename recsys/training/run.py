@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from recsys.cli import CONFIG_DIR
 from recsys.errors import InputError
+from recsys.training.catalogue_size import exceeds, retrieval_for
 from recsys.training.composed_config import (
     baseline_fitter,
     check_names,
@@ -66,7 +68,7 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
     from recsys.core.threads import chosen_threads, use_threads
     from recsys.data.prepare import prepare_all
     from recsys.recommender import Recommender
-    from recsys.text.cache import EmbeddingCache
+    from recsys.text.cache import EmbeddingCache, item_vectors
     from recsys.training import pipeline
     from recsys.training.champion import unseen_by
     from recsys.training.finish import write_results, write_tensorboard
@@ -90,9 +92,13 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         # The folds must be trained exactly as the stage 1 that is served was.
         recipe, build_index = stored_recipe(stage1)
         read["stage 1"] = stage1["version"]
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     dataset = (load or load_dataset)(cfg)
     data = split_data(cfg, dataset)
+    if 1 in stages and exceeds(cfg.retrieval, len(data.items)):
+        cfg = cfg.copy()
+        cfg.retrieval = retrieval_for(cfg.retrieval, len(data.items), CONFIG_DIR)
+        recipe = retrieval_recipe(cfg.retrieval, cfg.seed)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     champion = None if cfg.champion is None else Recommender.load(Path(cfg.champion))
     if champion is not None:
         data = unseen_by(champion, data)
@@ -139,7 +145,8 @@ def train(cfg: DictConfig, load: "Callable[[DictConfig], Dataset] | None" = None
         if 1 in stages and not (run_folder.resumed and stage1_bundle.exists()):
             encoder = instantiate(cfg.text.encoder)
             use_threads(chosen_threads(cfg.threads, None))
-            vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+            cache = EmbeddingCache(Path(cfg.text.cache_dir))
+            vectors = item_vectors(cache, encoder, data.catalog.texts())
             use_threads(threads)
             stage1_bundle, curves["Stage 1"] = pipeline.train_stage1(
                 data,

@@ -41,6 +41,8 @@ CALIBRATION_USERS = 4096
 
 VALIDATION_FRACTION = 0.1
 """Of the training events, where the latest of all users are held out."""
+_MOST_VALIDATED = 4_000
+"""Users whose held-out events are scored against the whole catalogue in each validation."""
 _FEWEST_VALIDATED = 20
 """Users; of fewer nothing can be told, and random events of everybody are held out instead."""
 
@@ -160,6 +162,7 @@ def search(
     )
     if np.count_nonzero(held_out.lengths) < _FEWEST_VALIDATED:
         remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
+    held_out = _of_few_users(held_out, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
     recipe = recipe.settled(remaining, held_out, len(text) - 1)
@@ -185,6 +188,15 @@ def search(
     model = module.cpu().eval().model
     half_life = choose_half_life(model, remaining, held_out, recipe.max_history, recipe.seed)
     return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
+
+
+def _of_few_users(held_out: Histories, seed: int) -> Histories:
+    """Where there are many, the held-out events of ``_MOST_VALIDATED`` random users alone."""
+    users = np.flatnonzero(held_out.lengths)
+    if len(users) <= _MOST_VALIDATED:
+        return held_out
+    drawn = np.random.default_rng([seed, 4]).choice(users, _MOST_VALIDATED, replace=False)
+    return held_out.select(np.isin(held_out.user_idx, drawn))
 
 
 def fit_two_tower(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.text import cache as cache_module
-from recsys.text.cache import EmbeddingCache
+from recsys.text.cache import EmbeddingCache, item_vectors
 
 
 class CountingEncoder:
@@ -68,6 +68,16 @@ def test_another_encoder_shares_nothing(tmp_path):
         other = CountingEncoder(fingerprint)
         EmbeddingCache(tmp_path).encode(other, TEXTS)
         assert sorted(other.embedded) == sorted(TEXTS)
+
+
+def test_texts_without_a_letter_are_ids_and_are_not_embedded(tmp_path):
+    encoder = CountingEncoder()
+    cache = EmbeddingCache(tmp_path)
+    vectors = item_vectors(cache, encoder, ["12.", "7-3_4."])
+    assert vectors.shape == (2, encoder.dim)
+    assert not vectors.any()
+    assert not encoder.embedded
+    assert item_vectors(cache, encoder, ["12.", "7b."]).any(axis=1).all()
 
 
 def test_no_texts_give_no_rows(tmp_path):
