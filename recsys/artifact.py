@@ -123,16 +123,10 @@ class Artifact:
 def build_two_tower(
     towers: Sequence[ModelConfig], content: ContentFeatures, num_context: int = 0
 ) -> TwoTowerEnsemble:
-    """A freshly initialised ensemble, one tower per config, for users of so many attributes.
-
-    Where no item has any content, no tower reads it: projecting zeros costs as much as vectors.
-    """
+    """A freshly initialised ensemble, one tower per config, for users of so many attributes."""
     num_items = len(content.values) - 1
-    has_content = bool(torch.count_nonzero(content.values))
-    unread = {} if has_content else {"use_content": False}
     members = [
-        TwoTower(num_items, num_context, content.mean, content.scale, **{**config, **unread})
-        for config in towers
+        TwoTower(num_items, num_context, content.mean, content.scale, **config) for config in towers
     ]
     return TwoTowerEnsemble(members, content.values)
 

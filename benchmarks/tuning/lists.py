@@ -26,14 +26,8 @@ from recsys.training.folds import (
     candidate_lists,
     out_of_fold_lists,
 )
-from recsys.training.stage1 import (
-    BuildIndex,
-    RetrievalRecipe,
-    Run,
-    build_retriever,
-    fit_two_tower,
-    search,
-)
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import BuildIndex, Run, build_retriever, fit_two_tower, search
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from recsys.data.histories import Histories
     from recsys.data.prepare import TrainingData
     from recsys.schema import Dataset
-    from recsys.training.stage1 import RetrievalRecipe
+    from recsys.training.retrieval_recipe import RetrievalRecipe
     from recsys.training.stage2 import RerankingRecipe
 
 
@@ -117,7 +117,7 @@ def hold_out(cfg: DictConfig, split: str) -> "Callable[[Histories], tuple[Histor
 def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
     from hydra.utils import instantiate
 
-    from recsys.training.stage1 import RetrievalRecipe
+    from recsys.training.retrieval_recipe import RetrievalRecipe
 
     towers = list(cfg.towers.values())
     return RetrievalRecipe(
@@ -131,6 +131,7 @@ def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
         batch_size=cfg.batch_size,
         max_history=cfg.max_history,
         seed=seed,
+        choose_weights=cfg.choose_weights,
     )
 
 

@@ -29,9 +29,9 @@ from recsys.training.callbacks import Curves
 from recsys.training.champion import champion_ranking
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.stage1 import (
     BuildIndex,
-    RetrievalRecipe,
     Run,
     build_retriever,
     fit_two_tower,

@@ -26,7 +26,7 @@ LEAST_RECALL = 0.98
 _TOP, _DEPTH, _MOST_USERS, _AT_A_TIME = 10, 100, 4_000, 100
 
 
-class _Scores(NamedTuple):
+class Scores(NamedTuple):
     """By user: float64 [U]."""
 
     ndcg: Tensor
@@ -53,7 +53,7 @@ def choose_half_life(
     if not len(users) or times.min() == times.max():  # there is no order
         return None
     by_option = {
-        half_life: _scores(model, half_life, remaining, held_out, users, max_history)
+        half_life: validation_scores(model, half_life, remaining, held_out, users, max_history)
         for half_life in (None, *HALF_LIVES)
     }
     without = by_option[None]
@@ -73,14 +73,15 @@ def choose_half_life(
     return best
 
 
-def _scores(
+def validation_scores(
     model: TwoTowerEnsemble,
     half_life: float | None,
     remaining: Histories,
     held_out: Histories,
     users: np.ndarray,
     max_history: int,
-) -> _Scores:
+) -> Scores:
+    """Of users [U] by a model; its half-life and its scales are set."""
     model.half_life = half_life
     sample = remaining.pad(users[: 10 * _AT_A_TIME], max_history)
     model.standardize(sample.item_idx, sample.mask, sample.context)
@@ -98,4 +99,4 @@ def _scores(
         number = wanted.mask.sum(dim=1)
         ndcg.append(ndcg_at_k(hits, number, _TOP))
         recall.append(recall_at_k(hits, number, _DEPTH))
-    return _Scores(torch.cat(ndcg).double(), torch.cat(recall).double())
+    return Scores(torch.cat(ndcg).double(), torch.cat(recall).double())

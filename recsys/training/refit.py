@@ -11,13 +11,8 @@ from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.training.folds import build_extractor
 from recsys.training.pipeline import Destination, event_kinds, stored_rows
-from recsys.training.stage1 import (
-    BuildIndex,
-    RetrievalRecipe,
-    Run,
-    build_retriever,
-    fit_two_tower,
-)
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import BuildIndex, Run, build_retriever, fit_two_tower
 
 log = logging.getLogger(__name__)
 

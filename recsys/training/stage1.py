@@ -1,23 +1,22 @@
 """Training stage 1 from a recipe: find the number of epochs, then fit on all training events."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from recsys.artifact import ModelConfig, build_two_tower
+from recsys.artifact import build_two_tower
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
 from recsys.data.validation import hold_out_like
-from recsys.errors import InputError
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
 from recsys.index.exclusions import Embeddings
@@ -25,13 +24,15 @@ from recsys.index.two_pass import QuerySample
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
-from recsys.training.content_map import KernelRidge, fix_items
+from recsys.training.content_map import fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
 from recsys.training.recency import choose_half_life
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.spectral_filter import SpectralFilter
+from recsys.training.tower_weights import choose_weights
 from recsys.training.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -46,66 +47,7 @@ _MOST_VALIDATED = 4_000
 _FEWEST_VALIDATED = 20
 """Users; of fewer nothing can be told, and random events of everybody are held out instead."""
 
-_REMEDY = "train both stages here: python train.py stage=all"
-
 BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
-
-
-@dataclass(frozen=True)
-class RetrievalRecipe:
-    """All that training a stage 1 depends on besides the events.
-
-    towers, objectives: one each per tower of the ensemble; one objective at least is learned by
-    gradient steps. content_map: how items without events are placed. epochs: length of the
-    learning-rate schedule and the most that are trained. patience: validations without improvement
-    before training stops. num_validation: events per user held out to choose the number of epochs.
-    """
-
-    towers: Sequence[ModelConfig]
-    objectives: Sequence[Objective | ItemRegression | SpectralFilter]
-    content_map: KernelRidge
-    epochs: int
-    validate_every: int
-    patience: int
-    num_validation: int
-    batch_size: int
-    max_history: int
-    seed: int
-
-    def settled(
-        self, remaining: Histories, held_out: Histories, num_items: int
-    ) -> "RetrievalRecipe":
-        """With what its objectives leave to be chosen on validation events."""
-        objectives = [
-            goal.settled(remaining, held_out, num_items, int(tower["dim"]), self.seed)
-            if isinstance(goal, SpectralFilter)
-            else goal
-            for tower, goal in zip(self.towers, self.objectives, strict=True)
-        ]
-        return replace(self, objectives=objectives)
-
-    @property
-    def settings(self) -> list[Mapping[str, Any]]:
-        """What ``settled`` has chosen, by tower, for a manifest."""
-        return [
-            goal.settings() if isinstance(goal, SpectralFilter) else {} for goal in self.objectives
-        ]
-
-    def with_settings(self, settings: object) -> "RetrievalRecipe":
-        """As it was settled when a manifest was written; None: as it is.
-
-        Raises:
-            InputError: when these are no settings of its objectives.
-        """
-        if settings is None:
-            return self
-        if not isinstance(settings, list) or len(settings) != len(self.objectives):
-            raise InputError("settled settings for each tower", repr(settings)[:80], _REMEDY)
-        objectives = [
-            goal.with_settings(found, _REMEDY) if isinstance(goal, SpectralFilter) else goal
-            for goal, found in zip(self.objectives, settings, strict=True)
-        ]
-        return replace(self, objectives=objectives)
 
 
 @dataclass(frozen=True)
@@ -186,7 +128,10 @@ def search(
         early_stopping.best_epochs,
     )
     model = module.cpu().eval().model
-    half_life = choose_half_life(model, remaining, held_out, recipe.max_history, recipe.seed)
+    validation = remaining, held_out, recipe.max_history, recipe.seed
+    if recipe.choose_weights:
+        recipe = replace(recipe, weights=choose_weights(model, *validation))
+    half_life = choose_half_life(model, *validation)
     return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
 
 
@@ -213,16 +158,17 @@ def fit_two_tower(
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
     module, datamodule = _assemble(recipe, train, None, content, seed)
-    fit(
-        module,
-        datamodule,
-        run.trainer_factory,
-        epochs=epochs,
-        seed=seed,
-        folder=run.folder,
-        resume=run.resume,
-        checkpoint_every=20,
-    )
+    if recipe.is_learned:
+        fit(
+            module,
+            datamodule,
+            run.trainer_factory,
+            epochs=epochs,
+            seed=seed,
+            folder=run.folder,
+            resume=run.resume,
+            checkpoint_every=20,
+        )
     module.cpu().eval()
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
     module.model.half_life = half_life
@@ -274,7 +220,11 @@ def _assemble(
 ) -> tuple[RetrievalModule, HistoryDataModule]:
     item_counts = torch.from_numpy(train.item_counts(len(content.values) - 1))
     torch.manual_seed(seed)
-    model = build_two_tower(recipe.towers, content, train.context.shape[1])
+    # To project zeros would cost as much as to project vectors.
+    unread = {} if torch.count_nonzero(content.values) else {"use_content": False}
+    towers = [{**tower, **unread} for tower in recipe.towers]
+    model = build_two_tower(towers, content, train.context.shape[1])
+    model.weights = recipe.weights or model.weights
     for tower, objective in zip(model.members, recipe.objectives, strict=True):
         if isinstance(objective, ItemRegression | SpectralFilter):
             objective.fit(tower, train, content)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from recsys import losses
 from recsys.bundle.settings import MAX_TOWERS, TOWER
-from recsys.core.settings import Setting, checked, or_null, real, shown, whole
+from recsys.core.settings import FLAG, Setting, checked, or_null, real, shown, whole
 from recsys.errors import InputError
 from recsys.index.builders import (
     AutoIndexBuilder,
@@ -21,8 +21,9 @@ from recsys.index.builders import (
 from recsys.training.content_map import KernelRidge
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.spectral_filter import CHOSEN, SpectralFilter
-from recsys.training.stage1 import BuildIndex, RetrievalRecipe
+from recsys.training.stage1 import BuildIndex
 
 _REMEDY = "train both stages here: python train.py stage=all"
 _TARGET, _PARTIAL = "_target_", "_partial_"
@@ -119,6 +120,7 @@ _NUMBERS = {
     "num_validation": whole(0, 1_000_000),
     "batch_size": whole(1, 1_000_000),
     "max_history": whole(1, 1_000_000),
+    "choose_weights": FLAG,
 }
 _GROUPS = ("towers", "content_map", "num_candidates")
 
