@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, hstack
+from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
 from recsys.core.settings import checked, or_null, real, whole
@@ -67,6 +67,8 @@ class SpectralFilter:
         """Set the parameters of ``tower``, which must be linear and without a bias.
 
         Events count by the roots of their weights, so that a pair of one item counts its weight.
+        Users' attributes are left to other towers: as columns of the matrix they would take the
+        leading directions.
 
         Raises:
             ValueError: when the tower is not linear.
@@ -78,11 +80,8 @@ class SpectralFilter:
         factors = spectrum.factors(self._settings(spectrum))
         missing = (0, tower.embedding_dim - factors[0].shape[1])
         queries, candidates = (F.pad(torch.from_numpy(part), missing) for part in factors)
-        tower.query_tower.items.fix(queries[: num_items + 1])
-        tower.candidate_tower.items.fix(candidates[: num_items + 1])
-        if tower.query_tower.context is not None:
-            with torch.no_grad():
-                tower.query_tower.context.weight.copy_(queries[num_items + 1 :].T)
+        tower.query_tower.items.fix(queries)
+        tower.candidate_tower.items.fix(candidates)
 
     def settled(
         self, remaining: Histories, held_out: Histories, num_items: int, dim: int, seed: int
@@ -100,7 +99,7 @@ class SpectralFilter:
         validation = _Validation(spectrum, remaining, held_out, users)
         most = spectrum.most
         options: dict[str, list[Any]] = {
-            "directions": [most >> n for n in range(12) if most >> n >= _FEWEST_DIRECTIONS],
+            "directions": _steps_down(most),
             "power": list(_POWERS),
             "tilt": list(_TILTS),
         }
@@ -141,12 +140,9 @@ class SpectralFilter:
         entries = train.matrix(num_items)
         if not train.are_alike:
             entries = train.matrix_of(np.sqrt(train.relative_weights), num_items)
-        # A user's attributes are like further items of the history that are never recommended.
-        context = csr_matrix(train.context * (train.lengths > 0)[:, None])
-        matrix = hstack([entries, context]).tocsr().astype(np.float32)
         by_user = np.maximum(np.asarray(entries.sum(axis=1)).ravel(), 1.0)
-        by_item = np.maximum(np.asarray(abs(matrix).sum(axis=0)).ravel(), 1.0)
-        normalised = diags(by_user**-self.user_exponent) @ matrix
+        by_item = np.maximum(np.asarray(entries.sum(axis=0)).ravel(), 1.0)
+        normalised = diags(by_user**-self.user_exponent) @ entries
         normalised = (normalised @ diags(by_item**-self.item_exponent)).tocsr()
         values, vectors = leading_directions(normalised.astype(np.float32), dim)
         return _Spectrum(values, vectors, by_item.astype(np.float32))
@@ -159,8 +155,8 @@ class _Settings(NamedTuple):
 
 
 class _Spectrum(NamedTuple):
-    """values: float32 [k], falling, above 0. vectors: float32 [N + 1 + A, k]. counts: float32
-    [N + 1 + A], of events, at least 1.
+    """values: float32 [k], falling, above 0. vectors: float32 [N + 1, k]. counts: float32
+    [N + 1], of events, at least 1.
     """
 
     values: Matrix
@@ -172,12 +168,19 @@ class _Spectrum(NamedTuple):
         return len(self.values)
 
     def factors(self, settings: _Settings) -> tuple[Matrix, Matrix]:
-        """Query and candidate vectors, float32 [N + 1 + A, directions] each."""
+        """Query and candidate vectors, float32 [N + 1, directions] each."""
         vectors = self.vectors[:, : settings.directions]
         values = self.values[: settings.directions]
         by_count = (self.counts**settings.tilt)[:, None]
         weights = (values / values[:1]) ** settings.power
         return vectors * weights / by_count, vectors * by_count
+
+
+def _steps_down(most: int) -> list[int]:
+    """``most``, three quarters of it, half of it, and so on by turns."""
+    halves = [most >> n for n in range(16)]
+    steps = [step for half in halves for step in (half, half * 3 // 4)]
+    return [step for step in steps if step >= min(_FEWEST_DIRECTIONS, most)]
 
 
 def leading_directions(matrix: csr_matrix, rank: int) -> tuple[Matrix, Matrix]:
@@ -225,17 +228,14 @@ class _Validation:
         self.users = users
         self.remaining = remaining
         self.held_out = held_out
-        num_items = len(spectrum.counts) - 1 - remaining.context.shape[1]
-        self.histories = hstack(
-            [remaining.matrix(num_items)[users], csr_matrix(remaining.context[users])]
-        ).tocsr()
-        self.num_items = num_items
+        self.num_items = len(spectrum.counts) - 1
+        self.histories = remaining.matrix(self.num_items)[users]
         self.known: set[_Settings] = set()
 
     def __call__(self, settings: _Settings) -> float:
         self.known.add(settings)
         queries, candidates = self.spectrum.factors(settings)
-        catalogue = torch.from_numpy(candidates[: self.num_items + 1]).T.contiguous()
+        catalogue = torch.from_numpy(candidates).T.contiguous()
         ndcg: list[Tensor] = []
         for start in range(0, len(self.users), _AT_A_TIME):
             some = slice(start, start + _AT_A_TIME)

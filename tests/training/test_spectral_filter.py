@@ -124,19 +124,13 @@ def test_events_that_weigh_more_draw_more(text, attributes) -> None:
     assert of_2 > of_3 > 0
 
 
-def test_attributes_of_users_draw_what_such_users_have(text, attributes) -> None:
-    users = np.repeat(np.arange(1, 41), 4)
-    kind = (users - 1) % 2
-    rng = np.random.default_rng(0)
-    items = 1 + kind * 8 + np.concatenate([rng.permutation(8)[:4] for _ in range(40)])
-    context = np.eye(2, dtype=np.float32)[(np.arange(41) - 1) % 2]
-    train = Histories.from_indices(users, items, np.arange(160), 40, context)
-    ensemble = fitted(EXACT, train, text, attributes)
-    nothing = torch.zeros(2, 1, dtype=torch.int64)
-    with torch.inference_mode():
-        query = ensemble.query(nothing, nothing > 0, torch.eye(2))
-        best = (query @ ensemble.all_candidates().T).topk(8, dim=1).indices.sort(dim=1).values
-    assert best.tolist() == [list(range(1, 9)), list(range(9, 17))]
+def test_attributes_of_users_change_nothing(planted, text, attributes) -> None:
+    context = np.random.default_rng(0).random((NUM_USERS + 1, 2), np.float32)
+    plain, told = (
+        scores(fitted(EXACT, train, text, attributes), train)
+        for train in (planted, replace(planted, context=context))
+    )
+    torch.testing.assert_close(told, plain)
 
 
 def test_towers_that_are_not_linear_are_refused(planted, text, attributes) -> None:
