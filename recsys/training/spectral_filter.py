@@ -7,6 +7,10 @@ D_u^-a R D_i^-b, where R is the matrix of events and D_u, D_i hold the numbers o
 and of items. Exponents below the usual 1/2 keep more of what popular items tell (Peng et al. 2024,
 "How Powerful is Graph Filtering for Recommendation"). No matrix of all pairs of items is formed:
 time and memory grow with the events and with items times rank.
+
+What was done within one sitting goes together most: sittings are further rows of R. Of two events a
+time t apart, rows that hold the events of w seconds from a random start hold both with probability
+max(0, 1 - t / w) (random binning, Rahimi & Recht 2007); several w make a kernel with a long tail.
 """
 
 import logging
@@ -18,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor
 
 from recsys.core.settings import checked, or_null, real, whole
@@ -26,10 +30,12 @@ from recsys.data.histories import Histories
 from recsys.features import ContentFeatures
 from recsys.metrics import hit_matrix, ndcg_at_k
 from recsys.models.two_tower import TwoTower
+from recsys.training.leading_directions import leading_directions
 
 log = logging.getLogger(__name__)
 
 CHOSEN = {
+    "user_exponent": or_null(real(0, 10)),
     "directions": or_null(whole(1, 16_384)),
     "power": or_null(real(0, 100)),
     "tilt": or_null(real(0, 10)),
@@ -38,8 +44,11 @@ CHOSEN = {
 
 Matrix = NDArray[np.float32]
 
-_ROUNDS, _OVERSAMPLED = 4, 32
+SITTINGS = (60, 300, 1500)
+"""Seconds."""
+
 _FEWEST_DIRECTIONS = 8
+_USER_EXPONENTS = (0.15, 0.3)
 _POWERS = (0.0, 0.5, 1.0, 2.0)
 _TILTS = (0.0, 0.1, 0.2, 0.3)
 _DEPTH = 100
@@ -51,14 +60,16 @@ class SpectralFilter:
     """How a linear tower is fitted.
 
     user_exponent, item_exponent: of the numbers of events that the matrix is divided by.
-    directions: the leading ones that are kept, at most the tower's dim. power: of the singular
-    values, by the largest, which the directions weigh by in a score. tilt: exponent of an item's
-    number of events, which divide what an event of it tells and multiply its score. None: chosen on
-    validation rows, see ``settled``.
+    sitting_weight: of the sittings of each width, beside a user's whole history; without times
+    there are none. directions: the leading ones that are kept, at most the tower's dim. power: of
+    the singular values, by the largest, which the directions weigh by in a score. tilt: exponent
+    of an item's number of events, which divide what an event of it tells and multiply its score.
+    None: chosen on validation rows, see ``settled``.
     """
 
-    user_exponent: float = 0.3
+    user_exponent: float | None = None
     item_exponent: float = 0.4
+    sitting_weight: float = 0.5
     directions: int | None = None
     power: float | None = None
     tilt: float | None = None
@@ -93,13 +104,40 @@ class SpectralFilter:
         """
         users = np.flatnonzero((held_out.lengths > 0) & (remaining.lengths > 0))
         users = np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_USERS])
-        if None not in (self.directions, self.power, self.tilt) or not len(users):
+        if None not in self.settings().values() or not len(users):
             return self
+        found = [
+            (
+                *replace(self, user_exponent=exponent)._chosen(
+                    remaining, held_out, users, dim, num_items
+                ),
+                exponent,
+            )
+            for exponent in (
+                _USER_EXPONENTS if self.user_exponent is None else (self.user_exponent,)
+            )
+        ]
+        ndcg, best, exponent = max(found, key=lambda one: one[0])
+        log.info(
+            "stage 1: linear tower of %d directions, power %g, tilt %g, user exponent %g: "
+            "validation NDCG@%d %.4f",
+            *(*best, exponent, _DEPTH, ndcg),
+        )
+        return replace(self, user_exponent=exponent, **best._asdict())
+
+    def _chosen(
+        self,
+        remaining: Histories,
+        held_out: Histories,
+        users: NDArray[np.int64],
+        dim: int,
+        num_items: int,
+    ) -> "tuple[float, _Settings]":
+        """The best NDCG and its settings."""
         spectrum = self._spectrum(remaining, num_items, dim)
         validation = _Validation(spectrum, remaining, held_out, users)
-        most = spectrum.most
         options: dict[str, list[Any]] = {
-            "directions": _steps_down(most),
+            "directions": _steps_down(spectrum.most),
             "power": list(_POWERS),
             "tilt": list(_TILTS),
         }
@@ -111,15 +149,11 @@ class SpectralFilter:
                 trial = best._replace(**{name: value})
                 if trial not in validation.known and (ndcg := validation(trial)) > best_ndcg:
                     best, best_ndcg = trial, ndcg
-        log.info(
-            "stage 1: linear tower of %d directions, power %g, tilt %g: validation NDCG@%d %.4f",
-            *(*best, _DEPTH, best_ndcg),
-        )
-        return replace(self, **best._asdict())
+        return best_ndcg, best
 
     def settings(self) -> Mapping[str, Any]:
         """What ``settled`` chooses, as it is written into a manifest."""
-        return {"directions": self.directions, "power": self.power, "tilt": self.tilt}
+        return {name: getattr(self, name) for name in CHOSEN}
 
     def with_settings(self, settings: object, remedy: str) -> "SpectralFilter":
         """With what a manifest tells of ``settings``.
@@ -137,15 +171,44 @@ class SpectralFilter:
         )
 
     def _spectrum(self, train: Histories, num_items: int, dim: int) -> "_Spectrum":
-        entries = train.matrix(num_items)
-        if not train.are_alike:
-            entries = train.matrix_of(np.sqrt(train.relative_weights), num_items)
-        by_user = np.maximum(np.asarray(entries.sum(axis=1)).ravel(), 1.0)
-        by_item = np.maximum(np.asarray(entries.sum(axis=0)).ravel(), 1.0)
-        normalised = diags(by_user**-self.user_exponent) @ entries
-        normalised = (normalised @ diags(by_item**-self.item_exponent)).tocsr()
-        values, vectors = leading_directions(normalised.astype(np.float32), dim)
-        return _Spectrum(values, vectors, by_item.astype(np.float32))
+        values = np.sqrt(train.relative_weights)
+        whole = _entries(train, values, train.user_idx, num_items)
+        counts = np.maximum(np.asarray(whole.sum(axis=0)).ravel(), 1.0)
+        parts = [self._by_row(whole)]
+        if self.sitting_weight and len(train) and train.timestamps.min() < train.timestamps.max():
+            rng = np.random.default_rng(0)
+            for width in SITTINGS:
+                within = _entries(train, values, sittings(train, width, rng), num_items)
+                within = within[np.diff(within.indptr) > 1]  # one event alone tells of no pair
+                parts.append(self._by_row(within) * np.sqrt(self.sitting_weight))
+        matrix = vstack(parts) @ diags(counts**-self.item_exponent)
+        found = leading_directions(matrix.tocsr().astype(np.float32), dim)
+        return _Spectrum(*found, counts.astype(np.float32))
+
+    def _by_row(self, matrix: csr_matrix) -> csr_matrix:
+        exponent = _USER_EXPONENTS[-1] if self.user_exponent is None else self.user_exponent
+        lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+        return diags(lengths**-exponent) @ matrix
+
+
+def _entries(
+    train: Histories, values: Matrix, rows: NDArray[np.int64], num_items: int
+) -> csr_matrix:
+    """What the events in each place are worth: float32 [rows, N + 1]; where all weigh alike, 1."""
+    shape = (int(rows.max(initial=0)) + 1, num_items + 1)
+    matrix = csr_matrix((values, (rows, train.item_idx)), shape=shape)
+    if train.are_alike:
+        matrix.data[:] = 1.0
+    return matrix
+
+
+def sittings(train: Histories, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers [n], from 0, of what each user did within ``width`` seconds from a random start."""
+    start = rng.integers(0, width, train.num_users + 1)
+    user_idx = train.user_idx
+    number = (train.timestamps - train.timestamps.min() + start[user_idx]) // width
+    begins = (np.diff(user_idx) != 0) | (np.diff(number) != 0)
+    return np.concatenate([[0], begins.cumsum()])
 
 
 class _Settings(NamedTuple):
@@ -181,37 +244,6 @@ def _steps_down(most: int) -> list[int]:
     halves = [most >> n for n in range(16)]
     steps = [step for half in halves for step in (half, half * 3 // 4)]
     return [step for step in steps if step >= min(_FEWEST_DIRECTIONS, most)]
-
-
-def leading_directions(matrix: csr_matrix, rank: int) -> tuple[Matrix, Matrix]:
-    """The largest singular values of a sparse matrix [m, n], and their right singular vectors.
-
-    By subspace iteration from a random start (Halko et al. 2011, "Finding structure with
-    randomness"), with bases made orthonormal through their Gram matrices.
-
-    Returns:
-        float32 [k], falling, and float32 [n, k]; k is at most ``rank``, and no direction without a
-        share in the matrix is among them.
-    """
-    width = min(rank + _OVERSAMPLED, *matrix.shape)
-    transposed = matrix.T.tocsr()
-    basis = np.random.default_rng(0).standard_normal((matrix.shape[1], width), dtype=np.float32)
-    for _ in range(_ROUNDS):
-        basis = _orthonormal(transposed @ (matrix @ basis))
-    image = matrix @ basis
-    squares, rotation = np.linalg.eigh((image.T @ image).astype(np.float64))
-    squares, rotation = squares[::-1][:rank], rotation[:, ::-1][:, :rank]
-    real = squares > 1e-6 * max(float(squares[0]), 1e-30)
-    values = np.sqrt(squares[real]).astype(np.float32)
-    return values, basis @ rotation[:, real].astype(np.float32)
-
-
-def _orthonormal(columns: Matrix) -> Matrix:
-    """An orthonormal basis of the columns' span; directions that are noise beside it fall away."""
-    squares, rotation = np.linalg.eigh((columns.T @ columns).astype(np.float64))
-    real = squares > 1e-10 * squares[-1]
-    basis: Matrix = columns @ (rotation[:, real] / np.sqrt(squares[real])).astype(np.float32)
-    return basis
 
 
 class _Validation:

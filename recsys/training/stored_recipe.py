@@ -75,7 +75,7 @@ _OBJECTIVES = _by_name(
     ),
     _Part(
         SpectralFilter,
-        {"user_exponent": real(0, 10), "item_exponent": real(0, 10), **CHOSEN},
+        {"item_exponent": real(0, 10), "sitting_weight": _WEIGHT, **CHOSEN},
     ),
     _Part(Objective, {**_OBJECTIVE, "loss": Setting("a loss", lambda value: callable(value))}),
 )

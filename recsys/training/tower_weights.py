@@ -31,6 +31,8 @@ def choose_weights(
 ) -> tuple[float, ...]:
     """The weights with the best NDCG@10 of those that keep recall@100, one tower after the other.
 
+    A tower without which it is no worse by more than chance gets none, and need not be trained.
+
     Args:
         model: trained on ``remaining``, in evaluation mode, on the CPU; its weights and scales are
             set anew. seed: of the users that are looked at, where there are many.
@@ -45,15 +47,19 @@ def choose_weights(
         for weight in WEIGHTS:
             model.weights = (*best[:tower], weight, *best[tower + 1 :])
             scores = validation_scores(model, None, remaining, held_out, users, max_history)
-            found.append((float(scores.ndcg.mean()), float(scores.recall.mean()), model.weights))
-        enough = LEAST_RECALL * max(recall for _, recall, _ in found)
-        ndcg, recall, best = max(
-            (one for one in found if one[1] >= enough), key=lambda one: (one[0], one[2])
-        )
+            found.append((scores, model.weights))
+        enough = LEAST_RECALL * max(float(scores.recall.mean()) for scores, _ in found)
+        keeping = [one for one in found if float(one[0].recall.mean()) >= enough]
+        scores, best = max(keeping, key=lambda one: float(one[0].ndcg.mean()))
+        without, weights = keeping[-1]
+        gain = scores.ndcg - without.ndcg
+        if weights[tower] == 0.0 and gain.mean() <= gain.std() / len(gain) ** 0.5:
+            scores, best = without, weights
         log.info(
             "stage 1: weights of the towers %s: validation NDCG@10 %.4f, recall@100 %.4f "
             "(all alike: %.4f, %.4f)",
-            *(", ".join(f"{weight:g}" for weight in best), ndcg, recall, *found[0][:2]),
+            ", ".join(f"{weight:g}" for weight in best),
+            *(float(values.mean()) for one in (scores, found[0][0]) for values in one),
         )
     model.weights = best
     return best

@@ -14,7 +14,8 @@ from recsys.data.prepare import hold_out_random
 from recsys.errors import InputError
 from recsys.features import content_features
 from recsys.models.two_tower import TwoTowerEnsemble
-from recsys.training.spectral_filter import SpectralFilter, leading_directions
+from recsys.training.leading_directions import leading_directions
+from recsys.training.spectral_filter import SpectralFilter, sittings
 from tests.training.conftest import NUM_GROUPS, NUM_ITEMS, NUM_USERS
 
 MODEL = {
@@ -27,7 +28,7 @@ MODEL = {
     "length_exponent": 0.0,
 }
 USERS = np.arange(1, NUM_USERS + 1)
-EXACT = SpectralFilter(0.5, 0.5, directions=16, power=2.0, tilt=0.5)
+EXACT = SpectralFilter(0.5, 0.5, 0.0, directions=16, power=2.0, tilt=0.5)
 
 
 def fitted(
@@ -79,11 +80,9 @@ def test_with_all_directions_and_squared_values_it_is_the_filter_of_the_graph(te
 
 
 def test_what_is_left_open_is_chosen_on_validation_events(planted, text, attributes) -> None:
-    """Of four groups without further structure, few directions tell all; others are noise."""
     remaining, held_out = hold_out_random(planted, 2, 0)
     settled = SpectralFilter().settled(remaining, held_out, NUM_ITEMS, 48, 0)
-    assert settled.directions <= 12 or settled.power >= 1.0
-    assert None not in (settled.power, settled.tilt)
+    assert None not in settled.settings().values()
     assert settled.settled(held_out, remaining, NUM_ITEMS, 48, 0) == settled
     found = scores(fitted(settled, planted, text, attributes), planted)
     history = planted.pad(USERS)
@@ -122,6 +121,33 @@ def test_events_that_weigh_more_draw_more(text, attributes) -> None:
         query = ensemble.query(torch.tensor([[1]]), torch.tensor([[True]]))
         of_2, of_3 = (query @ ensemble.all_candidates().T)[0, 2:4].tolist()
     assert of_2 > of_3 > 0
+
+
+def test_a_sitting_is_of_one_user_and_short() -> None:
+    times = np.array([0, 10, 5000, 5010, 5020, 0, 90])
+    users = np.array([1, 1, 1, 1, 1, 2, 2])
+    train = Histories.from_indices(users, np.arange(1, 8), times, 2)
+    numbers = [sittings(train, 60, np.random.default_rng(seed)) for seed in range(200)]
+    together = np.mean([number[:, None] == number for number in numbers], axis=0)
+    assert together[0, 1] == pytest.approx(1 - 10 / 60, abs=0.08)
+    assert together[2, 4] == pytest.approx(1 - 20 / 60, abs=0.08)
+    assert together[0, 2] == together[4, 5] == together[5, 6] == 0.0
+
+
+def test_items_of_one_sitting_are_drawn_together(text, attributes) -> None:
+    """Items 1 and 2 always meet within seconds, 1 and 3 as often but days apart."""
+    users = np.repeat(np.arange(1, 21), 3)
+    items, times = np.tile([1, 2, 3], 20), np.tile([0, 5, 10**6], 20)
+    train = Histories.from_indices(users, items, times, 20)
+    drawn = []
+    for weight in (0.0, 1.0):
+        objective = replace(EXACT, sitting_weight=weight, tilt=0.0)
+        ensemble = fitted(objective, train, text, attributes)
+        with torch.inference_mode():
+            query = ensemble.query(torch.tensor([[1]]), torch.tensor([[True]]))
+            drawn.append((query @ ensemble.all_candidates().T)[0, 2:4])
+    assert drawn[0][0] == pytest.approx(float(drawn[0][1]), rel=1e-3)
+    assert drawn[1][0] > 1.5 * drawn[1][1]
 
 
 def test_attributes_of_users_change_nothing(planted, text, attributes) -> None:
