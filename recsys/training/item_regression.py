@@ -59,7 +59,7 @@ class ItemRegression:
             raise InputError(
                 f"at most {self.max_items:,} items for a tower fitted in closed form",
                 f"{num_items:,}",
-                "train by gradient steps: retrieval=large_catalog (or raise max_items where "
+                "take the towers for large catalogues: retrieval=large_catalog (or raise max_items where "
                 "memory and time allow)",
             )
         features = ((content.values - content.mean) * content.scale).double()
