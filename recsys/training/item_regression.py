@@ -59,8 +59,8 @@ class ItemRegression:
             raise InputError(
                 f"at most {self.max_items:,} items for a tower fitted in closed form",
                 f"{num_items:,}",
-                "take the towers for large catalogues: retrieval=large_catalog (or raise max_items where "
-                "memory and time allow)",
+                "take the towers for large catalogues: retrieval=large_catalog (or raise max_items "
+                "where memory and time allow)",
             )
         features = ((content.values - content.mean) * content.scale).double()
         features[0] = 0.0
