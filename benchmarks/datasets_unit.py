@@ -27,6 +27,7 @@ from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.recommender import Recommender
 from recsys.schema import Dataset, Split
+from recsys.training.catalogue_size import exceeds
 from recsys.training.composed_config import baseline_fits, hold_out, load_data
 from recsys.training.pipeline import EVALUATION_K, served_ranking
 
@@ -113,11 +114,11 @@ def measure(wanted: Wanted, output: Path) -> None:
 def configured(wanted: Wanted, public: PublicSet) -> tuple[Setting, list[str]]:
     """The product's defaults for the set; and what had to be told beside where its files are.
 
-    A catalogue too large for the closed form takes ``retrieval=large_catalog``, as the error
-    message that it would be refused with says.
+    A catalogue too large for the closed form takes ``retrieval=large_catalog``, as in ``train.py``.
     """
     own = (*public.overrides(wanted.folder), *split_overrides(wanted.protocol, wanted.seed))
-    own = (*own, "baselines=tuned")
+    # Without texts train.py takes this by itself.
+    own = (*own, "baselines=tuned", *(["text=none"] if public.texts == "none" else []))
     told = [*(SMALL if wanted.small else ()), *wanted.extra]
     load = partial(load_given, public=public, folder=wanted.folder)
     loader = load if wanted.protocol == GIVEN else load_data
@@ -128,12 +129,6 @@ def configured(wanted: Wanted, public: PublicSet) -> tuple[Setting, list[str]]:
         told = ["retrieval=large_catalog", *told]
         setting = load_setting([*own, *told], loader)
     return setting, told
-
-
-def exceeds(retrieval: DictConfig, num_items: int) -> bool:
-    """Whether a tower of the configuration is fitted in closed form to fewer items than these."""
-    objectives = [tower.objective for tower in retrieval.towers.values()]
-    return any(num_items > one.get("max_items", num_items) for one in objectives)
 
 
 def load_given(cfg: DictConfig, public: PublicSet, folder: Path) -> TrainingData:

@@ -29,8 +29,12 @@ from recsys.errors import InputError
 from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.overrides import HYDRA_VERSION, check_overrides
-from recsys.text.cache import EmbeddingCache
-from recsys.training.composed_config import load_data, reranking_recipe, retrieval_recipe
+from recsys.training.composed_config import (
+    item_vectors,
+    load_data,
+    reranking_recipe,
+    retrieval_recipe,
+)
 from recsys.training.fit import TrainerFactory
 from recsys.training.stage1 import BuildIndex
 
@@ -82,8 +86,7 @@ def load_setting(
         cfg = compose("train", list(overrides))
     data = load(cfg)
     use_threads(chosen_threads(cfg.threads, len(data.items)))
-    encoder = instantiate(cfg.text.encoder)
-    vectors = EmbeddingCache(Path(cfg.text.cache_dir)).encode(encoder, data.catalog.texts())
+    vectors, _ = item_vectors(cfg.text, data.catalog.texts())
     text = torch.nn.functional.pad(torch.from_numpy(vectors), (0, 0, 1, 0))
     return Setting(cfg, data, text, instantiate(cfg.index).build, instantiate(cfg.trainer))
 

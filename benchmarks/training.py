@@ -12,7 +12,8 @@ from recsys.recommender import Recommender
 from recsys.training.fit import TrainerFactory
 from recsys.training.folds import CandidateLists
 from recsys.training.pipeline import Destination, stage2_lists, train_stage1, train_stage2
-from recsys.training.stage1 import BuildIndex, RetrievalRecipe, Run
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import BuildIndex, Run
 from recsys.training.stage2 import RerankingRecipe
 
 

@@ -64,25 +64,28 @@ def sampled_softmax(
     chances = (item_counts.float() + 1.0) ** exponent
     chances[0] = 0.0
     probabilities = chances / chances.sum()
-    negatives = torch.multinomial(probabilities, num_negatives, replacement=True)  # [S]
-    log_expected_count = (probabilities[negatives] * num_negatives).log()
+    drawn = torch.multinomial(probabilities, num_negatives, replacement=True)
+    negatives, times = torch.unique(drawn, return_counts=True)  # [S]
+    log_weights = (times / (probabilities[negatives] * num_negatives)).log()
 
-    targets = history.masked_fill(~held_out, 0)
-    needed, position = torch.unique(torch.cat([negatives, targets.flatten()]), return_inverse=True)
+    rows, places = held_out.nonzero(as_tuple=True)
+    needed, position = torch.unique(
+        torch.cat([negatives, history[rows, places]]), return_inverse=True
+    )
     encoded = candidates(needed)
-    negative_embedding = encoded[position[:num_negatives]]  # [S, D]
-    target_position = position[num_negatives:].view_as(targets)
-
-    scores = query @ encoded.T / temperature  # [B, n], n bounded by S + distinct targets
-    target_logits = scores.gather(1, target_position)  # [B, L]
-    negative_logits = query @ negative_embedding.T / temperature - log_expected_count  # [B, S]
+    # index_select, whose gradient is a sum by row, where that of indexing is sorted first.
+    of_negatives, of_targets = (
+        encoded.index_select(0, part) for part in torch.split(position, [len(negatives), len(rows)])
+    )
+    negative_logits = query @ of_negatives.T / temperature + log_weights  # [B, S]
     negative_logits = negative_logits.masked_fill(
         accidental_hits(negatives, history, visible | held_out), -torch.inf
     )
-    denominator = torch.logaddexp(
-        target_logits.float(), negative_logits.float().logsumexp(dim=1, keepdim=True)
-    )
-    return weighted_mean(denominator - target_logits, held_out, weights)
+    others = negative_logits.float().logsumexp(dim=1)
+    target_logits = (query.index_select(0, rows) * of_targets).sum(dim=1).float() / temperature
+    losses = torch.logaddexp(target_logits, others.index_select(0, rows)) - target_logits
+    kept = torch.ones_like(rows, dtype=torch.bool)
+    return weighted_mean(losses, kept, None if weights is None else weights[rows, places])
 
 
 def whole_matrix_squared(
@@ -162,11 +165,18 @@ def mask_items(logits: Tensor, history: Tensor, mask: Tensor) -> Tensor:
 
 
 def accidental_hits(negatives: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-    """Which sampled items a user interacted with: int64 [S], [B, L], bool [B, L] -> bool [B, S]."""
-    events = history.masked_fill(~mask, 0)
-    user = torch.arange(len(history), device=history.device)[:, None]
-    stride = max(int(history.max()), int(negatives.max())) + 1
-    return torch.isin(user * stride + negatives[None, :], user * stride + events)
+    """Which sampled items, none twice, a user interacted with: int64 [S], [B, L], bool [B, L] ->
+    bool [B, S].
+    """
+    rows, places = mask.nonzero(as_tuple=True)
+    items = history[rows, places]
+    order = negatives.argsort()
+    found = torch.searchsorted(negatives[order], items).clamp(max=len(negatives) - 1)
+    columns = order[found]
+    is_hit = negatives[columns] == items
+    hits = torch.zeros(len(history), len(negatives), dtype=torch.bool, device=history.device)
+    hits[rows[is_hit], columns[is_hit]] = True
+    return hits
 
 
 def weighted_mean(values: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:

@@ -26,14 +26,8 @@ from recsys.training.folds import (
     candidate_lists,
     out_of_fold_lists,
 )
-from recsys.training.stage1 import (
-    BuildIndex,
-    RetrievalRecipe,
-    Run,
-    build_retriever,
-    fit_two_tower,
-    search,
-)
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import BuildIndex, Run, build_retriever, fit_two_tower, search
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +72,7 @@ def make_lists(
         def fit(train: Histories, number: int) -> Retriever:
             log.info("lists: training stage 1, %d of %d", number + 1, num_folds + 1)
             model = fit_two_tower(
-                recipe.with_regression(chosen.regression),
+                chosen.recipe,
                 chosen.epochs,
                 train,
                 text,

@@ -126,8 +126,7 @@ def measure_stage1(
         run = Run(with_callback(factory, watch), Path(folder) / "search", resume=False)
         found = search(recipe, *inputs, run)
         run = Run(factory, Path(folder) / "refit", resume=False)
-        recipe = recipe.with_regression(found.regression)
-        model = fit_two_tower(recipe, found.epochs, *inputs, run, half_life=found.half_life)
+        model = fit_two_tower(found.recipe, found.epochs, *inputs, run, half_life=found.half_life)
         return metric(model)
 
 

@@ -34,7 +34,6 @@ NEW_USERS = {
     "gate": Setting("settings by name, or null", lambda _: True),
     "half_life_days": or_null(real(0.001, 1e6)),
 }
-REGRESSION = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weight")}
 GATE = {name: real(-1e6, 1e6) for name in ("bias", "slope", "fading")}
 SIZES = {
     "epochs": whole(0, 1_000_000),
@@ -69,8 +68,6 @@ def check_models(manifest: Mapping[str, Any], where: str, remedy: str) -> None:
         raise InputError(f"1 to {MAX_TOWERS} towers in {where}", "another number", remedy)
     for number, tower in enumerate(towers):
         checked(tower, TOWER, f"{where} towers.{number}", remedy)
-    if (regression := manifest.get("regression")) is not None:
-        checked(regression, REGRESSION, f"{where} regression", remedy)
     if (new_users := manifest.get("new_users")) is not None:
         settings = checked(new_users, NEW_USERS, f"{where} new_users", remedy)
         if settings.get("gate") is not None:

@@ -184,7 +184,8 @@ class TwoTowerEnsemble(nn.Module):
             buffer, since histories and candidates are given by index.
 
     Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``; and
-    perhaps a ``half_life`` in events, by which older events count less in a query.
+    perhaps a ``half_life`` in events, by which older events count less in a query. ``weights``: how
+    much each member counts in what ``standardize`` makes of it.
     """
 
     features: Tensor
@@ -199,6 +200,7 @@ class TwoTowerEnsemble(nn.Module):
         self.register_buffer("scales", torch.ones(len(towers)))
         self.content_map: ContentMap | None = None
         self.half_life: float | None = None
+        self.weights = (1.0,) * len(towers)
 
     @property
     def num_items(self) -> int:
@@ -280,7 +282,8 @@ class TwoTowerEnsemble(nn.Module):
     def standardize(
         self, history: Tensor, history_mask: Tensor, context: Tensor | None = None
     ) -> None:
-        """Set the scales so that each member's scores have unit variance within a user's list.
+        """Set the scales so that each member's scores have unit variance, times its weight, within
+        a user's list.
 
         The variance of q.c over the catalogue is q' Cov(c) q, so no [B, N] matrix is formed.
         """
@@ -291,4 +294,4 @@ class TwoTowerEnsemble(nn.Module):
         candidates = torch.split(self.all_candidates()[1:], self.embedding_dims, dim=1)
         for i, (query, candidate) in enumerate(zip(queries, candidates, strict=True)):
             variance = ((query @ candidate.T.cov()) * query).sum(dim=1).mean()
-            self.scales[i] = variance.clamp(min=1e-12).rsqrt()
+            self.scales[i] = variance.clamp(min=1e-12).rsqrt() * self.weights[i]

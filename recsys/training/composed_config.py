@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recsys.data.prepare import TrainingData
     from recsys.schema import Dataset
     from recsys.training.expected_time import Work
-    from recsys.training.stage1 import RetrievalRecipe
+    from recsys.training.retrieval_recipe import RetrievalRecipe
     from recsys.training.stage2 import RerankingRecipe
 
 
@@ -74,7 +74,7 @@ def without_text(cfg: DictConfig) -> DictConfig:
 
 
 def item_vectors(
-    cfg: DictConfig, texts: "Sequence[str]", done: "Callable[[int, int], None]"
+    cfg: DictConfig, texts: "Sequence[str]", done: "Callable[[int, int], None] | None" = None
 ) -> "tuple[NDArray[np.float32], str]":
     """Text vectors float32 [n, T] of n items, and the fingerprint of their encoder.
 
@@ -99,6 +99,7 @@ def work_of(cfg: DictConfig, data: "TrainingData", processes: int) -> "Work":
     """What a run has to do, for an estimate of its time."""
     from recsys.schema import USER_ID
     from recsys.training.expected_time import Work
+    from recsys.training.folds import folds_made
 
     return Work(
         users=len(data.users),
@@ -108,7 +109,7 @@ def work_of(cfg: DictConfig, data: "TrainingData", processes: int) -> "Work":
         characters=sum(map(len, data.catalog.texts())),
         epochs=cfg.retrieval.epochs,
         trials=cfg.retrieval.get("max_trials", 0),
-        folds=cfg.reranking.num_folds,
+        folds=folds_made(len(data.users), cfg.reranking.num_folds, cfg.reranking.max_lists),
         list_epochs=cfg.reranking.epochs,
         list_length=cfg.reranking.list_length,
         tuned=cfg.baselines.tune,
@@ -172,7 +173,7 @@ def hold_out(cfg: DictConfig, split: str) -> "Callable[[Histories], tuple[Histor
 def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
     from hydra.utils import instantiate
 
-    from recsys.training.stage1 import RetrievalRecipe
+    from recsys.training.retrieval_recipe import RetrievalRecipe
 
     towers = list(cfg.towers.values())
     return RetrievalRecipe(
@@ -187,6 +188,7 @@ def retrieval_recipe(cfg: DictConfig, seed: int) -> "RetrievalRecipe":
         max_history=cfg.max_history,
         seed=seed,
         max_trials=cfg.get("max_trials", 0),
+        choose_weights=cfg.choose_weights,
     )
 
 
@@ -204,4 +206,5 @@ def reranking_recipe(cfg: DictConfig, seed: int) -> "RerankingRecipe":
         weight_decay=cfg.weight_decay,
         average_share=cfg.average_share,
         seed=seed,
+        max_lists=cfg.max_lists,
     )

@@ -24,6 +24,7 @@ from recsys.signals.relations import Relations
 from recsys.training.workers import Workers
 
 _LISTS_AT_A_TIME = 64
+_FEWEST_FOLDS = 2
 
 FitRetriever = Callable[[Histories, int], Retriever]
 
@@ -84,10 +85,14 @@ def out_of_fold_lists(
     num_candidates: int,
     max_history: int,
     seed: int,
+    max_lists: int | None = None,
     workers: Workers | None = None,
     done: Callable[[int, int], None] | None = None,
 ) -> list[CandidateLists]:
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
+
+    Where all users and folds would make more than ``max_lists``, only as many folds as need be are
+    made, of as many random users each: each still holds out one ``num_folds``-th of the events.
 
     Args:
         histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
@@ -96,13 +101,19 @@ def out_of_fold_lists(
             ``fit_retriever`` must allow. done: is told how many of how many folds are.
     """
     folds = assign_folds(histories, num_folds, seed)
+    num_users = int(np.count_nonzero(histories.lengths))
+    num_made = folds_made(num_users, num_folds, max_lists)
+    most = num_users if max_lists is None else -(-max_lists // num_made)
 
     def calls() -> Iterator[Callable[[], CandidateLists]]:
-        for fold in range(num_folds):
+        for fold in range(num_made):
             train, held_out = histories.select(folds != fold), histories.select(folds == fold)
             users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
             if not len(users):
                 continue
+            if len(users) > most:
+                drawn = np.random.default_rng([seed, fold]).choice(users, most, replace=False)
+                users = np.sort(drawn)
             yield partial(
                 _fold_lists,
                 train,
@@ -113,9 +124,16 @@ def out_of_fold_lists(
                 num_candidates,
             )
 
-    return (workers or Workers()).results(
-        calls(), done and (lambda number: done(number, num_folds))
-    )
+    return (workers or Workers()).results(calls(), done and (lambda number: done(number, num_made)))
+
+
+def folds_made(num_users: int, num_folds: int, max_lists: int | None) -> int:
+    """How many folds are made of so many users: two at least, so that stage 2 does not learn from
+    the whims of one stage 1.
+    """
+    if max_lists is None:
+        return num_folds
+    return min(num_folds, max(_FEWEST_FOLDS, -(-max_lists // max(num_users, 1))))
 
 
 def _fold_lists(

@@ -10,8 +10,9 @@ Where events weigh differently, what is predicted is not 1 but the square root o
 a squared error of such a target counts as the weight says, while a history is read as it was.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +21,15 @@ from scipy.sparse import csr_matrix, dia_matrix, diags, hstack
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from recsys.core.settings import checked, real
 from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.models.two_tower import TwoTower
 from recsys.signals.item_graph import co_occurrence_counts, session_sums
+
+CHOSEN = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weight")}
+"""Bounds of what ``choose_regression`` chooses, where it comes from outside."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,18 @@ class ItemRegression:
     length_discount: float = 0.25
     max_items: int = 10_000
 
+    def settings(self) -> Mapping[str, Any]:
+        """What ``choose_regression`` chooses, as it is written into a manifest."""
+        return {name: float(getattr(self, name)) for name in CHOSEN}
+
+    def with_settings(self, settings: object, remedy: str) -> "ItemRegression":
+        """With what a manifest tells of ``settings``.
+
+        Raises:
+            InputError: when it is anything else. remedy: for that.
+        """
+        return replace(self, **checked(settings, CHOSEN, "settled settings", remedy))
+
     def fit(self, tower: TwoTower, train: Histories, content: ContentFeatures) -> None:
         """Set the parameters of ``tower``, which must be linear and without a bias.
 
@@ -66,8 +83,8 @@ class ItemRegression:
             raise InputError(
                 f"at most {self.max_items:,} items for a tower fitted in closed form",
                 f"{num_items:,}",
-                "train by gradient steps: retrieval=large_catalog (or raise max_items where "
-                "memory and time allow)",
+                "take the towers for large catalogues: retrieval=large_catalog (or raise max_items "
+                "where memory and time allow)",
             )
         features = ((content.values - content.mean) * content.scale).double()
         features[0] = 0.0

@@ -31,9 +31,9 @@ from recsys.training.callbacks import Curves
 from recsys.training.champion import champion_ranking
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.new_users import fit_new_users
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.stage1 import (
     BuildIndex,
-    RetrievalRecipe,
     Run,
     build_retriever,
     fit_two_tower,
@@ -51,9 +51,7 @@ _KEPT = (
     *("data_fingerprint", "towers", "epochs", "num_candidates", "max_query_history"),
     *("user_attributes", "stage1", "text", "new_users"),
 )
-"""What the manifest of both stages takes over from that of stage 1 ..."""
-_KEPT_IF_THERE = ("regression",)
-"""... and what it does from those that have it."""
+"""What the manifest of both stages takes over from that of stage 1."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,14 @@ def train_stage1(
     attributes = torch.from_numpy(data.catalog.attributes)
     run.phases.start(expected_time.SEARCH)
     found = search(recipe, data.train, text, attributes, run, data.split.name)
-    recipe = recipe.with_regression(found.regression)
+    recipe = found.recipe
     likely = expected_time.LIKELY_SHARE_OF_EPOCHS * recipe.epochs
     run.phases.scale(expected_time.FITTED, found.epochs / likely)
     run.phases.start(expected_time.FITS)
     refit, without_newcomers = (
         partial(
             fit_two_tower,
-            recipe,
+            found.recipe,
             found.epochs,
             text=text,
             attributes=attributes,
@@ -124,7 +122,7 @@ def train_stage1(
             "data_fingerprint": data.fingerprint,
             "towers": list(recipe.towers),
             "epochs": found.epochs,
-            "regression": found.regression,
+            "settled": found.recipe.settings,
             "num_candidates": num_candidates,
             "max_query_history": recipe.max_history,
             "user_attributes": data.user_attributes,
@@ -172,7 +170,7 @@ def stage2_lists(
         reduction(text),
         partial(
             fold_retriever,
-            recipe=retrieval.with_regression(stage1.manifest.get("regression")),
+            recipe=retrieval.with_settings(stage1.manifest.get("settled")),
             epochs=epochs,
             half_life=stage1.two_tower.half_life,
             text=text,
@@ -184,6 +182,7 @@ def stage2_lists(
         num_candidates=stage1.num_candidates,
         max_history=reranking.max_history,
         seed=reranking.seed,
+        max_lists=reranking.max_lists,
         workers=run.workers,
         done=run.phases.part,
     )
@@ -217,7 +216,7 @@ def train_stage2(
         manifest={
             **destination.manifest,
             **{key: stage1.manifest[key] for key in _KEPT},
-            **{key: stage1.manifest.get(key) for key in _KEPT_IF_THERE},
+            "settled": stage1.manifest.get("settled"),
             "item_attributes": stage1.attribute_names,
             "cross_encoder": dict(reranking.cross_encoder),
             "max_history": reranking.max_history,

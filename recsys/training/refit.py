@@ -12,13 +12,8 @@ from recsys.request import Request
 from recsys.training.expected_time import REFIT
 from recsys.training.folds import build_extractor
 from recsys.training.pipeline import Destination, event_kinds, stored_rows
-from recsys.training.stage1 import (
-    BuildIndex,
-    RetrievalRecipe,
-    Run,
-    build_retriever,
-    fit_two_tower,
-)
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import BuildIndex, Run, build_retriever, fit_two_tower
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +23,8 @@ LEAST_AGREEMENT = 0.4
 
 _KEPT = (
     *("towers", "epochs", "num_candidates", "max_query_history", "stage1", "text", "new_users"),
-    *("item_attributes", "cross_encoder", "max_history", "relation_rank", "regression"),
-    *("serve", "stage2_gain"),
+    *("item_attributes", "cross_encoder", "max_history", "relation_rank"),
+    *("serve", "stage2_gain", "settled"),
 )
 """What the manifest takes over from that of the evaluated bundle."""
 
@@ -55,9 +50,8 @@ def refit(
     run.phases.start(REFIT)
     before = load_artifact(evaluated)
     text, attributes = before.text, before.attributes
-    recipe = recipe.with_regression(before.manifest.get("regression"))
     two_tower = fit_two_tower(
-        recipe,
+        recipe.with_settings(before.manifest.get("settled")),
         int(before.manifest["epochs"]),
         data.train,
         text,

@@ -7,71 +7,67 @@ costs a solution of the normal equations, whose counts are made once.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from recsys.core.coordinate_search import climb
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.models.two_tower import TwoTowerEnsemble
-from recsys.training.item_regression import ItemRegression
-from recsys.training.retrieval import Objective
+from recsys.training.item_regression import CHOSEN, ItemRegression
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.validation_scores import Scores, Validation
 
 log = logging.getLogger(__name__)
 
-RegressionSettings = Mapping[str, float]
-"""Names of ``ItemRegression``'s settings -> values."""
+Settings = Mapping[str, float]
 
-SEARCHED = ("content_weight", "l2", "session_weight")
 FACTORS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """Of what is configured; settings a factor of 2 apart differ less than noise."""
 
 
 def choose_regression(
+    recipe: RetrievalRecipe,
     model: TwoTowerEnsemble,
-    objectives: Sequence[Objective | ItemRegression],
     content: ContentFeatures,
     validation: Validation,
-    max_trials: int,
-) -> RegressionSettings | None:
-    """The settings with which the whole ensemble has the best NDCG@10.
+) -> RetrievalRecipe:
+    """With the settings of its first ``ItemRegression`` that give the ensemble the best NDCG@10.
 
-    None where there is no such tower, or nothing is better for certain than what is configured.
+    The recipe itself where it has none, or where nothing is better for certain than what is
+    configured.
 
     Args:
-        model: trained on the remaining events, in evaluation mode, on the CPU. Its tower is left
-            with what is chosen. objectives: of its towers.
-        max_trials: fits at the most.
+        recipe: by which the model was trained on the remaining events. model: in evaluation mode,
+            on the CPU. Its tower is left with what is chosen.
     """
-    fitted = [
-        (tower, goal)
-        for tower, goal in zip(model.members, objectives, strict=True)
-        if isinstance(goal, ItemRegression)
-    ]
-    if not fitted or max_trials < 1 or not len(validation.users):
-        return None
-    tower, configured = fitted[0]
+    places = [at for at, goal in enumerate(recipe.objectives) if isinstance(goal, ItemRegression)]
+    if not places or recipe.max_trials < 1 or not len(validation.users):
+        return recipe
+    configured, tower = recipe.objectives[places[0]], model.members[places[0]]
+    assert isinstance(configured, ItemRegression)
     counts = configured.counts(validation.remaining, content)
-    start = {name: float(getattr(configured, name)) for name in SEARCHED}
+    start = {name: float(getattr(configured, name)) for name in CHOSEN}
     known: dict[tuple[float, ...], Scores] = {}
 
-    def fit(settings: RegressionSettings) -> None:
-        _with(configured, settings).solve(tower, counts)
+    def with_settings(settings: Settings) -> ItemRegression:
+        return configured.with_settings({**start, **settings}, "correct retrieval.towers")
 
-    def value(settings: RegressionSettings) -> float:
+    def value(settings: Settings) -> float:
         try:
-            fit(settings)
+            with_settings(settings).solve(tower, counts)
         except InputError:  # so small a penalty leaves the equations without a solution
             return -math.inf
         found = known[tuple(settings.values())] = validation.scores(model)
         return float(found.ndcg.mean())
 
     space = {name: [factor * at for factor in FACTORS] for name, at in start.items() if at > 0}
-    best, reached, trials = climb(value, space, {name: start[name] for name in space}, max_trials)
-    before, found = (known[tuple(one[name] for name in space)] for one in (start, best))
+    first = {name: start[name] for name in space}
+    best, reached, trials = climb(value, space, first, recipe.max_trials)
+    before, found = known[tuple(first.values())], known[tuple(best.values())]
     is_chosen = validation.is_better(found, before)
-    fit(best if is_chosen else start)
+    chosen = with_settings(best) if is_chosen else configured
+    chosen.solve(tower, counts)
     log.info(
         "stage 1: validation NDCG@10 %.4f with the linear tower's settings as configured; %s "
         "(%d trials)",
@@ -79,23 +75,11 @@ def choose_regression(
         f"{reached:.4f} with {told(best)}" if is_chosen else "none are better for certain",
         trials,
     )
-    return best if is_chosen else None
+    objectives = list(recipe.objectives)
+    objectives[places[0]] = chosen
+    return replace(recipe, objectives=objectives)
 
 
-def with_regression(
-    objectives: Sequence[Objective | ItemRegression], settings: RegressionSettings | None
-) -> list[Objective | ItemRegression]:
-    """The objectives with settings that ``choose_regression`` has chosen."""
-    return [
-        _with(goal, settings) if settings and isinstance(goal, ItemRegression) else goal
-        for goal in objectives
-    ]
-
-
-def told(settings: RegressionSettings) -> str:
+def told(settings: Settings) -> str:
     """For a reader."""
     return ", ".join(f"{name} {value:g}" for name, value in settings.items())
-
-
-def _with(goal: ItemRegression, settings: RegressionSettings) -> ItemRegression:
-    return replace(goal, **settings)  # type: ignore[arg-type]  # mypy thinks of ``max_items``

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from recsys.cli import CONFIG_DIR
 from recsys.errors import InputError
+from recsys.training.catalogue_size import exceeds, retrieval_for
 from recsys.training.composed_config import (
     baseline_fitter,
     check_names,
@@ -117,8 +119,12 @@ def train(
     dataset = (load or load_dataset)(cfg)
     if not dataset.has_text:
         cfg = without_text(cfg)
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     data = split_data(cfg, dataset)
+    if 1 in stages and exceeds(cfg.retrieval, len(data.items)):
+        cfg = cfg.copy()
+        cfg.retrieval = retrieval_for(cfg.retrieval, len(data.items), CONFIG_DIR)
+        recipe = retrieval_recipe(cfg.retrieval, cfg.seed)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     champion = None if cfg.champion is None else Recommender.load(Path(cfg.champion))
     if champion is not None:
         data = unseen_by(champion, data)
@@ -275,10 +281,17 @@ def table_of(metrics: dict[str, Any]) -> str:
 
 def chosen(manifest: Mapping[str, Any]) -> str:
     """What stage 1's search has chosen, for a reader."""
-    half_life, regression = manifest.get("recency_half_life"), manifest.get("regression")
-    settings = [
+    half_life, settled = manifest.get("recency_half_life"), manifest.get("settled") or {}
+    weights = settled.get("weights")
+    told = [
         f"epochs {manifest['epochs']}",
         "no half-life" if half_life is None else f"half-life of {half_life:g} events",
-        *(f"{name} {value:g}" for name, value in (regression or {}).items()),
+        *(
+            f"{name} {value:g}"
+            for objective in settled.get("objectives", [])
+            for name, value in objective.items()
+            if value is not None
+        ),
+        *([] if weights is None else ["weights " + " : ".join(f"{one:g}" for one in weights)]),
     ]
-    return ", ".join(settings)
+    return ", ".join(told)

@@ -1,7 +1,7 @@
 """Training stage 1 from a recipe: find the number of epochs, then fit on all training events."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from recsys.artifact import ModelConfig, build_two_tower
+from recsys.artifact import build_two_tower
 from recsys.core.phases import Phases
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
@@ -25,17 +25,16 @@ from recsys.index.two_pass import QuerySample
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
-from recsys.training.content_map import KernelRidge, fix_items
+from recsys.training.content_map import fix_items
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
 from recsys.training.recency import choose_half_life
-from recsys.training.regression_settings import (
-    RegressionSettings,
-    choose_regression,
-    with_regression,
-)
+from recsys.training.regression_settings import choose_regression
 from recsys.training.retrieval import Objective, RetrievalModule
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.spectral_filter import SpectralFilter
+from recsys.training.tower_weights import choose_weights
 from recsys.training.validation_scores import Validation
 from recsys.training.workers import Workers
 
@@ -46,38 +45,12 @@ CALIBRATION_USERS = 4096
 
 VALIDATION_FRACTION = 0.1
 """Of the training events, where the latest of all users are held out."""
+_MOST_VALIDATED = 4_000
+"""Users whose held-out events are scored against the whole catalogue in each validation."""
 _FEWEST_VALIDATED = 20
 """Users; of fewer nothing can be told, and random events of everybody are held out instead."""
 
 BuildIndex = Callable[[Embeddings, QuerySample], CandidateIndex]
-
-
-@dataclass(frozen=True)
-class RetrievalRecipe:
-    """All that training a stage 1 depends on besides the events.
-
-    towers, objectives: one each per tower of the ensemble; one objective at least is learned by
-    gradient steps. content_map: how items without events are placed. epochs: length of the
-    learning-rate schedule and the most that are trained. patience: validations without improvement
-    before training stops. num_validation: events per user held out to choose by. max_trials: fits
-    of a tower in closed form, to choose its settings by; 0 leaves them as they are.
-    """
-
-    towers: Sequence[ModelConfig]
-    objectives: Sequence[Objective | ItemRegression]
-    content_map: KernelRidge
-    epochs: int
-    validate_every: int
-    patience: int
-    num_validation: int
-    batch_size: int
-    max_history: int
-    seed: int
-    max_trials: int = 0
-
-    def with_regression(self, settings: RegressionSettings | None) -> "RetrievalRecipe":
-        """With what ``search`` has chosen for the tower in closed form."""
-        return replace(self, objectives=with_regression(self.objectives, settings))
 
 
 @dataclass(frozen=True)
@@ -106,14 +79,14 @@ class Run:
 class Found(NamedTuple):
     """What validation chose.
 
-    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. regression:
-    see ``choose_regression``. curves: to the best epoch.
+    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. curves: to the
+    best epoch. recipe: with what its objectives left to be chosen.
     """
 
     epochs: int
     half_life: float | None
-    regression: RegressionSettings | None
     curves: Curves
+    recipe: RetrievalRecipe
 
 
 def search(
@@ -126,8 +99,8 @@ def search(
 ) -> Found:
     """Choose by validation events, which are carved out of ``train`` and not trained on.
 
-    First the number of epochs, then how much later events count more, then the settings of the
-    tower in closed form.
+    First what a spectral filter leaves open, then the number of epochs, how much the towers count,
+    how much later events count more, and the settings of a regression.
 
     Args:
         split: in whose way they are carved out, see ``hold_out_like``.
@@ -137,8 +110,10 @@ def search(
     )
     if np.count_nonzero(held_out.lengths) < _FEWEST_VALIDATED:
         remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
+    held_out = _of_few_users(held_out, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
+    recipe = recipe.settled(remaining, held_out, len(text) - 1)
     module, datamodule = _assemble(recipe, remaining, held_out, content, recipe.seed)
     fit(
         module,
@@ -160,9 +135,20 @@ def search(
     )
     model = module.cpu().eval().model
     validation = Validation.of(remaining, held_out, recipe.max_history, recipe.seed)
+    if recipe.choose_weights:
+        recipe = replace(recipe, weights=choose_weights(model, validation))
     half_life = choose_half_life(model, validation)
-    regression = choose_regression(model, recipe.objectives, content, validation, recipe.max_trials)
-    return Found(max(early_stopping.best_epochs, 1), half_life, regression, curves)
+    recipe = choose_regression(recipe, model, content, validation)
+    return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
+
+
+def _of_few_users(held_out: Histories, seed: int) -> Histories:
+    """Where there are many, the held-out events of ``_MOST_VALIDATED`` random users alone."""
+    users = np.flatnonzero(held_out.lengths)
+    if len(users) <= _MOST_VALIDATED:
+        return held_out
+    drawn = np.random.default_rng([seed, 4]).choice(users, _MOST_VALIDATED, replace=False)
+    return held_out.select(np.isin(held_out.user_idx, drawn))
 
 
 def fit_two_tower(
@@ -178,21 +164,22 @@ def fit_two_tower(
     """Fit on all given events, without validation.
 
     Args:
-        recipe, epochs, half_life: what ``search`` has chosen, see ``with_regression``.
+        recipe, epochs, half_life: as ``search`` has found them.
     """
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
     module, datamodule = _assemble(recipe, train, None, content, seed)
-    fit(
-        module,
-        datamodule,
-        run.trainer_factory,
-        epochs=epochs,
-        seed=seed,
-        folder=run.folder,
-        resume=run.resume,
-        checkpoint_every=20,
-    )
+    if recipe.is_learned:
+        fit(
+            module,
+            datamodule,
+            run.trainer_factory,
+            epochs=epochs,
+            seed=seed,
+            folder=run.folder,
+            resume=run.resume,
+            checkpoint_every=20,
+        )
     module.cpu().eval()
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
     module.model.half_life = half_life
@@ -244,9 +231,13 @@ def _assemble(
 ) -> tuple[RetrievalModule, HistoryDataModule]:
     item_counts = torch.from_numpy(train.item_counts(len(content.values) - 1))
     torch.manual_seed(seed)
-    model = build_two_tower(recipe.towers, content, train.context.shape[1])
+    # To project zeros would cost as much as to project vectors.
+    unread = {} if torch.count_nonzero(content.values) else {"use_content": False}
+    towers = [{**tower, **unread} for tower in recipe.towers]
+    model = build_two_tower(towers, content, train.context.shape[1])
+    model.weights = recipe.weights or model.weights
     for tower, objective in zip(model.members, recipe.objectives, strict=True):
-        if isinstance(objective, ItemRegression):
+        if isinstance(objective, ItemRegression | SpectralFilter):
             objective.fit(tower, train, content)
     datamodule = HistoryDataModule(
         train, held_out, batch_size=recipe.batch_size, max_length=recipe.max_history, seed=seed

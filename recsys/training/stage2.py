@@ -26,7 +26,7 @@ class RerankingRecipe:
     max_history: the latest events that the cross-encoder attends to. relation_rank: to how many
     dimensions text vectors and item graphs are brought. list_length: see ``ListDataModule``.
     average_share: the moving average of the weights reaches back over about this share of all
-    training steps.
+    training steps. max_lists: see ``out_of_fold_lists``; None: no matter how many.
     """
 
     cross_encoder: ModelConfig
@@ -39,6 +39,7 @@ class RerankingRecipe:
     weight_decay: float
     average_share: float
     seed: int
+    max_lists: int | None = None
 
 
 def fit_stage2(

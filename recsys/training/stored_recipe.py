@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from recsys import losses
 from recsys.bundle.settings import MAX_TOWERS, TOWER
-from recsys.core.settings import Setting, checked, or_null, real, shown, whole
+from recsys.core.settings import FLAG, Setting, checked, or_null, real, shown, whole
 from recsys.errors import InputError
 from recsys.index.builders import (
     AutoIndexBuilder,
@@ -21,7 +21,9 @@ from recsys.index.builders import (
 from recsys.training.content_map import KernelRidge
 from recsys.training.item_regression import ItemRegression
 from recsys.training.retrieval import Objective
-from recsys.training.stage1 import BuildIndex, RetrievalRecipe
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.spectral_filter import CHOSEN, SpectralFilter
+from recsys.training.stage1 import BuildIndex
 
 _REMEDY = "train both stages here: python train.py stage=all"
 _TARGET, _PARTIAL = "_target_", "_partial_"
@@ -71,6 +73,10 @@ _OBJECTIVES = _by_name(
             "max_items": whole(1, 1_000_000),
         },
     ),
+    _Part(
+        SpectralFilter,
+        {"item_exponent": real(0, 10), "sitting_weight": _WEIGHT, **CHOSEN},
+    ),
     _Part(Objective, {**_OBJECTIVE, "loss": Setting("a loss", lambda value: callable(value))}),
 )
 _CONTENT_MAPS = _by_name(
@@ -115,6 +121,7 @@ _NUMBERS = {
     "batch_size": whole(1, 1_000_000),
     "max_history": whole(1, 1_000_000),
     "max_trials": whole(0, 1_000_000),
+    "choose_weights": FLAG,
 }
 _GROUPS = ("towers", "content_map", "num_candidates")
 
@@ -151,7 +158,7 @@ def stored_recipe(manifest: Mapping[str, Any]) -> tuple[RetrievalRecipe, BuildIn
     return recipe, _made(said.get("index"), _INDEXES, "stage1.index").build
 
 
-def _objective(said: object) -> Objective | ItemRegression:
+def _objective(said: object) -> Objective | ItemRegression | SpectralFilter:
     settings = _mapping(said, "stage1 objective")
     if "loss" in settings:
         loss = _mapping(settings["loss"], "stage1 loss")
@@ -159,7 +166,9 @@ def _objective(said: object) -> Objective | ItemRegression:
             raise InputError(f"{_PARTIAL}: true in stage1 loss", "none", _REMEDY)
         called = {key: value for key, value in loss.items() if key != _PARTIAL}
         settings = {**settings, "loss": _made(called, _LOSSES, "stage1 loss", as_function=True)}
-    objective: Objective | ItemRegression = _made(settings, _OBJECTIVES, "stage1 objective")
+    objective: Objective | ItemRegression | SpectralFilter = _made(
+        settings, _OBJECTIVES, "stage1 objective"
+    )
     return objective
 
 

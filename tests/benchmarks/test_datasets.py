@@ -13,9 +13,10 @@ import pytest
 from benchmarks import datasets
 from benchmarks.datasets_registry import GIVEN, SETS, split_overrides
 from benchmarks.datasets_tables import BEST, contents, markdown, settings_text, summarize
-from benchmarks.datasets_unit import Wanted, configured, exceeds
+from benchmarks.datasets_unit import Wanted, configured
 from benchmarks.quality_tables import Unit
 from recsys.errors import InputError
+from recsys.training.catalogue_size import exceeds
 
 MACHINE = {"processor": "x", "cores": 2, "commit": "c", "versions": {"torch": "1"}}
 NUM_USERS, NUM_ITEMS = 40, 30

@@ -13,7 +13,8 @@ from recsys import losses
 from recsys.data.histories import Histories
 from recsys.training.content_map import KernelRidge
 from recsys.training.retrieval import Objective
-from recsys.training.stage1 import RetrievalRecipe, Run
+from recsys.training.retrieval_recipe import RetrievalRecipe
+from recsys.training.stage1 import Run
 
 NUM_USERS, NUM_ITEMS, NUM_GROUPS = 60, 48, 4
 TOWER = {

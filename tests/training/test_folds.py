@@ -66,6 +66,34 @@ def test_a_folds_stage_1_never_sees_the_folds_events(planted, given) -> None:
         assert len(events) == (folds != fold).sum()
 
 
+def test_of_many_users_fewer_folds_are_made_and_random_users_taken(
+    planted, text, attributes, tmp_path
+) -> None:
+    """60 users: 120 lists are two folds' of them all, 50 are two folds' of 25."""
+
+    def fit_retriever(train: Histories, fold: int):
+        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
+        return build_retriever(model, train, FlatIndexBuilder().build, 100)
+
+    def lists(most: int) -> list[CandidateLists]:
+        return out_of_fold_lists(
+            planted,
+            text,
+            fit_retriever,
+            num_folds=FOLDS,
+            num_candidates=10,
+            max_history=5,
+            seed=0,
+            max_lists=most,
+        )
+
+    assert [len(fold) for fold in lists(120)] == [60, 60]
+    first, second = lists(50)
+    assert len(first) == len(second) == 25
+    assert set(first.user_idx) != set(second.user_idx)
+    assert (np.diff(first.user_idx) > 0).all()
+
+
 def test_relevant_are_exactly_the_held_out_items_among_the_candidates(planted, given) -> None:
     folds = assign_folds(planted, FOLDS, seed=0)
     for fold, lists in enumerate(given[1]):

@@ -1,5 +1,6 @@
 """What validation chose for stage 1 is what all later fits of the same run are given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from recsys.schema import Dataset
 from recsys.training import pipeline, refit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.pipeline import Destination, stage2_lists, train_stage1
+from recsys.training.retrieval_recipe import RetrievalRecipe
 from recsys.training.run import chosen
-from recsys.training.stage1 import RetrievalRecipe
+from recsys.training.stage1 import Found
 from recsys.training.stage2 import RerankingRecipe
 
 from .conftest import TOWER, recipe, run
@@ -52,7 +54,12 @@ def wanted() -> RetrievalRecipe:
 def bundle(data, wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of stage 1, whose search has chosen other settings than are configured."""
     search = pipeline.search
-    monkeypatch.setattr(pipeline, "search", lambda *told: search(*told)._replace(regression=CHOSEN))
+
+    def settled(recipe: RetrievalRecipe, *told: object) -> Found:
+        chosen = replace(recipe, objectives=[ItemRegression(**CHOSEN), *recipe.objectives[1:]])
+        return search(recipe, *told)._replace(recipe=chosen)
+
+    monkeypatch.setattr(pipeline, "search", settled)
     text = torch.zeros(len(data.items) + 1, 4)
     destination = Destination(tmp_path, "a", {"text": None, "split": "random"})
     return train_stage1(
@@ -93,7 +100,7 @@ def test_the_refit_goes_by_what_was_chosen_and_says_so(
     )
     assert given[0].objectives[0] == ItemRegression(**CHOSEN)
     manifest = read_manifest(served)
-    assert manifest["regression"] == CHOSEN
+    assert manifest["settled"] == {"objectives": [CHOSEN, {}], "weights": None}
     assert chosen(manifest) == (
         "epochs 1, no half-life, content_weight 3, l2 20, session_weight 0.5"
     )

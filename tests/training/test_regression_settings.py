@@ -9,10 +9,11 @@ from torch import Tensor
 from recsys.artifact import build_two_tower
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
+from recsys.errors import InputError
 from recsys.features import content_features
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.training.item_regression import ItemRegression
-from recsys.training.regression_settings import choose_regression, with_regression
+from recsys.training.regression_settings import choose_regression
 from recsys.training.stage1 import search
 from recsys.training.validation_scores import Validation
 
@@ -42,19 +43,21 @@ def validation(planted) -> Validation:
 
 def chosen(
     objective: ItemRegression, validation: Validation, text, attributes, max_trials: int = 20
-) -> tuple[TwoTowerEnsemble, dict | None]:
+) -> tuple[TwoTowerEnsemble, ItemRegression]:
     counts = torch.from_numpy(validation.remaining.item_counts(NUM_ITEMS))
     content = content_features(text, attributes, counts)
     model = build_two_tower([LINEAR], content, validation.remaining.context.shape[1]).eval()
     objective.fit(model.members[0], validation.remaining, content)
-    return model, choose_regression(model, [objective], content, validation, max_trials)
+    wanted = recipe(towers=[LINEAR], objectives=[objective], max_trials=max_trials)
+    (found,) = choose_regression(wanted, model, content, validation).objectives
+    return model, found
 
 
 def test_a_weight_that_drowns_the_events_is_lowered(validation, text, attributes) -> None:
-    model, settings = chosen(DROWNED, validation, text, attributes)
-    assert settings["content_weight"] < DROWNED.content_weight
+    model, settled = chosen(DROWNED, validation, text, attributes)
+    assert settled.content_weight < DROWNED.content_weight
     # The tower is left as the settings make it.
-    again, _ = chosen(replace(DROWNED, **settings), validation, text, attributes, max_trials=0)
+    again, _ = chosen(settled, validation, text, attributes, max_trials=0)
     found = validation.scores(model)
     torch.testing.assert_close(found.ndcg, validation.scores(again).ndcg)
     before, _ = chosen(DROWNED, validation, text, attributes, max_trials=0)
@@ -62,39 +65,41 @@ def test_a_weight_that_drowns_the_events_is_lowered(validation, text, attributes
 
 
 def test_what_is_right_stays(validation, text, attributes) -> None:
-    model, settings = chosen(FITTING, validation, text, attributes)
-    assert settings is None
+    model, settled = chosen(FITTING, validation, text, attributes)
+    assert settled == FITTING
     before, _ = chosen(FITTING, validation, text, attributes, max_trials=0)
     torch.testing.assert_close(
         validation.scores(model).ndcg, validation.scores(before).ndcg, atol=1e-3, rtol=0
     )
 
 
-def test_a_penalty_without_a_solution_is_passed_over(validation, text, attributes) -> None:
-    """Items that nobody has leave the equations singular where the penalty is next to nothing."""
-    few = validation.remaining.select(validation.remaining.item_idx < 10)
-    small = Validation.of(few, validation.held_out, 100, 0)
-    _, settings = chosen(replace(FITTING, l2=1e-14), small, text, attributes)
-    assert settings is None or settings["l2"] >= 1e-14
+def test_a_penalty_without_a_solution_is_passed_over(
+    validation, text, attributes, monkeypatch
+) -> None:
+    tried, solve = [], ItemRegression.solve
+
+    def refusing(self: ItemRegression, *told) -> None:
+        tried.append(self.l2)
+        if self.l2 < FITTING.l2:
+            raise InputError("equations with a solution", "none", "raise l2")
+        solve(self, *told)
+
+    monkeypatch.setattr(ItemRegression, "solve", refusing)
+    _, settled = chosen(FITTING, validation, text, attributes)
+    assert min(tried) < FITTING.l2
+    assert settled.l2 >= FITTING.l2
 
 
-def test_the_search_of_a_run_finds_them_and_its_recipe_takes_them_over(
+def test_the_search_of_a_run_settles_its_recipe(
     planted: Histories, text, attributes, tmp_path
 ) -> None:
     towers = {"towers": [LINEAR, TOWER], "objectives": [DROWNED, *recipe().objectives]}
     wanted = recipe(**towers, epochs=5, max_trials=6)
-    found = search(wanted, planted, text, attributes, run(tmp_path))
-    assert found.regression["content_weight"] < DROWNED.content_weight
-    linear, other = wanted.with_regression(found.regression).objectives
-    assert linear == replace(DROWNED, **found.regression)
-    assert other is wanted.objectives[1]
-    assert wanted.with_regression(None).objectives == list(wanted.objectives)
-    assert (
-        search(replace(wanted, max_trials=0), planted, text, attributes, run(tmp_path / "x"))[2]
-        is None
-    )
-
-
-def test_objectives_of_other_kinds_have_no_such_settings(validation, text, attributes) -> None:
-    objectives = recipe().objectives
-    assert with_regression(objectives, {"l2": 1.0}) == list(objectives)
+    found = search(wanted, planted, text, attributes, run(tmp_path)).recipe
+    assert found.objectives[0].content_weight < DROWNED.content_weight
+    assert found.objectives[1] is wanted.objectives[1]
+    # As a manifest tells it.
+    assert wanted.with_settings(found.settings).objectives[0] == found.objectives[0]
+    fixed = replace(wanted, max_trials=0)
+    left = search(fixed, planted, text, attributes, run(tmp_path / "fixed")).recipe
+    assert left.objectives == wanted.objectives

@@ -1,0 +1,283 @@
+"""Training a linear tower for a large catalogue: the leading directions of the normalised matrix.
+
+Users and items are nodes of a graph, and a history is a signal on the items. A low-pass filter of
+it, smooth along the graph, ranks as well as graph networks that are trained to (GF-CF, Shen et al.
+2021; SVD-GCN, Peng et al. 2022). Here it is a truncated singular value decomposition of
+D_u^-a R D_i^-b, where R is the matrix of events and D_u, D_i hold the numbers of events of users
+and of items. Exponents below the usual 1/2 keep more of what popular items tell (Peng et al. 2024,
+"How Powerful is Graph Filtering for Recommendation"). No matrix of all pairs of items is formed:
+time and memory grow with the events and with items times rank.
+
+What was done within one sitting goes together most: sittings are further rows of R. Of two events a
+time t apart, rows that hold the events of w seconds from a random start hold both with probability
+max(0, 1 - t / w) (random binning, Rahimi & Recht 2007); several w make a kernel with a long tail.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags, vstack
+from torch import Tensor
+
+from recsys.core.settings import checked, or_null, real, whole
+from recsys.data.histories import Histories
+from recsys.features import ContentFeatures
+from recsys.metrics import hit_matrix, ndcg_at_k
+from recsys.models.two_tower import TwoTower
+from recsys.training.leading_directions import leading_directions
+
+log = logging.getLogger(__name__)
+
+CHOSEN = {
+    "user_exponent": or_null(real(0, 10)),
+    "directions": or_null(whole(1, 16_384)),
+    "power": or_null(real(0, 100)),
+    "tilt": or_null(real(0, 10)),
+}
+"""Bounds of what ``settled`` chooses, where it comes from outside."""
+
+Matrix = NDArray[np.float32]
+
+SITTINGS = (60, 300, 1500)
+"""Seconds."""
+
+_FEWEST_DIRECTIONS = 8
+_USER_EXPONENTS = (0.15, 0.3)
+_POWERS = (0.0, 0.5, 1.0, 2.0)
+_TILTS = (0.0, 0.1, 0.2, 0.3)
+_DEPTH = 100
+_MOST_USERS, _AT_A_TIME = 1_000, 250
+
+
+@dataclass(frozen=True)
+class SpectralFilter:
+    """How a linear tower is fitted.
+
+    user_exponent, item_exponent: of the numbers of events that the matrix is divided by.
+    sitting_weight: of the sittings of each width, beside a user's whole history; without times
+    there are none. directions: the leading ones that are kept, at most the tower's dim. power: of
+    the singular values, by the largest, which the directions weigh by in a score. tilt: exponent
+    of an item's number of events, which divide what an event of it tells and multiply its score.
+    None: chosen on validation rows, see ``settled``.
+    """
+
+    user_exponent: float | None = None
+    item_exponent: float = 0.4
+    sitting_weight: float = 0.5
+    directions: int | None = None
+    power: float | None = None
+    tilt: float | None = None
+
+    def fit(self, tower: TwoTower, train: Histories, content: ContentFeatures) -> None:
+        """Set the parameters of ``tower``, which must be linear and without a bias.
+
+        Events count by the roots of their weights, so that a pair of one item counts its weight.
+        Users' attributes are left to other towers: as columns of the matrix they would take the
+        leading directions.
+
+        Raises:
+            ValueError: when the tower is not linear.
+        """
+        if tower.use_bias or not isinstance(tower.query_tower.mlp, torch.nn.Identity):
+            raise ValueError("SpectralFilter fits towers with hidden_dim=0 and use_bias=false")
+        num_items = len(content.values) - 1
+        spectrum = self._spectrum(train, num_items, tower.embedding_dim)
+        factors = spectrum.factors(self._settings(spectrum))
+        missing = (0, tower.embedding_dim - factors[0].shape[1])
+        queries, candidates = (F.pad(torch.from_numpy(part), missing) for part in factors)
+        tower.query_tower.items.fix(queries)
+        tower.candidate_tower.items.fix(candidates)
+
+    def settled(
+        self, remaining: Histories, held_out: Histories, num_items: int, dim: int, seed: int
+    ) -> "SpectralFilter":
+        """With what was None chosen by NDCG@100 on validation events, one setting after the other.
+
+        Args:
+            dim: of the tower. seed: of the users that are looked at, where there are many.
+        """
+        users = np.flatnonzero((held_out.lengths > 0) & (remaining.lengths > 0))
+        users = np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_USERS])
+        if None not in self.settings().values() or not len(users):
+            return self
+        found = [
+            (
+                *replace(self, user_exponent=exponent)._chosen(
+                    remaining, held_out, users, dim, num_items
+                ),
+                exponent,
+            )
+            for exponent in (
+                _USER_EXPONENTS if self.user_exponent is None else (self.user_exponent,)
+            )
+        ]
+        ndcg, best, exponent = max(found, key=lambda one: one[0])
+        log.info(
+            "stage 1: linear tower of %d directions, power %g, tilt %g, user exponent %g: "
+            "validation NDCG@%d %.4f",
+            *(*best, exponent, _DEPTH, ndcg),
+        )
+        return replace(self, user_exponent=exponent, **best._asdict())
+
+    def _chosen(
+        self,
+        remaining: Histories,
+        held_out: Histories,
+        users: NDArray[np.int64],
+        dim: int,
+        num_items: int,
+    ) -> "tuple[float, _Settings]":
+        """The best NDCG and its settings."""
+        spectrum = self._spectrum(remaining, num_items, dim)
+        validation = _Validation(spectrum, remaining, held_out, users)
+        options: dict[str, list[Any]] = {
+            "directions": _steps_down(spectrum.most),
+            "power": list(_POWERS),
+            "tilt": list(_TILTS),
+        }
+        best = self._settings(spectrum)
+        best_ndcg = validation(best)
+        free = [name for name in options if getattr(self, name) is None]
+        for name in [*free, *free]:
+            for value in options[name]:
+                trial = best._replace(**{name: value})
+                if trial not in validation.known and (ndcg := validation(trial)) > best_ndcg:
+                    best, best_ndcg = trial, ndcg
+        return best_ndcg, best
+
+    def settings(self) -> Mapping[str, Any]:
+        """What ``settled`` chooses, as it is written into a manifest."""
+        return {name: getattr(self, name) for name in CHOSEN}
+
+    def with_settings(self, settings: object, remedy: str) -> "SpectralFilter":
+        """With what a manifest tells of ``settings``.
+
+        Raises:
+            InputError: when it is anything else. remedy: for that.
+        """
+        return replace(self, **checked(settings, CHOSEN, "settled settings", remedy))
+
+    def _settings(self, spectrum: "_Spectrum") -> "_Settings":
+        return _Settings(
+            spectrum.most if self.directions is None else min(self.directions, spectrum.most),
+            0.5 if self.power is None else self.power,
+            0.2 if self.tilt is None else self.tilt,
+        )
+
+    def _spectrum(self, train: Histories, num_items: int, dim: int) -> "_Spectrum":
+        values = np.sqrt(train.relative_weights)
+        whole = _entries(train, values, train.user_idx, num_items)
+        counts = np.maximum(np.asarray(whole.sum(axis=0)).ravel(), 1.0)
+        parts = [self._by_row(whole)]
+        if self.sitting_weight and len(train) and train.timestamps.min() < train.timestamps.max():
+            rng = np.random.default_rng(0)
+            for width in SITTINGS:
+                within = _entries(train, values, sittings(train, width, rng), num_items)
+                within = within[np.diff(within.indptr) > 1]  # one event alone tells of no pair
+                parts.append(self._by_row(within) * np.sqrt(self.sitting_weight))
+        matrix = vstack(parts) @ diags(counts**-self.item_exponent)
+        found = leading_directions(matrix.tocsr().astype(np.float32), dim)
+        return _Spectrum(*found, counts.astype(np.float32))
+
+    def _by_row(self, matrix: csr_matrix) -> csr_matrix:
+        exponent = _USER_EXPONENTS[-1] if self.user_exponent is None else self.user_exponent
+        lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+        return diags(lengths**-exponent) @ matrix
+
+
+def _entries(
+    train: Histories, values: Matrix, rows: NDArray[np.int64], num_items: int
+) -> csr_matrix:
+    """What the events in each place are worth: float32 [rows, N + 1]; where all weigh alike, 1."""
+    shape = (int(rows.max(initial=0)) + 1, num_items + 1)
+    matrix = csr_matrix((values, (rows, train.item_idx)), shape=shape)
+    if train.are_alike:
+        matrix.data[:] = 1.0
+    return matrix
+
+
+def sittings(train: Histories, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers [n], from 0, of what each user did within ``width`` seconds from a random start."""
+    start = rng.integers(0, width, train.num_users + 1)
+    user_idx = train.user_idx
+    number = (train.timestamps - train.timestamps.min() + start[user_idx]) // width
+    begins = (np.diff(user_idx) != 0) | (np.diff(number) != 0)
+    return np.concatenate([[0], begins.cumsum()])
+
+
+class _Settings(NamedTuple):
+    directions: int
+    power: float
+    tilt: float
+
+
+class _Spectrum(NamedTuple):
+    """values: float32 [k], falling, above 0. vectors: float32 [N + 1, k]. counts: float32
+    [N + 1], of events, at least 1.
+    """
+
+    values: Matrix
+    vectors: Matrix
+    counts: Matrix
+
+    @property
+    def most(self) -> int:
+        return len(self.values)
+
+    def factors(self, settings: _Settings) -> tuple[Matrix, Matrix]:
+        """Query and candidate vectors, float32 [N + 1, directions] each."""
+        vectors = self.vectors[:, : settings.directions]
+        values = self.values[: settings.directions]
+        by_count = (self.counts**settings.tilt)[:, None]
+        weights = (values / values[:1]) ** settings.power
+        return vectors * weights / by_count, vectors * by_count
+
+
+def _steps_down(most: int) -> list[int]:
+    """``most``, three quarters of it, half of it, and so on by turns."""
+    halves = [most >> n for n in range(16)]
+    steps = [step for half in halves for step in (half, half * 3 // 4)]
+    return [step for step in steps if step >= min(_FEWEST_DIRECTIONS, most)]
+
+
+class _Validation:
+    """NDCG of settings on held-out events of users [V]. known: the settings that were tried."""
+
+    def __init__(
+        self,
+        spectrum: _Spectrum,
+        remaining: Histories,
+        held_out: Histories,
+        users: NDArray[np.int64],
+    ) -> None:
+        self.spectrum = spectrum
+        self.users = users
+        self.remaining = remaining
+        self.held_out = held_out
+        self.num_items = len(spectrum.counts) - 1
+        self.histories = remaining.matrix(self.num_items)[users]
+        self.known: set[_Settings] = set()
+
+    def __call__(self, settings: _Settings) -> float:
+        self.known.add(settings)
+        queries, candidates = self.spectrum.factors(settings)
+        catalogue = torch.from_numpy(candidates).T.contiguous()
+        ndcg: list[Tensor] = []
+        for start in range(0, len(self.users), _AT_A_TIME):
+            some = slice(start, start + _AT_A_TIME)
+            history = self.remaining.pad(self.users[some])
+            wanted = self.held_out.pad(self.users[some])
+            scores = torch.from_numpy(self.histories[some] @ queries) @ catalogue
+            scores = scores.scatter(1, history.item_idx, -torch.inf)
+            scores[:, 0] = -torch.inf
+            ranked = scores.topk(min(_DEPTH, self.num_items), dim=1).indices
+            rows, places = wanted.mask.nonzero(as_tuple=True)
+            hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], self.num_items)
+            ndcg.append(ndcg_at_k(hits, wanted.mask.sum(dim=1), _DEPTH))
+        return float(torch.cat(ndcg).mean())
