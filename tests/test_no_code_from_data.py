@@ -41,7 +41,11 @@ HYDRA_IN = {
     "composed_config.py",
     "keyword_settings.py",
     "fitting.py",
+    "challenger.py",
+    "resumed_arguments.py",
+    "catalogue_size.py",
 }
+"""Entry points, and what reads or writes a composed configuration for them."""
 
 
 def names(tree: ast.AST) -> Iterator[tuple[str, int]]:

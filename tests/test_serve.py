@@ -77,7 +77,8 @@ def test_batch_writes_what_the_recommender_answers(
     settings = [f"bundle={untrained_bundle}", f"output={output}", "top_k=5", "device=cpu"]
     done = call(*BATCH, f"users={users}", *settings)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"{output}: {5 * len(ids)} rows for {len(ids)} users\n"
+    version = untrained_recommender.model_version
+    assert done.stderr == f"{output}: {5 * len(ids)} rows for {len(ids)} users by {version}\n"
     answers = untrained_recommender.recommend([Request(5, user) for user in ids])
     items = pd.read_parquet(output)["item_id"].tolist()
     assert items == [item for answer in answers for item in answer.item_ids]
