@@ -21,8 +21,6 @@ _MOST_USERS = 2_000
 def choose_weights(model: TwoTowerEnsemble, validation: Validation) -> tuple[float, ...]:
     """The weights with the best NDCG@10 of those that keep recall@100, one tower after the other.
 
-    A tower without which it is no worse by more than chance gets none, and need not be trained.
-
     Args:
         model: trained on the remaining events, in evaluation mode, on the CPU. It is left with the
             weights that are chosen.
@@ -39,10 +37,6 @@ def choose_weights(model: TwoTowerEnsemble, validation: Validation) -> tuple[flo
         enough = LEAST_RECALL * max(float(scores.recall.mean()) for scores, _ in found)
         keeping = [one for one in found if float(one[0].recall.mean()) >= enough]
         scores, best = max(keeping, key=lambda one: float(one[0].ndcg.mean()))
-        without, weights = keeping[-1]
-        gain = scores.ndcg - without.ndcg
-        if weights[tower] == 0.0 and gain.mean() <= gain.std() / len(gain) ** 0.5:
-            scores, best = without, weights
         log.info(
             "stage 1: weights of the towers %s: validation NDCG@10 %.4f, recall@100 %.4f "
             "(all alike: %.4f, %.4f)",
