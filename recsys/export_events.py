@@ -11,7 +11,7 @@ import pandas as pd
 from recsys.artifact import Artifact, load_artifact
 from recsys.errors import InputError
 from recsys.events.frames import catalogue_of
-from recsys.events.store import EventStore
+from recsys.events.store import SECONDS_OF_A_COMMAND, EventStore
 from recsys.events.types import Event, PairState, Position, StoredItem
 from recsys.export_tables import (
     dismissed_rows,
@@ -116,7 +116,7 @@ async def adopt(url: str, bundle: Path) -> None:
         StoreUnavailableError: when the database fails.
     """
     catalogue = catalogue_of(load_artifact(bundle).item_frame)
-    store = await EventStore.open(url)
+    store = await EventStore.open(url, timeout_seconds=SECONDS_OF_A_COMMAND)
     try:
         await store.adopt(catalogue)
     finally:
@@ -127,7 +127,7 @@ async def _read(
     url: str, artifact: Artifact
 ) -> tuple[list[PairState], pd.DataFrame, set[ExternalId], list[StoredItem]]:
     """States, events, users of the log whose data was deleted, items."""
-    store = await EventStore.open(url)
+    store = await EventStore.open(url, timeout_seconds=SECONDS_OF_A_COMMAND)
     try:
         store.check_id_types(artifact.users.holds_integers, artifact.items.holds_integers)
         await store.check_catalogue(catalogue_of(artifact.item_frame))

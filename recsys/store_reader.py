@@ -20,7 +20,7 @@ from recsys.bundle import read_manifest
 from recsys.errors import InputError
 from recsys.events.database import parse_url, sqlite_url
 from recsys.events.frames import catalogue_of
-from recsys.events.store import EventStore
+from recsys.events.store import SECONDS_OF_A_COMMAND, EventStore
 from recsys.events.types import StoredItem, StoreReplacedError, StoreUnavailableError
 from recsys.exploration import ReservedPlaces
 from recsys.new_item_places import NewItemPlaces
@@ -158,7 +158,9 @@ class StoreReader:
 
     async def _opened(self) -> EventStore:
         artifact = self.recommender.artifact
-        store = await EventStore.open(self._url, make_folder=False)
+        store = await EventStore.open(
+            self._url, timeout_seconds=SECONDS_OF_A_COMMAND, make_folder=False
+        )
         try:
             store.check_id_types(artifact.users.holds_integers, artifact.items.holds_integers)
             await store.check_catalogue(catalogue_of(artifact.item_frame))

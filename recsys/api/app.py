@@ -42,6 +42,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         "description": "From a web page of another site; or, where no API keys are set, under "
         "another name than this machine's, through a proxy, or from another machine.",
     },
+    status.HTTP_413_CONTENT_TOO_LARGE: {"description": "The body is too large."},
     status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: {"model": Error, "description": "Not JSON."},
     status.HTTP_422_UNPROCESSABLE_CONTENT: {"model": Invalid},
     status.HTTP_429_TOO_MANY_REQUESTS: {

@@ -32,7 +32,6 @@ from recsys.text.from_config import fingerprint_of
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     status.HTTP_400_BAD_REQUEST: {"model": Error},
     status.HTTP_401_UNAUTHORIZED: {"model": Error},
-    status.HTTP_413_CONTENT_TOO_LARGE: {"description": "The body is too large."},
     status.HTTP_503_SERVICE_UNAVAILABLE: {
         "model": Error,
         "description": "The store cannot be written to now, or a text not be encoded; nothing was "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recsys.core.ids import integer_id
 from recsys.errors import InputError
-from recsys.events.store import EventStore
+from recsys.events.store import SECONDS_OF_A_COMMAND, EventStore
 from recsys.events.types import StoreUnavailableError
 
 _USAGE_ERROR = 2
@@ -107,7 +107,7 @@ def _adopt(arguments: argparse.Namespace) -> None:
 
 def _with_store(url: str, use: Callable[[EventStore], Awaitable[int]]) -> int:
     async def run() -> int:
-        store = await EventStore.open(url)
+        store = await EventStore.open(url, timeout_seconds=SECONDS_OF_A_COMMAND)
         try:
             return await use(store)
         finally:

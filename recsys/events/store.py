@@ -35,6 +35,9 @@ _MAX_ITEMS_OF_USER = 1000
 _MAX_CHANGES = 1000
 _PAGE = 1000
 
+SECONDS_OF_A_COMMAND = 10.0
+"""That commands wait for the database: nobody's request does."""
+
 
 class EventStore:
     """Events, items and deletions in one database; made by ``open``, in each process its own.
