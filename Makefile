@@ -34,9 +34,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A file of tests at a time on each core; libraries that took all cores would only get in each other's way.
+# On a machine that does nothing else: make test OMP_NUM_THREADS=1 PYTEST_OPTIONS="-n 2 --dist loadfile"
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 audit: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1

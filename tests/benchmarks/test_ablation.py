@@ -35,8 +35,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     """The sample with random vectors in place of its texts': what matters here is where they go."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "benchmarks.harness.EmbeddingCache.encode",
-            lambda self, encoder, texts: (
+            "recsys.text.cache.EmbeddingCache.encode",
+            lambda self, encoder, texts, done=None: (
                 np.random.default_rng(0).normal(size=(len(texts), 6)).astype(np.float32)
             ),
         )
