@@ -78,7 +78,7 @@ class LiveState:
         self.models = models
         self.timeout_seconds = timeout_seconds
         self.retention_days = retention_days
-        self.users = LiveUsers(self._read_states, max_events)
+        self.users = LiveUsers(self._read_states, self._read_now, max_events)
         self._is_readable = False
         self._is_writable = False
         self._store: EventStore | None = None
@@ -126,6 +126,8 @@ class LiveState:
         found = self.users.known(user_id)
         if found is None and not self._ids.can_hold_user(user_id):
             return NO_EVENTS
+        if found is None and self._is_readable:
+            found = self.users.now(user_id)
         return self.without_store(user_id) if found is None and not self._is_readable else found
 
     def without_store(self, user_id: ExternalId) -> UserEvents:
@@ -343,6 +345,9 @@ class LiveState:
 
     async def _read_states(self, user_ids: Sequence[ExternalId]) -> dict[ExternalId, UserState]:
         return await self.store.user_states(user_ids)
+
+    def _read_now(self, user_id: ExternalId) -> UserState | None:
+        return None if self._store is None else self._store.user_state_now(user_id)
 
     def _failed(self, error: StoreUnavailableError) -> bool:
         """False; the log is told the first time."""

@@ -10,6 +10,8 @@ from recsys.schema import ExternalId
 from recsys.stored_state import as_events
 
 ReadStates = Callable[[Sequence[ExternalId]], Awaitable[Mapping[ExternalId, UserState]]]
+ReadNow = Callable[[ExternalId], UserState | None]
+"""At once; None where that cannot be done."""
 
 _MOST_AT_ONCE = 500
 
@@ -18,12 +20,13 @@ class LiveUsers:
     """``UserEvents`` by user, least recently used first out. For the event loop's thread alone.
 
     Args:
-        read: from the store. max_events: kept of all users together, where a user counts as one,
-            too.
+        read, read_now: from the store. max_events: kept of all users together, where a user counts
+            as one, too.
     """
 
-    def __init__(self, read: ReadStates, max_events: int) -> None:
+    def __init__(self, read: ReadStates, read_now: ReadNow, max_events: int) -> None:
         self._read = read
+        self._read_now = read_now
         self.max_events = max_events
         self.num_events = 0
         self._store_number = 0
@@ -40,6 +43,13 @@ class LiveUsers:
         found = self._kept.get(user_id)
         if found is not None:
             self._kept.move_to_end(user_id)
+        return found
+
+    def now(self, user_id: ExternalId) -> UserEvents | None:
+        """What is kept, or can be read at once; None when the store has to be asked by ``of``."""
+        found = self.known(user_id)
+        if found is None and (state := self._read_now(user_id)) is not None:
+            found = self._keep(user_id, as_events(state, self._store_number))
         return found
 
     async def of(self, user_id: ExternalId) -> UserEvents:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from recsys.errors import InputError
+from recsys.events.immediate import ImmediateReader
 from recsys.events.sqlite_files import SqliteFiles
 from recsys.events.types import StoreReplacedError, StoreUnavailableError
 
@@ -132,6 +134,7 @@ class Database:
         )
         self._engine = engine
         self._readers = _SqliteReaders(url, timeout_seconds) if self.is_sqlite else None
+        self._immediate: ImmediateReader | None = None
         if self.is_sqlite:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -148,6 +151,8 @@ class Database:
         """
         if self._files is not None:
             self._files.opened(await self.write(_next_number))
+            with contextlib.suppress(sqlite3.Error):
+                self._immediate = ImmediateReader(self._files.path)
             await self.scrub()
 
     def may_have_changed(self) -> bool:
@@ -186,6 +191,11 @@ class Database:
             return await connection.run_sync(operation)
 
         return await self._limited(self._run(self._reads, run))
+
+    @property
+    def immediate(self) -> ImmediateReader | None:
+        """For reads in the thread that asks; None where there are none."""
+        return None if self._is_closed else self._immediate
 
     async def write(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """The result of an operation in one transaction; it is committed when this returns.
@@ -241,6 +251,8 @@ class Database:
                 with contextlib.suppress(StoreUnavailableError):
                     await self._limited(self._run(self._reads, _checkpointed("FULL")))
             self._files.let_go()
+        if self._immediate is not None:
+            self._immediate.close()
         if self._readers is not None:
             self._readers.close()
         await self._engine.dispose()

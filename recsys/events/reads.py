@@ -113,16 +113,16 @@ def user_states(
     tombstones = {user_id: ids.tombstone(user_id) for user_id in texts}
     asked = [*texts.values(), *tombstones.values()]
     parameters = {"user_ids": asked, "offset": max_items - 1}
-    rows = connection.execute(_STATES, parameters).all()
+    rows = connection.execute(STATES, parameters).all()
     by_user = {text: list(own) for text, own in groupby(rows, itemgetter(0))}
     long = [text for text, own in by_user.items() if len(own) == max_items]
     older = _older(connection, long, max_items, ids) if long else {}
     return {
-        user_id: _state(
+        user_id: state_of(
             user_id,
             by_user.get(text, ()),
             by_user.get(tombstones[user_id], ()),
-            older.get(text, _NONE_OLDER),
+            older.get(text, NONE_OLDER),
             ids,
         )
         for user_id, text in texts.items()
@@ -196,31 +196,31 @@ def _older_query(as_list: Callable[[ColumnElement[Any]], ColumnElement[str]]) ->
 
 
 # Made once: that takes longer than the database takes to answer.
-_STATES = _states_query()
+STATES = _states_query()
 _OLDER = {
     "sqlite": _older_query(func.json_group_array),
     "postgresql": _older_query(lambda column: cast(func.json_agg(column), Text)),
 }
 
 
-class _Older(NamedTuple):
+class Older(NamedTuple):
     had: "Sequence[ExternalId]" = ()
     had_types: Sequence[int] = ()
     dismissed: "Sequence[ExternalId]" = ()
     dismissed_at: Sequence[int] = ()
 
 
-_NONE_OLDER = _Older()
+NONE_OLDER = Older()
 
 
 def _older(
     connection: Connection, users: Sequence[str], max_items: int, ids: IdTypes
-) -> dict[str, _Older]:
+) -> dict[str, Older]:
     parameters = {"user_ids": users, "offset": max_items - 1}
-    found: dict[str, _Older] = {}
+    found: dict[str, Older] = {}
     rows = connection.execute(_OLDER[connection.dialect.name], parameters)
     for user, is_dismissed, texts, times, types in rows:
-        items, before = list(map(ids.item, json.loads(texts))), found.get(user, _NONE_OLDER)
+        items, before = list(map(ids.item, json.loads(texts))), found.get(user, NONE_OLDER)
         found[user] = (
             before._replace(dismissed=items, dismissed_at=json.loads(times))
             if is_dismissed
@@ -229,11 +229,11 @@ def _older(
     return found
 
 
-def _state(
+def state_of(
     user_id: "ExternalId",
     rows: Sequence[Any],
     tombstone: Sequence[Any],
-    older: _Older,
+    older: Older,
     ids: IdTypes,
 ) -> UserState:
     told = [*rows[:1], *tombstone[:1]]

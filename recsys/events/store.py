@@ -173,6 +173,15 @@ class EventStore:
             lambda connection: reads.user_states(connection, texts, max_items, self._ids)
         )
 
+    def user_state_now(self, user_id: "ExternalId") -> UserState | None:
+        """As ``user_states``, at once; None where that has to be asked.
+
+        Raises:
+            InputError: for an id that cannot be stored.
+        """
+        reader = self._database.immediate
+        return None if reader is None else reader.user_state(user_id, _MAX_ITEMS_OF_USER, self._ids)
+
     async def head(self) -> Position:
         """Position of the latest change; 0 in a new store."""
         return await self._database.read(reads.head)
