@@ -33,7 +33,7 @@ def choose_half_life(model: TwoTowerEnsemble, validation: Validation) -> float |
         model.half_life = half_life
         found = validation.scores(model)
         is_best = _mean(found) > _mean(best)
-        if is_best and validation.is_better(found, without):
+        if is_best and validation.is_better(found, without, len(HALF_LIVES)):
             chosen, best = half_life, found
     model.half_life = chosen
     log.info(

@@ -65,7 +65,7 @@ def choose_regression(
     first = {name: start[name] for name in space}
     best, reached, trials = climb(value, space, first, recipe.max_trials)
     before, found = known[tuple(first.values())], known[tuple(best.values())]
-    is_chosen = validation.is_better(found, before)
+    is_chosen = validation.is_better(found, before, trials)
     chosen = with_settings(best) if is_chosen else configured
     chosen.solve(tower, counts)
     log.info(

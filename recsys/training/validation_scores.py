@@ -1,6 +1,7 @@
 """How well an ensemble ranks validation events, and whether one is better than another."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import Histories
-from recsys.evaluation import paired_bootstrap
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.models.two_tower import TwoTowerEnsemble
 
 LEAST_RECALL = 0.98
 """Of recall@100 before, that must stay: stage 2 chooses from what is found there."""
+_CHANCE = 0.025
+"""That what is no better is taken for better."""
 _TOP, _DEPTH, _MOST_USERS, _AT_A_TIME = 10, 100, 4_000, 100
 
 
@@ -30,14 +32,13 @@ class Validation:
     """Users with events to learn from and events to tell.
 
     remaining: what models are trained on. held_out: what they are to rank first. users: int64 [U].
-    max_history: the latest events that a query is made of. seed: of the bootstrap.
+    max_history: the latest events that a query is made of.
     """
 
     remaining: Histories
     held_out: Histories
     users: NDArray[np.int64]
     max_history: int
-    seed: int
 
     @classmethod
     def of(
@@ -46,7 +47,7 @@ class Validation:
         """All users, or where there are many, some of them."""
         users = np.flatnonzero((held_out.lengths > 0) & (remaining.lengths > 0))
         users = np.random.default_rng(seed).permutation(users)[:_MOST_USERS]
-        return cls(remaining, held_out, users, max_history, seed)
+        return cls(remaining, held_out, users, max_history)
 
     @torch.inference_mode()
     def scores(self, model: TwoTowerEnsemble) -> Scores:
@@ -69,8 +70,17 @@ class Validation:
             recall.append(recall_at_k(hits, number, _DEPTH))
         return Scores(torch.cat(ndcg).double(), torch.cat(recall).double())
 
-    def is_better(self, found: Scores, before: Scores) -> bool:
-        """Whether the NDCG@10 is higher for certain, and the recall@100 not much lower."""
-        difference = (found.ndcg - before.ndcg)[:, None].numpy()
-        low = paired_bootstrap(difference, self.seed)[0, 0]
-        return bool(low > 0 and found.recall.mean() >= LEAST_RECALL * before.recall.mean())
+    def is_better(self, found: Scores, before: Scores, tried: int = 1) -> bool:
+        """Whether the NDCG@10 is higher for certain, and the recall@100 not much lower.
+
+        Args:
+            tried: how many were compared with ``before``, this one the best of them: the more, the
+                likelier one is better by chance (Bonferroni).
+        """
+        difference = found.ndcg - before.ndcg
+        if len(difference) < 2:
+            return False
+        error = float(difference.std()) / len(difference) ** 0.5
+        enough = NormalDist().inv_cdf(1.0 - _CHANCE / tried) * error
+        is_higher = float(difference.mean()) > enough
+        return is_higher and bool(found.recall.mean() >= LEAST_RECALL * before.recall.mean())
