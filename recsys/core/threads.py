@@ -74,6 +74,14 @@ def threads_kept() -> Iterator[None]:
         faiss.omp_set_num_threads(before_faiss)
 
 
+@contextmanager
+def threads_used(number: int) -> Iterator[None]:
+    """As ``use_threads``, until the end of the block."""
+    with threads_kept():
+        use_threads(number)
+        yield
+
+
 def use_threads(number: int) -> None:
     """Let each of the numeric libraries that are loaded use so many threads."""
     import faiss

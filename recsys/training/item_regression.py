@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.sparse import csr_matrix, dia_matrix, diags, hstack
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
@@ -30,6 +31,11 @@ from recsys.signals.item_graph import co_occurrence_counts, session_sums
 
 CHOSEN = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weight")}
 """Bounds of what ``choose_regression`` chooses, where it comes from outside."""
+
+Doubles = NDArray[np.float64]
+
+_DENSE = 2_048
+"""Users or items up to which all eigenvectors of their products take less time than a search."""
 
 
 @dataclass(frozen=True)
@@ -201,23 +207,50 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
     size = weights.shape[1]
     dense = weights.numpy()
     events = matrix.astype(np.float64)
+    found = min(rank, size - 1)
+    candidates = torch.zeros(size, rank, dtype=torch.float64)
+    if min(events.shape[0], size) <= _DENSE:
+        vectors = _leading_dense(events @ dense, found)
+    else:
+        vectors = _leading_sparse(events, dense, found)
+    candidates[:, : vectors.shape[1]] = torch.from_numpy(vectors)
+    candidates[0] = 0.0
+    return weights @ candidates, candidates
 
+
+def _leading_dense(scores: Doubles, number: int) -> Doubles:
+    """The leading right singular vectors of S [m, n], at most ``number``: by the smaller of S' S
+    and S S'.
+    """
+    by_row = scores.shape[0] < scores.shape[1]
+    product = scores @ scores.T if by_row else scores.T @ scores
+    size = len(product)
+    values, vectors = eigh(product, subset_by_index=[max(size - number, 0), size - 1])
+    # Of the others, which are 0 but for rounding, the directions mean nothing.
+    real = values > values[-1] * size * np.finfo(np.float64).eps
+    values, vectors = values[real][::-1], vectors[:, real][:, ::-1]
+    found: Doubles = scores.T @ (vectors / np.sqrt(values)) if by_row else vectors.copy()
+    return found
+
+
+def _leading_sparse(events: csr_matrix, dense: Doubles, number: int) -> Doubles:
+    """As ``_leading_dense`` of ``events @ dense``, which is not formed where it has more rows than
+    ``dense``.
+    """
     # Products of few users' scores are kept: each step of the search is then a pass over a matrix.
     scores = events @ dense if events.shape[0] <= dense.shape[0] else None
 
-    def covariance(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        image: NDArray[np.float64]
+    def covariance(vector: Doubles) -> Doubles:
+        image: Doubles
         if scores is not None:
             image = (scores @ vector) @ scores
         else:
             image = dense.T @ (events.T @ (events @ (dense @ vector)))
         return image
 
-    found = min(rank, size - 1)
+    size = dense.shape[1]
     operator = LinearOperator((size, size), matvec=covariance, dtype=np.float64)
     start = np.random.default_rng(0).normal(size=size)
-    _, vectors = eigsh(operator, k=found, v0=start)
-    candidates = torch.zeros(size, rank, dtype=torch.float64)
-    candidates[:, :found] = torch.from_numpy(vectors[:, ::-1].copy())
-    candidates[0] = 0.0
-    return weights @ candidates, candidates
+    _, vectors = eigsh(operator, k=number, v0=start)
+    found: Doubles = vectors[:, ::-1].copy()
+    return found

@@ -17,6 +17,7 @@ from recsys.list_scorer import event_mask
 from recsys.losses import listwise_softmax
 from recsys.metrics import ndcg_at_k, recall_at_k
 from recsys.models.cross_encoder import CrossEncoder, RankingBatch
+from recsys.training.background import InBackground
 from recsys.training.folds import CandidateLists
 from recsys.training.schedule import one_cycle
 
@@ -91,9 +92,9 @@ class ListDataModule(pl.LightningDataModule):
         """Choose the epoch's order of lists."""
         self.batches.start_epoch(epoch)
 
-    def train_dataloader(self) -> DataLoader[LabelledBatch]:
+    def train_dataloader(self) -> InBackground[LabelledBatch]:
         dataset = _FoldBatches(self.folds, self.reduced_text, self.list_length)
-        return DataLoader(dataset, sampler=self.batches, batch_size=None)
+        return InBackground(DataLoader(dataset, sampler=self.batches, batch_size=None))
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         batches = [

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recsys.artifact import build_two_tower
 from recsys.core.phases import Phases
+from recsys.core.threads import threads_used
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
@@ -138,7 +139,9 @@ def search(
     if recipe.choose_weights:
         recipe = replace(recipe, weights=choose_weights(model, validation))
     half_life = choose_half_life(model, validation)
-    recipe = choose_regression(recipe, model, content, validation)
+    # Products of large matrices, while the processes for the folds have nothing to do.
+    with threads_used(run.workers.number * run.workers.threads):
+        recipe = choose_regression(recipe, model, content, validation)
     return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
 
 
