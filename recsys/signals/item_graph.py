@@ -86,6 +86,8 @@ def co_occurrence_counts(
     matrix, so that items seen in one sitting weigh most, and 1 in the second. An event is not
     paired with itself: without repeated items both diagonals are empty.
 
+    Where all events have one time, as where there are none, both are how many users have the two.
+
     Args:
         time_scale: seconds. window: pairs further apart than this many events are not counted.
         taper: whether pairs of a user with more events than that count less in the session matrix
@@ -94,12 +96,13 @@ def co_occurrence_counts(
             a window: 1 / (1 + |t|) is convex and falls to 0 (Polya 1949), so is the taper, and a
             product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
-    taper = taper and bool((histories.lengths > window + 1).any())
+    has_order = _has_order(histories)
+    taper = taper and has_order and bool((histories.lengths > window + 1).any())
     settings = (num_items, time_scale, window, taper)
     for latest in _latest:
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
-    counts = _counted(histories, *settings)
+    counts = _counted(histories, *settings) if has_order else _together(histories, num_items)
     if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
         _latest[:] = [_Latest(kept, settings, counts)]
@@ -108,6 +111,21 @@ def co_occurrence_counts(
 
 def _is_small(num_items: int) -> bool:
     return (num_items + 1) ** 2 <= _DENSE_CELLS
+
+
+def _has_order(histories: Histories) -> bool:
+    """Whether some event is later than another."""
+    times = histories.timestamps
+    return len(times) > 0 and bool(times.min() < times.max())
+
+
+def _together(histories: Histories, num_items: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """``co_occurrence_counts`` of events without order: a product of matrices counts the pairs."""
+    matrix = histories.matrix_of(np.ones(len(histories), np.float32), num_items)
+    itself = sp.diags(histories.item_counts(num_items).astype(np.float32))
+    both = (matrix.T @ matrix - itself).tocsr()
+    both.eliminate_zeros()
+    return both, both
 
 
 def _counted(
