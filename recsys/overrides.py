@@ -34,6 +34,8 @@ _ACCEPTED: dict[type, tuple[str, tuple[type, ...]]] = {
     dict: ("a mapping", (dict,)),
 }
 """For the type of a default: how to call it, and the types of value that may replace it."""
+_MAY_BE_NULL = ("data.columns.",)
+"""Keys that begin so may be null whatever their default: a file's column that is not to be read."""
 
 
 def check_overrides(
@@ -186,8 +188,9 @@ def _check_value(config_name: str, base: DictConfig, override: Override) -> None
     if _kind(default) not in _ACCEPTED:
         return  # null or ???: the type is open.
     expected, accepted = _ACCEPTED[_kind(default)]
+    may_be_null = key.startswith(_MAY_BE_NULL)
     for value in _values(override):
-        if type(value) not in accepted:
+        if type(value) not in accepted and not (value is None and may_be_null):
             found = "null" if value is None else repr(value)
             shown = str(default).lower() if isinstance(default, bool) else str(default)
             raise InputError(f"{expected} for {key!r}", found, f"the default is {key}={shown}")

@@ -205,6 +205,12 @@ def test_help_and_config_are_printed(app: Path):
     assert "Hydra" in call(app, "--hydra-help").stdout
 
 
+@pytest.mark.parametrize("key", ["interactions.timestamp", "interactions.weight", "items.genres"])
+def test_a_column_may_be_left_out(key: str):
+    files = ["data=files", "data.interactions=events.csv", "data.items=items.csv"]
+    check_overrides(CONFIG_DIR, "train", [*files, f"data.columns.{key}=null"])
+
+
 @pytest.mark.parametrize("name", ["serve", "batch"])
 def test_our_commands_compose(name: str):
     check_overrides(CONFIG_DIR, name, ["device=cpu"])
