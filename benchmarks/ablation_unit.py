@@ -5,7 +5,7 @@ Run in a process of its own, as a draw of stage 2 takes long and need not be mad
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -36,15 +37,19 @@ from benchmarks.training import (
     write_stage2,
 )
 from recsys.artifact import load_artifact, save_artifact
+from recsys.baselines import FitBaseline, fit_all, rank
+from recsys.data.prepare import TrainingData
 from recsys.evaluation import Targets, per_user_metrics
 from recsys.metrics import hit_matrix
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.recommender import Recommender
+from recsys.results import label
 from recsys.signals.extractor import SignalExtractor
 from recsys.signals.list_signals import signal_names
 from recsys.text.reduction import TextReduction
+from recsys.training.composed_config import baseline_fits
 from recsys.training.folds import CandidateLists, build_extractor
-from recsys.training.pipeline import served_ranking
+from recsys.training.pipeline import EVALUATION_K, served_ranking
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ def measure(overrides: Sequence[str], seed: int, folder: Path, *, stage2: bool) 
         rankings = stage2_rankings(full, targets, seed)
     else:
         rankings = stage1_rankings(full, list(setting.cfg.retrieval.towers), targets, seed)
+        fits = baseline_fits(setting.cfg.baselines)
+        rankings |= baseline_rankings(fits, data, targets, seed)
     per_user = {}
     for name, ranked in rankings.items():
         hits = hit_matrix(ranked, targets.rows, targets.items, len(data.items))
@@ -94,6 +101,18 @@ def stage1_rankings(
         if name == FULL and len(towers) > 1:
             alone = tower_rankings(recommender, towers, variant, targets)
     return rankings | alone if len(towers) > 1 else rankings
+
+
+def baseline_rankings(
+    fits: Mapping[str, FitBaseline], data: TrainingData, targets: Targets, seed: int
+) -> dict[str, Tensor]:
+    """What the baselines answer, with the settings that are configured."""
+    return {
+        label(name): torch.from_numpy(
+            np.ascontiguousarray(rank(baseline, data.train, targets.user_idx, EVALUATION_K, seed))
+        )
+        for name, baseline in fit_all(fits, data.train, len(data.items)).items()
+    }
 
 
 def tower_rankings(

@@ -48,6 +48,7 @@ def run_unit(wanted: Wanted, runs: Path) -> Unit:
     """
     arguments = ["--only", wanted.name, "--protocols", wanted.protocol, "--seed", str(wanted.seed)]
     arguments += ["--sets", str(wanted.folder.parent), *(["--small"] if wanted.small else [])]
+    arguments += [] if wanted.stage2 else ["--no-stage2"]
     arguments += ["--set", *wanted.extra] if wanted.extra else []
     name = f"{wanted.name}-{wanted.protocol}-{wanted.seed}"
     return Unit.load(run_once(name, __file__, arguments, CODE, runs))
@@ -61,10 +62,8 @@ def main() -> None:
         if arguments.unit is not None:
             (name,), (protocol,) = arguments.only, arguments.protocols
             folder = arguments.sets / name
-            wanted = Wanted(
-                name, protocol, arguments.seed, folder, arguments.small, arguments.extra
-            )
-            measure(wanted, arguments.unit)
+            options = arguments.small, arguments.extra, arguments.stage2
+            measure(Wanted(name, protocol, arguments.seed, folder, *options), arguments.unit)
             return
         run_all(arguments)
     except InputError as error:
@@ -79,6 +78,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(SETS), metavar="SET,SET")
     parser.add_argument("--protocols", type=_names, default=PROTOCOLS, metavar="SPLIT,SPLIT")
     parser.add_argument("--seeds", type=int, default=1, help="of each protocol (default 1)")
+    parser.add_argument(
+        "--stage2",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train and measure stage 2, too",
+    )
     parser.add_argument("--small", action="store_true", help="in seconds, to see that it works")
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints" / "datasets")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/datasets.json")
@@ -106,13 +111,14 @@ def chosen(arguments: argparse.Namespace) -> list[Wanted]:
         InputError: when nothing is left.
     """
     wanted = []
+    options = arguments.small, arguments.extra, arguments.stage2
     for name in arguments.only:
         missing = SETS[name].missing(arguments.sets / name)
         if missing:
             print(f"{name} is passed over: {', '.join(missing)} not in {arguments.sets / name}")
             continue
         wanted += [
-            Wanted(name, protocol, seed, arguments.sets / name, arguments.small, arguments.extra)
+            Wanted(name, protocol, seed, arguments.sets / name, *options)
             for protocol in SETS[name].protocols
             if protocol in arguments.protocols
             for seed in range(arguments.seeds)

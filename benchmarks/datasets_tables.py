@@ -50,7 +50,8 @@ def summarize(seeds: Sequence[Unit]) -> dict[str, Any]:
     first = seeds[0].content
     metrics = list(first["metrics"])
     names = [name for name in first["baselines"] if all(name in unit.per_user for unit in seeds)]
-    systems = [*names, *STAGES]
+    stages = [name for name in STAGES if all(name in unit.per_user for unit in seeds)]
+    systems = [*names, *stages]
     # By seed, system and metric.
     means = np.array([[unit.per_user[name].mean(axis=0) for name in systems] for unit in seeds])
     deviations = means.std(axis=0, ddof=1) if len(seeds) > 1 else np.zeros_like(means[0])
@@ -89,6 +90,7 @@ def summarize(seeds: Sequence[Unit]) -> dict[str, Any]:
         "differences": {
             f"{better} - {worse}": difference(seeds, better, roles.get(worse, worse), metrics)
             for better, worse in DIFFERENCES
+            if better in stages
         },
         "costs": {
             step: {
@@ -113,24 +115,40 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def overview(content: Mapping[str, Any]) -> list[str]:
-    """A row per set and protocol: where the product leads, and where it does not."""
-    lines = [
-        "| set, protocol | best baseline | its N@10 | stage 1 | stage 2 | stage 2 minus best | "
-        "its R@100 | stage 1 | stage 2 | stage 2 minus best |",
-        "|---|---|---:|---:|---:|---|---:|---:|---:|---|",
-    ]
-    for name, entry in content["sets"].items():
-        for protocol, summary in entry["protocols"].items():
-            best = summary["best_baseline"]
-            cells = [f"{name}, {protocol}", label(best)]
-            for metric in _SHOWN:
-                cells += [
-                    f"{summary['systems'][system][metric]['mean']:.4f}"
-                    for system in (best, *STAGES)
-                ]
-                cells.append(_interval(summary["differences"][f"stage2 - {BEST}"][metric]))
-            lines.append(f"| {' | '.join(cells)} |")
+    """By metric, a row per set and protocol: where the product leads, and where it does not."""
+    lines: list[str] = []
+    for metric in _SHOWN:
+        lines += [
+            *([""] if lines else []),
+            f"| {column_name(metric)} | best baseline | its | stage 1 | minus best | stage 2 | "
+            "minus best | stage 2 minus stage 1 |",
+            "|---|---|---:|---:|---|---:|---|---|",
+        ]
+        for name, entry in content["sets"].items():
+            for protocol, summary in entry["protocols"].items():
+                cells = [f"{name}, {protocol}", *_leads(summary, metric)]
+                lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _leads(summary: Mapping[str, Any], metric: str) -> list[str]:
+    """Cells of a row of ``overview``; empty where stage 2 was left out."""
+    best, systems, differences = (
+        summary[key] for key in ("best_baseline", "systems", "differences")
+    )
+    cells = [label(best), f"{systems[best][metric]['mean']:.4f}"]
+    for stage in STAGES:
+        is_there = stage in systems
+        cells += (
+            [
+                f"{systems[stage][metric]['mean']:.4f}",
+                _interval(differences[f"{stage} - {BEST}"][metric]),
+            ]
+            if is_there
+            else ["", ""]
+        )
+    both = differences.get("stage2 - stage1")
+    return [*cells, _interval(both[metric]) if both else ""]
 
 
 def _section(summary: Mapping[str, Any]) -> list[str]:

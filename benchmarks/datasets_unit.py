@@ -26,6 +26,7 @@ from recsys.data.prepare import TrainingData, prepare
 from recsys.evaluation import Targets
 from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
 from recsys.recommender import Recommender
+from recsys.results import STAGES
 from recsys.schema import Dataset, Split
 from recsys.training.catalogue_size import exceeds
 from recsys.training.composed_config import baseline_fits, hold_out, load_data
@@ -43,6 +44,7 @@ class Wanted:
     """What to measure. folder: of the set's files. small: seconds instead of minutes, for tests.
 
     extra: overrides of the configuration, for experiments; none, and the defaults are measured.
+    stage2: whether it is trained, too.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Wanted:
     folder: Path
     small: bool = False
     extra: Sequence[str] = ()
+    stage2: bool = True
 
 
 def measure(wanted: Wanted, output: Path) -> None:
@@ -68,7 +71,7 @@ def measure(wanted: Wanted, output: Path) -> None:
     # Whatever trains or is tuned from here on is handed no held-out row.
     assert not len(data.split.test)
     assert len(held_out)
-    bundle = train_both(setting, data, wanted.seed, output, costs)
+    bundle = train(setting, data, wanted, output, costs)
     num_items = len(data.items)
     with costs.of("baselines"):
         remaining, validation = hold_out(setting.cfg, data.split.name)(data.train)
@@ -89,8 +92,8 @@ def measure(wanted: Wanted, output: Path) -> None:
         )
         for name, baseline in fitted.items()
     }
-    for stage, rerank in (("stage1", False), ("stage2", True)):
-        rankings[stage] = served_ranking(recommender, data, targets, rerank=rerank)
+    for stage in STAGES[: 1 + wanted.stage2]:
+        rankings[stage] = served_ranking(recommender, data, targets, rerank=stage == "stage2")
     per_user = {
         system: per_user_metrics(ranked, targets, num_items, public.metrics)
         for system, ranked in rankings.items()
@@ -146,12 +149,14 @@ def load_given(cfg: DictConfig, public: PublicSet, folder: Path) -> TrainingData
     return prepare(Dataset(str(cfg.data.name), rows, catalog), split)
 
 
-def train_both(setting: Setting, data: TrainingData, seed: int, folder: Path, costs: Costs) -> Path:
-    """A bundle of both stages below ``folder``, each step of it measured."""
-    recipe = setting.recipe(seed, stage2=True)
-    pl.seed_everything(seed, verbose=False)
+def train(setting: Setting, data: TrainingData, wanted: Wanted, folder: Path, costs: Costs) -> Path:
+    """A bundle of the stages that are wanted below ``folder``, each step of it measured."""
+    recipe = setting.recipe(wanted.seed, stage2=wanted.stage2)
+    pl.seed_everything(wanted.seed, verbose=False)
     with costs.of("stage1"):
         stage1 = write_stage1(recipe, data, setting.text, folder)
+    if not wanted.stage2:
+        return stage1
     with costs.of("lists"):
         lists = candidate_lists(recipe, data, stage1, folder)
     with costs.of("stage2"):

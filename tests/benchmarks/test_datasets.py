@@ -102,6 +102,17 @@ def test_tables_and_page_show_every_set() -> None:
     assert "http" not in html.replace("http://www.w3.org", "")
 
 
+def test_tables_and_page_do_without_stage_2() -> None:
+    both = unit()
+    alone = Unit(
+        both.content, {name: own for name, own in both.per_user.items() if name != "stage2"}
+    )
+    content = contents({("steam", "random"): [alone]}, MACHINE)
+    (row,) = [line for line in markdown(content).splitlines() if "steam, random | EASE" in line][:1]
+    assert "+0.0200 (+0.0200 to +0.0200)" in row
+    assert "stage 2" not in datasets.page(content)
+
+
 def test_settings_are_written_in_words() -> None:
     settings = {"regularization": 400.0, "half_life": None, "by_user": False}
     assert settings_text(settings) == "regularization 400, half_life none, by_user no"
@@ -117,6 +128,7 @@ def test_the_registry_names_files_and_splits() -> None:
 
 def namespace(sets: Path, only: list[str], **others: object) -> Namespace:
     values = {"protocols": datasets.PROTOCOLS, "seeds": 2, "small": True, "extra": [], "sets": sets}
+    values["stage2"] = True
     return Namespace(only=only, **(values | others))
 
 
