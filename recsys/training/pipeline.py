@@ -97,6 +97,7 @@ def train_stage1(
             attributes=attributes,
             run=run.apart(name),
             half_life=found.half_life,
+            strength_exponent=found.strength_exponent,
         )
         for name in ("refit", "new_users")
     )
@@ -173,6 +174,7 @@ def stage2_lists(
             recipe=retrieval.with_settings(stage1.manifest.get("settled")),
             epochs=epochs,
             half_life=stage1.two_tower.half_life,
+            strength_exponent=stage1.two_tower.strength_exponent,
             text=text,
             attributes=attributes,
             build_index=build_index,
