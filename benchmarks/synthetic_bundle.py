@@ -195,7 +195,7 @@ def _two_tower(
     number = min(NUM_LANDMARKS, len(vectors) - 1)
     model.fix_items(vectors, ContentMap(number, num_features, vectors.shape[1]))
     sample = histories.pad(np.arange(1, min(_CALIBRATED, histories.num_users) + 1))
-    model.standardize(sample.item_idx, sample.mask, sample.context)
+    model.standardize(sample.item_idx, sample.mask, sample.context, sample.weights)
     return model
 
 

@@ -224,6 +224,7 @@ def save_artifact(
             "num_items": len(items),
             "embedding_dim": sum(two_tower.embedding_dims),
             "recency_half_life": two_tower.half_life,
+            "strength_exponent": two_tower.strength_exponent,
             "text_dim": text.shape[1],
             "vocabularies": {
                 "vocabulary": items.content_hash(),
@@ -301,6 +302,8 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
         two_tower = _untrained_two_tower(towers, values, *shape)
         two_tower.load_state_dict(state)
     two_tower.half_life = bundle.manifest.get("recency_half_life")
+    # Bundles of before events had strengths in queries lack it.
+    two_tower.strength_exponent = bundle.manifest.get("strength_exponent", 0.0)
     return two_tower
 
 

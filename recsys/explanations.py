@@ -135,7 +135,7 @@ def _contributions(
     parts = []
     for start in range(0, len(left_out), _ROWS_AT_A_TIME):
         _check_time(until)
-        rows = _rows(variants, start)
+        rows = variants.rows(slice(start, start + _ROWS_AT_A_TIME))
         parts.append(_scores(recommender, rows, candidates, reranked=reranked)[:, columns])
     complete = _scores(recommender, history, candidates, reranked=reranked)[:, columns]
     contributions: NDArray[np.float32] = (complete - torch.cat(parts)).numpy()
@@ -150,16 +150,14 @@ def _without_each(history: HistoryBatch, length: int, left_out: Tensor) -> Histo
             item_idx=torch.zeros_like(history.item_idx),
             timestamps=torch.zeros_like(history.timestamps),
             mask=torch.zeros_like(history.mask),
+            weights=None if history.weights is None else torch.zeros_like(history.weights),
         )
     positions = torch.arange(length - 1)
     kept = positions + (positions >= left_out[:, None])
     context = history.context.expand(len(left_out), -1)
     item_idx, timestamps, mask = (part[0][kept] for part in history[:3])
-    return HistoryBatch(item_idx, timestamps, mask, context)
-
-
-def _rows(batch: HistoryBatch, start: int) -> HistoryBatch:
-    return HistoryBatch(*(part[start : start + _ROWS_AT_A_TIME] for part in batch))
+    weights = None if history.weights is None else history.weights[0][kept]
+    return HistoryBatch(item_idx, timestamps, mask, context, weights)
 
 
 def _scores(

@@ -46,6 +46,7 @@ class ListScorer(nn.Module):
         context: Tensor,
         recent: Tensor,
         age: Tensor,
+        strength: Tensor,
         relations: Tensor,
         statistics: Tensor,
         candidate_tokens: Tensor,
@@ -54,7 +55,16 @@ class ListScorer(nn.Module):
     ) -> Tensor:
         """``ListInputs``, of lists without empty places, then ``ItemTables`` -> float32 [B, K]."""
         inputs = ListInputs(
-            candidates, tower_scores, popularity, taste, popular_taste, length, context, recent, age
+            candidates,
+            tower_scores,
+            popularity,
+            taste,
+            popular_taste,
+            length,
+            context,
+            recent,
+            age,
+            strength,
         )
         own = F.embedding(candidates, relations)
         signals = list_signals(inputs, own, F.embedding(candidates, statistics), blocks)
@@ -64,6 +74,7 @@ class ListScorer(nn.Module):
             F.embedding(recent, history_tokens),
             event_mask(recent),
             age,
+            strength,
             own,
             F.embedding(recent, relations),
             blocks,

@@ -48,6 +48,33 @@ def ndcg_at_k(hits: Tensor, num_relevant: Tensor, k: int) -> Tensor:
     return gained / ideal[(num_relevant.clamp(1, k) - 1)]
 
 
+def weighted_recall_at_k(gains: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """The share of what a user's relevant items count that is among the first k: float64 [U].
+
+    Args:
+        gains: float [U, K], what each ranked item counts, 0 for one that is not relevant. wanted:
+            float [U, T], what each relevant item counts, 0 at padding.
+    """
+    total = wanted.double().sum(dim=1)
+    return gains[:, :k].double().sum(dim=1) / total.where(total > 0, 1.0)
+
+
+def graded_ndcg_at_k(gains: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """``ndcg_at_k`` with gains as they are given (Jarvelin & Kekalainen 2002): float64 [U].
+
+    DCG = sum of gain / log2(rank + 1); the ideal list begins with what counts most. Arguments as of
+    ``weighted_recall_at_k``.
+    """
+    ideal = wanted.double().sort(dim=1, descending=True).values[:, :k]
+    width = max(gains.shape[1], ideal.shape[1])
+    ranks = torch.arange(2, width + 2, dtype=torch.float64, device=gains.device)
+    discount = ranks.log2().reciprocal()
+    first = gains[:, :k].double()
+    gained = (first * discount[: first.shape[1]]).sum(dim=1)
+    best = (ideal * discount[: ideal.shape[1]]).sum(dim=1)
+    return gained / best.where(best > 0, 1.0)
+
+
 def catalog_coverage(ranked: Tensor, k: int, num_items: int) -> float:
     """Share of the catalogue that appears in some user's first k."""
     shown = torch.unique(ranked[:, :k])

@@ -75,6 +75,7 @@ class Recommender:
             artifact.manifest.get("user_attributes", []),
             artifact.event_types,
             artifact.dismissed,
+            artifact.event_weights,
         )
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS

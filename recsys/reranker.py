@@ -115,7 +115,7 @@ class Reranker:
         found = np.full(item_idx.shape, -np.inf, np.float32)
         most = _LISTS_AT_A_TIME["cpu" if self._device.type == "cpu" else "cuda"]
         for length, rows in _alike(lengths, most):
-            part = HistoryBatch(*(one[rows] for one in history))
+            part = history.rows(rows)
             candidates = np.ascontiguousarray(item_idx[rows, :length])
             inputs = self.extractor.inputs(part, candidates, tower_scores[rows, :length])
             found[rows, :length] = self.scorer(inputs, self._tables).numpy()

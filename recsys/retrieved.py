@@ -51,8 +51,7 @@ class EncodedRequests(NamedTuple):
 
     def of(self, rows: Sequence[int]) -> "EncodedRequests":
         """Some of the requests."""
-        own = torch.tensor(rows)
-        history = HistoryBatch(*(part[own] for part in self.history))
+        history = self.history.rows(torch.tensor(rows))
         return EncodedRequests(history, self.queries[rows], self.popular_shares[rows])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from recsys.data.histories import latest_events
 from recsys.growing import GrowingRows
 from recsys.index import CandidateIndex
-from recsys.models.two_tower import TwoTowerEnsemble, recency_weights
+from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.schema import HistoryBatch
 
 
@@ -92,9 +92,8 @@ class Retriever:
         length = recent.mask.sum(dim=1)
         # Where histories are of many lengths, most places are padding.
         items, starts = recent.item_idx[recent.mask], length.cumsum(dim=0) - length
-        half_life, weights = self.model.half_life, None
-        if half_life is not None:
-            by_place = recency_weights(recent.mask, half_life)
+        by_place, weights = self.model.event_counts(recent.mask, recent.weights), None
+        if by_place is not None:
             weights = by_place[recent.mask].to(device, self._query_side.rows.dtype)
             length = by_place.sum(dim=1)
         sums = F.embedding_bag(
@@ -105,6 +104,7 @@ class Retriever:
             per_sample_weights=weights,
         )
         if wanted is not None:
+            half_life = self.model.half_life
             left = 1.0 if half_life is None else 2.0 ** (-1.0 / half_life)
             sums, length = left * sums + self._sides(wanted)[0], left * length + 1
         missing = max(self.min_rows - len(length), 0)

@@ -87,13 +87,19 @@ class HistoryBatch(NamedTuple):
 
     item_idx: int64 [B, L], 0 where padded. timestamps: int64 [B, L], unix seconds, 0 where padded.
     mask: bool [B, L], True = real. context: float32 [B, A], the users' attributes, the average
-    user's where none are known.
+    user's where none are known. weights: float32 [B, L], how much each event counts, 1 on average
+    over the training events, 0 where padded; None: all count alike.
     """
 
     item_idx: Tensor
     timestamps: Tensor
     mask: Tensor
     context: Tensor
+    weights: Tensor | None = None
+
+    def rows(self, own: Tensor | NDArray[np.int64] | Sequence[int] | slice) -> "HistoryBatch":
+        """Some of the histories: by their rows, or by a bool for each."""
+        return HistoryBatch(*(None if part is None else part[own] for part in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from recsys.data.catalog import item_text
 from recsys.events.frames import item_frame
-from recsys.events.types import Event, Item, StoredItem, UserState, rating_of
+from recsys.events.strengths import strengths_of
+from recsys.events.types import Event, Item, StoredItem, UserState, rating_of, type_set
 from recsys.recommender import Recommender
 from recsys.request import NO_EVENTS, UserEvents
 from recsys.text.from_config import fingerprint_of
@@ -112,6 +113,6 @@ def count_events(recommender: Recommender, events: Collection[Event]) -> None:
     values = np.array(ratings, np.float64)  # None becomes NaN
     is_new = recommender.histories.are_since(user_idx, item_idx, times)
     kept = (item_idx > 0) & is_new
-    by_type = recommender.artifact.event_weights or {}
-    weights = np.array([by_type.get(event.type, 1.0) for event in told], np.float64)
+    types = [type_set([event.type]) for event in told]
+    weights = strengths_of(types, recommender.artifact.event_weights)
     features.add(item_idx[kept], times[kept], values[kept], weights[kept])

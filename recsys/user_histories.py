@@ -16,11 +16,13 @@ from recsys.data.type_sets import have_any
 from recsys.data.user_attributes import encode_attributes
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
+from recsys.events.strengths import strengths_of
 from recsys.events.types import EventType, type_set
 from recsys.request import Request, UserEvents
 from recsys.schema import ExternalId, HistoryBatch
 
 Items = NDArray[np.int64]
+Strengths = NDArray[np.float32]
 
 # More than there are items: a pair is one number.
 _STRIDE = 1 << 32
@@ -33,7 +35,8 @@ class UserHistories:
 
     Args:
         log: the training events. attribute_names: of the columns of its ``context``. event_types:
-            names of its types. dismissed: what its users have dismissed, as events.
+            names of its types. dismissed: what its users have dismissed, as events. event_weights:
+            what training said that an event of each type counts.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class UserHistories:
         attribute_names: Sequence[str],
         event_types: Sequence[str] = (),
         dismissed: Histories | None = None,
+        event_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.log = log
         self.users = users
@@ -51,6 +55,7 @@ class UserHistories:
         self.attribute_names = attribute_names
         self.event_types = event_types
         self._dismissed = dismissed
+        self._event_weights = event_weights
         self.end_of_log = end_of_log(log)
 
     def with_items(self, items: Vocabulary) -> "UserHistories":
@@ -85,7 +90,11 @@ class UserHistories:
         return np.sort(self.log.user_idx * _STRIDE + self.log.item_idx)
 
     def batch(self, requests: Sequence[Request]) -> HistoryBatch:
-        """Padded histories [B, L], in time order."""
+        """Padded histories [B, L], in time order.
+
+        Where the log's events weigh differently, later ones weigh as their types do in training,
+        and those of a given history, of which no type is told, as an event does on average.
+        """
         users = np.array(self.user_idx(requests), dtype=np.int64)
         logged = np.array([_is_logged(request) for request in requests])
         # A known user's attributes count with a history given in the request, too.
@@ -98,13 +107,16 @@ class UserHistories:
         own = {row: self._events(requests[row], int(users[row])) for row in rows}
         if not own:
             return batch
-        width = max(batch.mask.shape[1], *(len(items) for items, _ in own.values()))
+        width = max(batch.mask.shape[1], *(len(items) for items, _, _ in own.values()))
         item_idx, timestamps, mask = (_widened(part, width) for part in batch[:3])
-        for row, (items, times) in own.items():
+        weights = None if batch.weights is None else _widened(batch.weights, width)
+        for row, (items, times, strengths) in own.items():
             item_idx[row, : len(items)] = torch.from_numpy(items)
             timestamps[row, : len(items)] = torch.from_numpy(times)
             mask[row, : len(items)] = True
-        return HistoryBatch(item_idx, timestamps, mask, context)
+            if weights is not None:
+                weights[row, : len(items)] = torch.from_numpy(strengths)
+        return HistoryBatch(item_idx, timestamps, mask, context, weights)
 
     def known_items(self, item_ids: Sequence[ExternalId]) -> Items:
         """Indices of those that the catalogue has."""
@@ -166,17 +178,18 @@ class UserHistories:
     def _attributes(self, context: Mapping[str, str | float]) -> NDArray[np.float32]:
         return encode_attributes(context, self.attribute_names, self.log.context[0])
 
-    def _events(self, request: Request, user: int) -> tuple[Items, Items]:
-        """Items and times, where these are not the log's alone."""
+    def _events(self, request: Request, user: int) -> tuple[Items, Items, Strengths]:
+        """Items, times and weights, where these are not the log's alone."""
         if request.history is not None:
             given = self.known_items(request.history)
             items = given[latest_rows(given, np.arange(len(given)))]
             # Without times of their own, the events count as a sitting that ends now, where "now"
             # is the end of the training data.
-            return items, self.end_of_log - np.arange(len(items) - 1, -1, -1)
+            times = self.end_of_log - np.arange(len(items) - 1, -1, -1)
+            return items, times, np.ones(len(items), np.float32)
         return self._with_later(user, request.events)
 
-    def _with_later(self, user: int, events: UserEvents) -> tuple[Items, Items]:
+    def _with_later(self, user: int, events: UserEvents) -> tuple[Items, Items, Strengths]:
         """The log's events and later ones, of each item the latest, as training data would be.
 
         Not those of items whose latest event is a dismissal.
@@ -197,7 +210,30 @@ class UserHistories:
         kept = kept[tells_a_taste[kept] & (items[kept] > 0)]
         # What the models know of time ends with the training data: what has come in since counts
         # as a sitting at its end.
-        return items[kept], np.minimum(times[kept], self.end_of_log)
+        return (
+            items[kept],
+            np.minimum(times[kept], self.end_of_log),
+            self._strengths(items, own, events)[kept],
+        )
+
+    def _strengths(self, items: Items, logged: slice, events: UserEvents) -> Strengths:
+        """What each row of ``_with_later`` counts, as the log's events do: float32 [n].
+
+        A pair of the log counts no less than there, whatever comes later.
+        """
+        found = np.ones(len(items), np.float32)
+        if self.log.are_alike:
+            return found
+        first, last = logged.stop - logged.start, len(items) - len(events.item_ids)
+        found[:first] = self.log.relative_weights[logged]
+        found[first:last] = 0.0  # dismissals
+        types = events.types if len(events.types) else [0] * len(events.item_ids)
+        later = strengths_of(types, self._event_weights).astype(np.float32)
+        found[last:] = later / np.float32(self.log.mean_weight)
+        _, place = np.unique(items, return_inverse=True)
+        strongest = np.zeros(len(items), np.float32)
+        np.maximum.at(strongest, place, found)
+        return strongest[place]
 
 
 def _of_types(

@@ -191,6 +191,12 @@ ABSURD = [
     ("cross_encoder/num_heads", 3),
     ("cross_encoder/num_layers", 10**9),
     ("cross_encoder/num_layers", 64),
+    ("cross_encoder/strengths", 1),
+    ("cross_encoder/strengths", True),
+    ("strength_exponent", -0.5),
+    ("strength_exponent", 1e9),
+    ("strength_exponent", "half"),
+    ("strength_exponent", None),
     ("user_attributes", ["x" * 10**5]),
     ("item_attributes", 5),
 ]
@@ -342,6 +348,17 @@ def test_weights_and_types_come_back_and_older_bundles_have_ones(
     assert (artifact.event_types, artifact.event_weights) == ([], None)
     with pytest.raises(InputError, match=r"types beyond 1\.\.0"):
         load_artifact(saved(tmp_path / "untold", artifact, histories=histories))
+
+
+def test_the_exponent_of_strengths_comes_back_and_older_bundles_have_none(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    artifact.two_tower.strength_exponent = 0.5
+    written = saved(tmp_path, artifact)
+    assert load_artifact(written).two_tower.strength_exponent == 0.5
+    manifest = json.loads((written / "manifest.json").read_text())
+    del manifest["strength_exponent"]
+    assert load_artifact(vouched(written, manifest)).two_tower.strength_exponent == 0.0
 
 
 def test_a_bundle_of_before_events_had_weights_loads_with_ones(

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from recsys.metrics import (
     catalog_coverage,
+    graded_ndcg_at_k,
     hit_matrix,
     intra_list_diversity,
     ndcg_at_k,
     novelty,
     recall_at_k,
+    weighted_recall_at_k,
 )
 
 NUM_ITEMS = 30
@@ -50,6 +52,36 @@ def test_recall_counts_hits_over_all_relevant():
     assert recall_at_k(hits, relevant, 1).tolist() == [0.1, 0.0]
     assert recall_at_k(hits, relevant, 3).tolist() == [0.2, 0.0]
     assert recall_at_k(hits, relevant, 4).tolist() == pytest.approx([0.3, 0.0])
+
+
+def test_weighted_recall_counts_what_is_found_over_what_there_is():
+    gains, wanted = (
+        torch.tensor([[3.0, 0.0, 1.0], [0.0, 0.0, 0.0]]),
+        torch.tensor([[1.0, 3.0, 4.0]] * 2),
+    )
+    wanted[1] = 0.0
+    assert weighted_recall_at_k(gains, wanted, 2).tolist() == [3 / 8, 0.0]
+    assert weighted_recall_at_k(gains, wanted, 3).tolist() == [4 / 8, 0.0]
+
+
+def test_graded_ndcg_puts_what_counts_most_first():
+    gains, wanted = torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([[1.0, 3.0, 2.0, 0.0]])
+    gained = 1.0 * discount(1) + 3.0 * discount(3)
+    best = 3.0 * discount(1) + 2.0 * discount(2) + 1.0 * discount(3)
+    assert graded_ndcg_at_k(gains, wanted, 3).item() == pytest.approx(gained / best)
+    assert graded_ndcg_at_k(gains, wanted, 1).item() == pytest.approx(1 / 3)
+    assert graded_ndcg_at_k(wanted.sort(descending=True).values, wanted, 9).tolist() == [1.0]
+    assert graded_ndcg_at_k(torch.zeros(1, 3), torch.zeros(1, 2), 3).tolist() == [0.0]
+
+
+def test_metrics_with_equal_gains_are_those_of_hits():
+    hits = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) < 0.4
+    number = hits.sum(dim=1) + torch.arange(40) % 9
+    gains, wanted = 2.5 * hits, 2.5 * (torch.arange(15) < number[:, None])
+    for k in (1, 3, 6, 10):
+        graded, recall = graded_ndcg_at_k(gains, wanted, k), weighted_recall_at_k(gains, wanted, k)
+        torch.testing.assert_close(graded, ndcg_at_k(hits, number, k))
+        torch.testing.assert_close(recall, recall_at_k(hits, number, k))
 
 
 def test_ndcg_discounts_by_rank():

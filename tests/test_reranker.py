@@ -43,14 +43,22 @@ class Parts(NamedTuple):
         return Reranker(one.cross_encoder, one.extractor, one.reduction, self.artifact.text, scorer)
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=["no attention", "one layer", "two layers"])
+SHAPES = {
+    "no attention": {"num_layers": 0},
+    "one layer": {"num_layers": 1},
+    "two layers": {"num_layers": 2},
+    "strengths": {"num_layers": 1, "strengths": True},
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
 def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     root = tmp_path_factory.mktemp("reranker")
     bundle = write_untrained_bundle(root, list(range(101, 191)), list(range(1001, 1031)))
     artifact = load_artifact(bundle)
     assert artifact.stage2 is not None
     generator = torch.Generator().manual_seed(2)
-    config = {"dim": 16, "num_heads": 2, "num_layers": request.param, "text_rank": 4}
+    config = {"dim": 16, "num_heads": 2, "text_rank": 4, **SHAPES[request.param]}
     model = build_cross_encoder(config, 1, RANK).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -62,7 +70,8 @@ def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     mask = torch.arange(6) < lengths
     items = torch.stack([torch.randperm(15, generator=generator)[:6] + 1 for _ in range(7)])
     context = torch.rand(7, 2, generator=generator)
-    history = HistoryBatch(items * mask, 10**9 + 100 * items * mask, mask, context)
+    weights = torch.rand(7, 6, generator=generator).mul(4.0).exp() * mask
+    history = HistoryBatch(items * mask, 10**9 + 100 * items * mask, mask, context, weights)
     return Parts(artifact, stage2, graph, history)
 
 
@@ -83,7 +92,7 @@ def scores(
     generator = torch.Generator().manual_seed(3)
     by_tower = torch.randn(*item_idx.shape, 1, generator=generator)
     if rows is not None:
-        history = HistoryBatch(*(part[rows] for part in history))
+        history = history.rows(rows)
         item_idx, by_tower = item_idx[rows], by_tower[rows]
     return reranker.scores(history, item_idx, by_tower)
 
@@ -97,6 +106,23 @@ def test_scores_are_those_of_the_cross_encoder(parts: Parts, num_candidates: int
     real = item_idx > 0
     np.testing.assert_allclose(found[real], expected[real], rtol=2e-3, atol=2e-3)
     assert expected[real].std() > 0.1 or num_candidates == 1
+
+
+def test_strengths_are_an_input_of_a_graph_that_was_trained_on_them_alone(parts: Parts) -> None:
+    reads = parts.stage2.cross_encoder.history_strength is not None
+    model = onnx_format.load_model_from_string(parts.graph)
+    assert ("strength" in {one.name for one in model.graph.input}) == reads
+    item_idx = lists(15)
+    before = scores(parts.onnx(), parts.history, item_idx)
+    stronger = parts.history.weights.clone()
+    stronger[5, 3] *= 4.0
+    history = parts.history._replace(weights=stronger)
+    after = scores(parts.onnx(), history, item_idx)
+    expected = scores(parts.torch(), history, item_idx)
+    np.testing.assert_allclose(after[1:, 0], expected[1:, 0], rtol=2e-3, atol=2e-3)
+    changed = before != after
+    assert changed[5].all() == reads
+    assert not changed[[0, 1, 2, 3, 4, 6]].any()
 
 
 def test_lists_are_the_same_to_the_bit_from_many_threads(parts: Parts) -> None:
@@ -123,7 +149,7 @@ def test_another_text_of_an_item_gives_it_another_score(parts: Parts) -> None:
     """Of a later item, and of one of the training data."""
     later = len(parts.artifact.items) + 1
     item_idx = np.array([[20, later, 22]] * 6)
-    history = HistoryBatch(*(part[1:] for part in parts.history))
+    history = parts.history.rows(slice(1, None))
     first, other = (scores(with_text(parts, later, seed), history, item_idx) for seed in (0, 1))
     assert np.abs(first - other)[:, 1].min() > 1e-4
     known, changed = parts.onnx(), parts.onnx()
@@ -134,7 +160,7 @@ def test_another_text_of_an_item_gives_it_another_score(parts: Parts) -> None:
         one.cross_encoder, one.extractor, one.reduction, text, OnnxScorer(parts.graph)
     )
     item_idx = lists(15)[3:]
-    history = HistoryBatch(*(part[3:] for part in parts.history))
+    history = parts.history.rows(slice(3, None))
     difference = scores(changed, history, item_idx) - scores(known, history, item_idx)
     touched = item_idx == 20
     assert touched.any()

@@ -66,5 +66,5 @@ def test_a_history_of_nothing_has_a_query(retriever: Retriever) -> None:
 
 def test_a_query_does_not_depend_on_its_batch(retriever: Retriever) -> None:
     history = history_of([3, 1, 7], [2], [5, 6])
-    alone = HistoryBatch(*(part[1:2] for part in history))
+    alone = history.rows(slice(1, 2))
     assert np.array_equal(retriever.encode(alone)[0].numpy(), retriever.encode(history)[1].numpy())

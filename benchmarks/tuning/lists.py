@@ -80,6 +80,7 @@ def make_lists(
                 run(f"fold{number}"),
                 number,
                 chosen.half_life,
+                chosen.strength_exponent,
             )
             return build_retriever(model, train, build_index, recipe.max_history)
 

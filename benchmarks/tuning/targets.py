@@ -126,7 +126,14 @@ def measure_stage1(
         run = Run(with_callback(factory, watch), Path(folder) / "search", resume=False)
         found = search(recipe, *inputs, run)
         run = Run(factory, Path(folder) / "refit", resume=False)
-        model = fit_two_tower(found.recipe, found.epochs, *inputs, run, half_life=found.half_life)
+        model = fit_two_tower(
+            found.recipe,
+            found.epochs,
+            *inputs,
+            run,
+            half_life=found.half_life,
+            strength_exponent=found.strength_exponent,
+        )
         return metric(model)
 
 

@@ -29,6 +29,7 @@ CROSS_ENCODER = {
     "products": FLAG,
     "dropout": real(0, 1),
     "row_dropout": real(0, 1),
+    "strengths": FLAG,
 }
 NEW_USERS = {
     "gate": Setting("settings by name, or null", lambda _: True),
@@ -46,6 +47,7 @@ SIZES = {
     "embedding_dim": whole(1, 2**20),
     "text_dim": whole(1, 2**20),
     "recency_half_life": or_null(real(1e-3, 1e9)),
+    "strength_exponent": real(0, 10),
     "seed": whole(0, 2**32 - 1),
     "user_attributes": or_null(texts(100_000, 10_000)),
     "item_attributes": or_null(texts(100_000, 10_000)),

@@ -108,10 +108,8 @@ class HistoryDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[int]:
         def collate(rows: list[int]) -> TrainingBatch:
             users = np.asarray(rows)
-            return TrainingBatch(
-                self.train_histories.pad(users, self.max_length),
-                self.train_histories.pad_weights(users, self.max_length),
-            )
+            history = self.train_histories.pad(users, self.max_length)
+            return TrainingBatch(history, _weights(history))
 
         users = _UserIndex(self.train_users)
         return DataLoader(users, batch_sampler=self.batches, collate_fn=collate)
@@ -124,11 +122,16 @@ class HistoryDataModule(pl.LightningDataModule):
         def collate(rows: list[int]) -> ValidationBatch:
             users = np.asarray(rows)
             history = self.train_histories.pad(users, self.max_length)
-            targets = held_out.pad(users).item_idx
-            return ValidationBatch(history, targets, held_out.pad_weights(users))
+            targets = held_out.pad(users)
+            return ValidationBatch(history, targets.item_idx, _weights(targets))
 
         users = np.flatnonzero(held_out.lengths)
         return DataLoader(_UserIndex(users), batch_size=self.batch_size * 4, collate_fn=collate)
+
+
+def _weights(history: HistoryBatch) -> Tensor:
+    """How much events count, 1 for each where they are alike: float32 [B, L], 0 where padded."""
+    return history.mask.float() if history.weights is None else history.weights
 
 
 class _UserIndex(torch.utils.data.Dataset[int]):

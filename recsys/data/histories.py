@@ -206,8 +206,12 @@ class Histories:
         """Weights by their mean, float32 [N]: what is in units of events keeps its meaning."""
         if self.are_alike:
             return np.ones(len(self), dtype=np.float32)
-        mean = float(self.weights.mean(dtype=np.float64))
-        return self.weights / np.float32(mean)
+        return self.weights / np.float32(self.mean_weight)
+
+    @cached_property
+    def mean_weight(self) -> float:
+        """Of all events; 1 without events."""
+        return float(self.weights.mean(dtype=np.float64)) if len(self) else 1.0
 
     def matrix(self, num_items: int) -> csr_matrix:
         """Which user has which item: float32 [U + 1, N + 1], 1 where an event is, however many."""
@@ -235,31 +239,9 @@ class Histories:
     def pad(self, user_idx: NDArray[np.int64], max_length: int | None = None) -> HistoryBatch:
         """The latest ``max_length`` events of each user, oldest first and left-aligned: [B, L].
 
-        L is the longest history in the batch, at least 1.
+        L is the longest history in the batch, at least 1. Weights are ``relative_weights``, and
+        left out where these are alike.
         """
-        source, mask = self._places(user_idx, max_length)
-        if len(self) == 0:
-            zeros = np.zeros_like(source)
-            item_idx, timestamps = zeros, zeros
-        else:
-            item_idx = np.where(mask, self.item_idx[source], 0)
-            timestamps = np.where(mask, self.timestamps[source], 0)
-        arrays = (item_idx, timestamps, mask, self.context[user_idx])
-        return HistoryBatch(*(torch.from_numpy(array) for array in arrays))
-
-    def pad_weights(
-        self, user_idx: NDArray[np.int64], max_length: int | None = None
-    ) -> torch.Tensor:
-        """``relative_weights`` of the events of ``pad``: float32 [B, L], 0 where padded."""
-        source, mask = self._places(user_idx, max_length)
-        if len(self) == 0:
-            return torch.zeros(source.shape)
-        return torch.from_numpy(np.where(mask, self.relative_weights[source], np.float32(0.0)))
-
-    def _places(
-        self, user_idx: NDArray[np.int64], max_length: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where the events of ``pad`` are, int64 [B, L], and which places hold one, bool [B, L]."""
         ends = self.offsets[user_idx + 1]
         lengths = ends - self.offsets[user_idx]
         if max_length is not None:
@@ -267,7 +249,17 @@ class Histories:
         width = max(int(lengths.max(initial=0)), 1)
         positions = np.arange(width)
         mask = positions < lengths[:, None]
-        return np.where(mask, (ends - lengths)[:, None] + positions, 0), mask
+        source = np.where(mask, (ends - lengths)[:, None] + positions, 0)
+        if len(self) == 0:
+            zeros = np.zeros_like(source)
+            item_idx, timestamps = zeros, zeros
+        else:
+            item_idx = np.where(mask, self.item_idx[source], 0)
+            timestamps = np.where(mask, self.timestamps[source], 0)
+        arrays = [item_idx, timestamps, mask, self.context[user_idx]]
+        if not self.are_alike:
+            arrays.append(np.where(mask, self.relative_weights[source], np.float32(0.0)))
+        return HistoryBatch(*(torch.from_numpy(array) for array in arrays))
 
 
 def end_of_log(histories: Histories) -> int:
@@ -291,4 +283,5 @@ def latest_events(history: HistoryBatch, max_length: int) -> HistoryBatch:
     source = source.clamp(max=history.mask.shape[1] - 1)
     item_idx = history.item_idx.gather(1, source) * mask
     timestamps = history.timestamps.gather(1, source) * mask
-    return HistoryBatch(item_idx, timestamps, mask, history.context)
+    weights = None if history.weights is None else history.weights.gather(1, source) * mask
+    return HistoryBatch(item_idx, timestamps, mask, history.context, weights)

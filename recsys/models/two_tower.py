@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.models.content_map import ContentMap
+from recsys.models.history_weights import event_counts, history_weights
 from recsys.models.layers import ResidualMLP, StandardizedLinear, drop_rows, weighted_sum_pool
 from recsys.schema import PAD_IDX
 
@@ -106,27 +107,6 @@ class CandidateTower(nn.Module):
         return embedding
 
 
-def recency_weights(mask: Tensor, half_life: float) -> Tensor:
-    """2 ** (-n / half_life) where n events came after one, 0 at padding: float [B, L].
-
-    Args:
-        mask: bool [B, L] of left-aligned histories, oldest first. half_life: in events.
-    """
-    later = mask.sum(dim=1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)
-    return torch.exp2(later.clamp(min=0) / -half_life) * mask
-
-
-def history_weights(mask: Tensor, length_exponent: float, half_life: float | None = None) -> Tensor:
-    """length ** -exponent at real events, 0 at padding: bool [B, L] -> float [B, L].
-
-    An exponent of 0.5 keeps a long history louder than a short one, but not in proportion. With a
-    half-life events weigh by ``recency_weights``, and a length is the sum of the weights.
-    """
-    weights = mask if half_life is None else recency_weights(mask, half_life)
-    length = weights.sum(dim=1, keepdim=True).clamp(min=1)
-    return weights / length**length_exponent
-
-
 class TwoTower(nn.Module):
     """A query tower and a candidate tower that meet in one dot product.
 
@@ -184,8 +164,9 @@ class TwoTowerEnsemble(nn.Module):
             buffer, since histories and candidates are given by index.
 
     Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``; and
-    perhaps a ``half_life`` in events, by which older events count less in a query. ``weights``: how
-    much each member counts in what ``standardize`` makes of it.
+    perhaps a ``half_life`` in events, by which older events count less in a query, and a
+    ``strength_exponent`` above 0, by which events of more weight count more. ``weights``: how much
+    each member counts in what ``standardize`` makes of it.
     """
 
     features: Tensor
@@ -200,6 +181,7 @@ class TwoTowerEnsemble(nn.Module):
         self.register_buffer("scales", torch.ones(len(towers)))
         self.content_map: ContentMap | None = None
         self.half_life: float | None = None
+        self.strength_exponent = 0.0
         self.weights = (1.0,) * len(towers)
 
     @property
@@ -236,14 +218,30 @@ class TwoTowerEnsemble(nn.Module):
             encoder.fix(part)
         self.content_map = content_map
 
-    def query(self, history: Tensor, history_mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Query embeddings: int64 [B, L], bool [B, L], float [B, A] -> float [B, D]."""
+    def event_counts(self, history_mask: Tensor, weights: Tensor | None) -> Tensor | None:
+        """What each event counts in a query: see the function of this name."""
+        return event_counts(history_mask, weights, self.half_life, self.strength_exponent)
+
+    def query(
+        self,
+        history: Tensor,
+        history_mask: Tensor,
+        context: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Query embeddings float [B, D] of histories int64 [B, L].
+
+        Args:
+            history_mask: bool [B, L]. context: float [B, A]. weights: float [B, L], see
+                ``HistoryBatch``.
+        """
         pooled = []
         item_idx, positions = torch.unique(history, return_inverse=True)
+        counts = self.event_counts(history_mask, weights)
         for tower in self.members:
             table = tower.query_tower.items(item_idx, self.features)
-            weights = history_weights(history_mask, tower.length_exponent, self.half_life)
-            pooled.append(weighted_sum_pool(table, positions, weights))
+            by_length = history_weights(history_mask, tower.length_exponent, counts)
+            pooled.append(weighted_sum_pool(table, positions, by_length))
         return self._query(pooled, context)
 
     def query_from_sums(self, sums: Tensor, length: Tensor, context: Tensor) -> Tensor:
@@ -251,8 +249,8 @@ class TwoTowerEnsemble(nn.Module):
 
         Args:
             sums: float [B, D''], over the items of a history, of their vectors in the query towers
-                side by side, each by its weight (see ``recency_weights``). length: [B], the sum of
-                these weights. context: float [B, A].
+                side by side, each times what it counts (see ``event_counts``). length: [B], the
+                sum of these counts. context: float [B, A].
         """
         widths = [tower.query_tower.items.dim for tower in self.members]
         length = length.clamp(min=1)[:, None]
@@ -280,16 +278,21 @@ class TwoTowerEnsemble(nn.Module):
 
     @torch.no_grad()
     def standardize(
-        self, history: Tensor, history_mask: Tensor, context: Tensor | None = None
+        self,
+        history: Tensor,
+        history_mask: Tensor,
+        context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Set the scales so that each member's scores have unit variance, times its weight, within
         a user's list.
 
         The variance of q.c over the catalogue is q' Cov(c) q, so no [B, N] matrix is formed.
+        Arguments are those of ``query``.
         """
         self.scales.fill_(1.0)
         queries = torch.split(
-            self.query(history, history_mask, context), self.embedding_dims, dim=1
+            self.query(history, history_mask, context, weights), self.embedding_dims, dim=1
         )
         candidates = torch.split(self.all_candidates()[1:], self.embedding_dims, dim=1)
         for i, (query, candidate) in enumerate(zip(queries, candidates, strict=True)):

@@ -96,6 +96,10 @@ class SignalExtractor:
         source *= is_real
         rows = np.arange(len(source))[:, None]
         age = (now[:, None] - times[rows, source]) * is_real
+        strength = np.zeros(age.shape, np.float32)
+        if history.weights is not None:
+            weights = history.weights.numpy()[rows, source]
+            np.log(weights, out=strength, where=is_real)
         items = torch.from_numpy(item_idx[mask])
         starts = torch.from_numpy(length.cumsum() - length)
         tables = self._relations.rows, self._log_counts.rows
@@ -111,6 +115,7 @@ class SignalExtractor:
             history.context,
             torch.from_numpy(item_idx[rows, source] * is_real),
             torch.from_numpy(age.astype(np.float32)),
+            torch.from_numpy(strength),
         )
 
     def signals(self, inputs: ListInputs) -> Tensor:

@@ -24,7 +24,8 @@ class ListInputs(NamedTuple):
     popular_taste: float32 [B], the mean of their log(1 + events). length: float32 [B], events of
     the history. context: float32 [B, A], the user's attributes. recent: int64 [B, 1 + L], the place
     of the null token (0), then the latest events' items, 0 = none and last. age: float32
-    [B, 1 + L], seconds before the last event.
+    [B, 1 + L], seconds before the last event. strength: float32 [B, 1 + L], the logarithms of the
+    latest events' weights (see ``HistoryBatch``), 0 where all are alike and where there is none.
     """
 
     candidates: Tensor
@@ -36,6 +37,7 @@ class ListInputs(NamedTuple):
     context: Tensor
     recent: Tensor
     age: Tensor
+    strength: Tensor
 
 
 def signal_names(num_towers: int) -> list[str]:

@@ -13,9 +13,10 @@ from recsys.artifact import Artifact
 from recsys.data.prepare import TrainingData
 from recsys.errors import InputError
 from recsys.evaluation import Targets, ranked_tensor
+from recsys.events.types import type_set
 from recsys.recommender import BATCH_SIZE, Recommender
 from recsys.request import NO_EVENTS, Request, UserEvents
-from recsys.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID, WEIGHT, ExternalId
+from recsys.schema import ITEM_ID, RATING, TIMESTAMP, TYPE, USER_ID, WEIGHT, ExternalId
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,11 @@ def _later_events(
         ratings = own[RATING].tolist() if RATING in own else [None] * number
         times = own[TIMESTAMP].tolist() if TIMESTAMP in own else [0] * number
         found[user] = UserEvents(  # type: ignore[index]
-            version=1, item_ids=own[ITEM_ID].tolist(), timestamps=times, ratings=ratings
+            version=1,
+            item_ids=own[ITEM_ID].tolist(),
+            timestamps=times,
+            ratings=ratings,
+            types=[type_set([name]) for name in own[TYPE]] if TYPE in own else (),
         )
     return found
 

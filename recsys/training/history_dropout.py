@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys.models.two_tower import history_weights
+from recsys.models.history_weights import history_weights
 
 MAX_FIRST = 20
 """The longest history that stands for a new user's."""

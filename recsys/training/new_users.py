@@ -133,7 +133,8 @@ def choose_half_life(train: Histories, newcomers: Newcomers, num_items: int) -> 
         for column, counts in enumerate(
             _popularity_at_arrival(train, newcomers, num_items, half_life)
         ):
-            own, given = _own(train, newcomers, column), newcomers.given[column]
+            own = train.item_idx[_own(train, newcomers, column)]
+            given = newcomers.given[column]
             later = own[given:]
             counts[0] = counts[own[:given]] = -1.0
             best = torch.from_numpy(counts).topk(min(_K, num_items)).indices
@@ -185,10 +186,10 @@ def _weighted(requests: Requests, values: Tensor) -> float:
     return float((weights * totals / counts.clamp(min=1)).sum() / weights.sum().clamp(min=1))
 
 
-def _own(train: Histories, newcomers: Newcomers, number: int) -> Items:
-    """The items of a newcomer, oldest first."""
+def _own(train: Histories, newcomers: Newcomers, number: int) -> slice:
+    """Where the events of a newcomer are, oldest first."""
     user = newcomers.users[number]
-    return train.item_idx[train.offsets[user] : train.offsets[user + 1]]
+    return slice(train.offsets[user], train.offsets[user + 1])
 
 
 def _popularity_at_arrival(
@@ -230,16 +231,21 @@ def requests_of(
     found = []
     for number, counts in enumerate(sweep):
         popularity = torch.from_numpy(standardized(counts))[by_hash]
-        own, num_given = _own(train, newcomers, number), int(newcomers.given[number])
+        events, num_given = _own(train, newcomers, number), int(newcomers.given[number])
+        own, strengths = train.item_idx[events], train.relative_weights[events]
         lengths = [length for length in LENGTHS if length <= num_given]
-        for shuffled, items in enumerate((own, rng.permutation(own))):
-            given, later = items[:num_given], items[num_given:]
-            history = torch.from_numpy(given[: lengths[-1]]).expand(len(lengths), -1)
+        for shuffled, order in enumerate((np.arange(len(own)), rng.permutation(len(own)))):
+            given, later = own[order[:num_given]], own[order[num_given:]]
+            history, weights = (
+                torch.from_numpy(values[order[: lengths[-1]]]).expand(len(lengths), -1)
+                for values in (own, strengths)
+            )
             places, ends = torch.arange(lengths[-1]), torch.tensor(lengths)[:, None]
             is_given = places < ends
             is_read = is_given & (places >= ends - max_history)
             context = average.expand(len(lengths), -1)
-            scores = model.query(history * is_read, is_read, context) @ embeddings.T
+            query = model.query(history * is_read, is_read, context, weights * is_read)
+            scores = query @ embeddings.T
             moments = scores.mean(dim=1, keepdim=True), scores.std(dim=1, keepdim=True)
             scores[:, torch.isin(by_hash, torch.from_numpy(given))] = -torch.inf
             columns = _candidates(scores, popularity)

@@ -40,7 +40,7 @@ from recsys.training.stage1 import (
     fold_retriever,
     search,
 )
-from recsys.training.stage2 import RerankingRecipe, fit_stage2
+from recsys.training.stage2 import RerankingRecipe, encoder_config, fit_stage2
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ def train_stage1(
             attributes=attributes,
             run=run.apart(name),
             half_life=found.half_life,
+            strength_exponent=found.strength_exponent,
         )
         for name in ("refit", "new_users")
     )
@@ -173,6 +174,7 @@ def stage2_lists(
             recipe=retrieval.with_settings(stage1.manifest.get("settled")),
             epochs=epochs,
             half_life=stage1.two_tower.half_life,
+            strength_exponent=stage1.two_tower.strength_exponent,
             text=text,
             attributes=attributes,
             build_index=build_index,
@@ -218,7 +220,7 @@ def train_stage2(
             **{key: stage1.manifest[key] for key in _KEPT},
             "settled": stage1.manifest.get("settled"),
             "item_attributes": stage1.attribute_names,
-            "cross_encoder": dict(reranking.cross_encoder),
+            "cross_encoder": encoder_config(reranking, data.train),
             "max_history": reranking.max_history,
             "relation_rank": reranking.relation_rank,
             "stage1_version": stage1.version,

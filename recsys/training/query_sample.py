@@ -31,5 +31,6 @@ def sample_queries(model: TwoTowerEnsemble, histories: Histories, max_history: i
         batch = histories.pad(users[some], max_history)
         places = torch.arange(batch.mask.shape[1])
         mask = batch.mask & (places < torch.from_numpy(most[some])[:, None])
-        queries.append(model.query(batch.item_idx * mask, mask, batch.context).float().numpy())
+        query = model.query(batch.item_idx * mask, mask, batch.context, batch.weights)
+        queries.append(query.float().numpy())
     return np.concatenate(queries)

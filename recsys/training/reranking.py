@@ -143,6 +143,7 @@ class _FoldBatches(Dataset[LabelledBatch]):
                 F.embedding(events, self.reduced_text),
                 event_mask(events),
                 inputs.age,
+                inputs.strength,
                 F.embedding(candidates, relations.vectors),
                 F.embedding(events, relations.vectors),
                 relations.blocks,

@@ -96,7 +96,7 @@ class RetrievalModule(pl.LightningModule):
         candidates = _ItemsOfStep(tower.candidate_tower.items, features, items[:0])
         device = weights.device
         is_new = torch.rand(len(weights), device=device) < objective.new_user_share
-        known, new = (HistoryBatch(*(part[rows] for part in history)) for rows in (~is_new, is_new))
+        known, new = (history.rows(rows) for rows in (~is_new, is_new))
         exponent = tower.length_exponent
         total = torch.zeros((), device=device)
         if len(known.mask):
@@ -148,8 +148,11 @@ class RetrievalModule(pl.LightningModule):
     def standardize(self) -> None:
         """Put the towers' scores on one scale, as they stand now."""
         batch = self.calibration
-        parts = (batch.item_idx, batch.mask, batch.context)
-        self.model.standardize(*(part.to(self.device) for part in parts))
+        weights = None if batch.weights is None else batch.weights.to(self.device)
+        item_idx, mask, context = (
+            part.to(self.device) for part in (batch.item_idx, batch.mask, batch.context)
+        )
+        self.model.standardize(item_idx, mask, context, weights)
 
     @torch.no_grad()
     def on_validation_epoch_start(self) -> None:
@@ -157,8 +160,8 @@ class RetrievalModule(pl.LightningModule):
         self._catalog = self.model.all_candidates()
 
     def validation_step(self, batch: ValidationBatch, _: int) -> None:
-        history, mask = batch.history.item_idx, batch.history.mask
-        scores = self.model.query(history, mask, batch.history.context) @ self._catalog.T
+        history, mask, context = batch.history.item_idx, batch.history.mask, batch.history.context
+        scores = self.model.query(history, mask, context, batch.history.weights) @ self._catalog.T
         scores = scores.scatter(1, history, -torch.inf)
         scores[:, 0] = -torch.inf
         ranked = scores.topk(min(self.validation_k, scores.shape[1] - 1), dim=1).indices

@@ -282,10 +282,11 @@ def table_of(metrics: dict[str, Any]) -> str:
 def chosen(manifest: Mapping[str, Any]) -> str:
     """What stage 1's search has chosen, for a reader."""
     half_life, settled = manifest.get("recency_half_life"), manifest.get("settled") or {}
-    weights = settled.get("weights")
+    weights, exponent = settled.get("weights"), manifest.get("strength_exponent")
     told = [
         f"epochs {manifest['epochs']}",
         "no half-life" if half_life is None else f"half-life of {half_life:g} events",
+        *([f"strength exponent {exponent:g}"] if exponent else []),
         *(
             f"{name} {value:g}"
             for objective in settled.get("objectives", [])

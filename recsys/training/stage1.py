@@ -27,6 +27,7 @@ from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
 from recsys.training.content_map import fix_items
+from recsys.training.event_strengths import choose_strength_exponent
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
@@ -80,12 +81,14 @@ class Run:
 class Found(NamedTuple):
     """What validation chose.
 
-    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``. curves: to the
-    best epoch. recipe: with what its objectives left to be chosen.
+    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``.
+    strength_exponent: see ``choose_strength_exponent``. curves: to the best epoch. recipe: with
+    what its objectives left to be chosen.
     """
 
     epochs: int
     half_life: float | None
+    strength_exponent: float
     curves: Curves
     recipe: RetrievalRecipe
 
@@ -101,7 +104,7 @@ def search(
     """Choose by validation events, which are carved out of ``train`` and not trained on.
 
     First what a spectral filter leaves open, then the number of epochs, how much the towers count,
-    how much later events count more, and the settings of a regression.
+    how much later events count more, and those of more weight, and the settings of a regression.
 
     Args:
         split: in whose way they are carved out, see ``hold_out_like``.
@@ -139,10 +142,11 @@ def search(
     if recipe.choose_weights:
         recipe = replace(recipe, weights=choose_weights(model, validation))
     half_life = choose_half_life(model, validation)
+    exponent = choose_strength_exponent(model, validation)
     # Products of large matrices, while the processes for the folds have nothing to do.
     with threads_used(run.workers.number * run.workers.threads):
         recipe = choose_regression(recipe, model, content, validation)
-    return Found(max(early_stopping.best_epochs, 1), half_life, curves, recipe)
+    return Found(max(early_stopping.best_epochs, 1), half_life, exponent, curves, recipe)
 
 
 def _of_few_users(held_out: Histories, seed: int) -> Histories:
@@ -163,11 +167,12 @@ def fit_two_tower(
     run: Run,
     seed_offset: int = 0,
     half_life: float | None = None,
+    strength_exponent: float = 0.0,
 ) -> TwoTowerEnsemble:
     """Fit on all given events, without validation.
 
     Args:
-        recipe, epochs, half_life: as ``search`` has found them.
+        recipe, epochs, half_life, strength_exponent: as ``search`` has found them.
     """
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
@@ -186,6 +191,7 @@ def fit_two_tower(
     module.cpu().eval()
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
     module.model.half_life = half_life
+    module.model.strength_exponent = strength_exponent
     module.standardize()
     return module.model
 
@@ -197,6 +203,7 @@ def fold_retriever(
     recipe: RetrievalRecipe,
     epochs: int,
     half_life: float | None,
+    strength_exponent: float,
     text: Tensor,
     attributes: Tensor,
     build_index: BuildIndex,
@@ -205,7 +212,15 @@ def fold_retriever(
     """The stage 1 of a fold, trained on the events outside of it."""
     # A seed of its own per fold: the lists shall not share one initialisation's whims.
     model = fit_two_tower(
-        recipe, epochs, train, text, attributes, run.apart(f"fold{fold}"), 1 + fold, half_life
+        recipe,
+        epochs,
+        train,
+        text,
+        attributes,
+        run.apart(f"fold{fold}"),
+        1 + fold,
+        half_life,
+        strength_exponent,
     )
     return build_retriever(model, train, build_index, recipe.max_history)
 

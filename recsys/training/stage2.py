@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,15 @@ class RerankingRecipe:
     max_lists: int | None = None
 
 
+def encoder_config(recipe: RerankingRecipe, train: Histories) -> dict[str, Any]:
+    """How the cross-encoder is built: it reads strengths where the training events differ in them.
+
+    A recipe that says whether it does is right.
+    """
+    found = {} if train.are_alike else {"strengths": True}
+    return {**found, **recipe.cross_encoder}
+
+
 def fit_stage2(
     recipe: RerankingRecipe,
     lists: Sequence[CandidateLists],
@@ -70,7 +80,7 @@ def fit_stage2(
         seed=recipe.seed,
     )
     num_towers = lists[0].tower_scores.shape[2]
-    model = build_cross_encoder(recipe.cross_encoder, num_towers, reduced.shape[1])
+    model = build_cross_encoder(encoder_config(recipe, train), num_towers, reduced.shape[1])
     _fit_scales(model, datamodule.example(), num_towers)
     module = RerankingModule(
         model,
@@ -109,4 +119,5 @@ def _fit_scales(model: CrossEncoder, example: LabelledBatch, num_towers: int) ->
         inputs.history_age[:, 1:][events],
         related[mask[:, :, None] & events[:, None]],
         num_relative(num_towers),
+        inputs.history_strength[:, 1:][events],
     )

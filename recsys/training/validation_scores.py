@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.histories import Histories
-from recsys.metrics import hit_matrix, ndcg_at_k, recall_at_k
+from recsys.metrics import (
+    graded_ndcg_at_k,
+    hit_matrix,
+    ndcg_at_k,
+    recall_at_k,
+    weighted_recall_at_k,
+)
 from recsys.models.two_tower import TwoTowerEnsemble
+from recsys.schema import HistoryBatch
 
 LEAST_RECALL = 0.98
 """Of recall@100 before, that must stay: stage 2 chooses from what is found there."""
@@ -21,7 +28,10 @@ _TOP, _DEPTH, _MOST_USERS, _AT_A_TIME = 10, 100, 4_000, 100
 
 
 class Scores(NamedTuple):
-    """NDCG@10 and recall@100 by user: float64 [U]."""
+    """NDCG@10 and recall@100 by user: float64 [U].
+
+    Where held-out events weigh differently, they count as they weigh.
+    """
 
     ndcg: Tensor
     recall: Tensor
@@ -53,22 +63,19 @@ class Validation:
     def scores(self, model: TwoTowerEnsemble) -> Scores:
         """Of a model in evaluation mode, on the CPU; its scales are set anew."""
         sample = self.remaining.pad(self.users[: 10 * _AT_A_TIME], self.max_history)
-        model.standardize(sample.item_idx, sample.mask, sample.context)
+        model.standardize(sample.item_idx, sample.mask, sample.context, sample.weights)
         candidates = model.all_candidates()
-        ndcg, recall = [], []
+        found = []
         for start in range(0, len(self.users), _AT_A_TIME):
             some = self.users[start : start + _AT_A_TIME]
             history, wanted = self.remaining.pad(some, self.max_history), self.held_out.pad(some)
-            scores = model.query(history.item_idx, history.mask, history.context) @ candidates.T
-            scores = scores.scatter(1, history.item_idx, -torch.inf)
+            query = model.query(history.item_idx, history.mask, history.context, history.weights)
+            scores = (query @ candidates.T).scatter(1, history.item_idx, -torch.inf)
             scores[:, 0] = -torch.inf
             ranked = scores.topk(min(_DEPTH, scores.shape[1] - 1), dim=1).indices
-            rows, places = wanted.mask.nonzero(as_tuple=True)
-            hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], model.num_items)
-            number = wanted.mask.sum(dim=1)
-            ndcg.append(ndcg_at_k(hits, number, _TOP))
-            recall.append(recall_at_k(hits, number, _DEPTH))
-        return Scores(torch.cat(ndcg).double(), torch.cat(recall).double())
+            found.append(_scores(ranked, wanted, model.num_items))
+        ndcg, recall = (torch.cat(parts).double() for parts in zip(*found, strict=True))
+        return Scores(ndcg, recall)
 
     def is_better(self, found: Scores, before: Scores, tried: int = 1) -> bool:
         """Whether the NDCG@10 is higher for certain, and the recall@100 not much lower.
@@ -84,3 +91,19 @@ class Validation:
         enough = NormalDist().inv_cdf(1.0 - _CHANCE / tried) * error
         is_higher = float(difference.mean()) > enough
         return is_higher and bool(found.recall.mean() >= LEAST_RECALL * before.recall.mean())
+
+
+def _scores(ranked: Tensor, wanted: HistoryBatch, num_items: int) -> Scores:
+    """Of lists int64 [B, K]; wanted: the held-out events [B, T]."""
+    if wanted.weights is None:
+        rows, places = wanted.mask.nonzero(as_tuple=True)
+        hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], num_items)
+        number = wanted.mask.sum(dim=1)
+        return Scores(ndcg_at_k(hits, number, _TOP), recall_at_k(hits, number, _DEPTH))
+    by_item = torch.zeros(len(ranked), num_items + 1)
+    by_item.scatter_add_(1, wanted.item_idx, wanted.weights)
+    gains = by_item.gather(1, ranked)
+    return Scores(
+        graded_ndcg_at_k(gains, wanted.weights, _TOP),
+        weighted_recall_at_k(gains, wanted.weights, _DEPTH),
+    )

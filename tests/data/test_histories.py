@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.histories import Histories
+from recsys.data.histories import Histories, latest_events
 from recsys.data.times import EARLIEST
 from recsys.data.vocabulary import Vocabulary
 
@@ -44,6 +47,40 @@ def test_padding_is_left_aligned_oldest_first(histories: Histories) -> None:
 
 def test_truncation_keeps_the_latest(histories: Histories) -> None:
     assert histories.pad(np.array([3, 1]), max_length=2).item_idx.tolist() == [[1, 2], [2, 1]]
+
+
+def weighed(histories: Histories) -> Histories:
+    """An event of an item weighs as the item's number: 9 / 5 on average."""
+    return replace(histories, weights=histories.item_idx.astype(np.float32))
+
+
+def test_padding_carries_weights_by_their_mean(histories: Histories) -> None:
+    batch = weighed(histories).pad(np.array([3, 2, 1]))
+    assert batch.weights is not None
+    assert batch.weights.dtype == torch.float32
+    torch.testing.assert_close(batch.weights, batch.item_idx / torch.tensor(9 / 5))
+
+
+def test_events_that_are_alike_carry_no_weights(histories: Histories) -> None:
+    same = replace(histories, weights=np.full(5, 7.0, np.float32))
+    for alike in (histories, same):
+        assert alike.pad(np.array([3, 1])).weights is None
+        assert latest_events(alike.pad(np.array([3, 1])), 2).weights is None
+        assert alike.pad(np.array([3, 1])).rows([1]).weights is None
+
+
+def test_the_latest_events_and_some_rows_keep_their_weights(histories: Histories) -> None:
+    users = np.array([3, 2, 1])
+    whole = weighed(histories).pad(users)
+    for found, expected in zip(
+        latest_events(whole, 2), weighed(histories).pad(users, max_length=2), strict=True
+    ):
+        assert torch.equal(found, expected)
+    for own in ([0, 2], torch.tensor([0, 2]), np.array([0, 2]), torch.tensor([True, False, True])):
+        rows = whole.rows(own)
+        assert rows.item_idx.tolist() == [[3, 1, 2], [2, 1, 0]]
+        assert torch.equal(rows.weights, whole.weights[[0, 2]])
+    assert torch.equal(whole.rows(slice(1, 3)).weights, whole.weights[1:])
 
 
 def test_the_width_is_at_least_one(histories: Histories) -> None:

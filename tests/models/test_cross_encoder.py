@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from recsys.models.cross_encoder import (
-    AttendedEvents,
-    CrossAttention,
-    CrossEncoder,
-    RankingBatch,
-)
+from recsys.models.cross_attention import AttendedEvents, CrossAttention
+from recsys.models.cross_encoder import CrossEncoder, RankingBatch
 
 B, K, L, S, P, R, T, N = 2, 5, 4, 3, 2, 6, 7, 12
 """Lists, candidates, events, signals, relations, their rank, text dimensions, items."""
@@ -16,7 +12,7 @@ B, K, L, S, P, R, T, N = 2, 5, 4, 3, 2, 6, 7, 12
 
 def encoder(**options: object) -> CrossEncoder:
     defaults = {"dim": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.1, "text_rank": 3}
-    return CrossEncoder(S, P, T, **{**defaults, **options}).eval()
+    return CrossEncoder(S, P, T, **{**defaults, "strengths": True, **options}).eval()
 
 
 @pytest.fixture
@@ -48,6 +44,7 @@ def batch_of(model: CrossEncoder) -> RankingBatch:
         tokens.history[history].detach(),
         mask,
         1000 * torch.rand(B, 1 + L, generator=generator) * (history > 0),
+        torch.randn(B, 1 + L, generator=generator) * (history > 0),
         relations[candidates],
         relations[history],
         torch.eye(P).repeat_interleave(R, dim=0),
@@ -68,6 +65,7 @@ def test_scores_of_events_that_are_masked_do_not_count(trained) -> None:
     others = batch._replace(
         history_tokens=batch.history_tokens.masked_fill(~batch.history_mask[..., None], 9.0),
         history_age=batch.history_age.masked_fill(~batch.history_mask, 9.0),
+        history_strength=batch.history_strength.masked_fill(~batch.history_mask, 9.0),
         history_relations=batch.history_relations.masked_fill(~batch.history_mask[..., None], 9.0),
     )
     torch.testing.assert_close(trained(batch), trained(others))
@@ -128,7 +126,8 @@ def test_tokens_of_no_text_are_zeros(model) -> None:
 
 def test_scales_are_statistics_of_the_lists(model) -> None:
     signals, age = 5.0 + 3.0 * torch.randn(4000, S), torch.rand(4000).mul(10).expm1()
-    model.fit_statistics(signals, age, torch.randn(4000, P) * torch.tensor([2.0, 0.1]), relative=1)
+    related, strength = torch.randn(4000, P) * torch.tensor([2.0, 0.1]), 3.0 * torch.randn(4000) - 1
+    model.fit_statistics(signals, age, related, 1, strength)
     found = (signals - model.signal_mean) * model.signal_scale
     torch.testing.assert_close(found[:, 0], signals[:, 0])
     torch.testing.assert_close(found[:, 1:].mean(dim=0), torch.zeros(S - 1), atol=1e-4, rtol=0)
@@ -136,6 +135,20 @@ def test_scales_are_statistics_of_the_lists(model) -> None:
     ages = (age.log1p() - model.age_mean) * model.age_scale
     assert float(ages.std()) == pytest.approx(1.0, abs=1e-3)
     torch.testing.assert_close(model.relation_scale, torch.tensor([0.5, 10.0]), rtol=0.1, atol=0)
+    strengths = (strength - model.strength_mean) * model.strength_scale
+    assert float(strengths.mean()) == pytest.approx(0.0, abs=1e-3)
+    assert float(strengths.std()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_strengths_are_read_where_they_are_asked_for_alone() -> None:
+    torch.manual_seed(0)
+    plain = encoder(strengths=False)
+    batch = batch_of(plain)
+    other = batch._replace(history_strength=batch.history_strength + 1.0)
+    assert torch.equal(plain(batch), plain(other))
+    own = {"history_strength.weight", "strength_mean", "strength_scale"}
+    assert {*encoder().state_dict()} - {*plain.state_dict()} == own
+    assert not encoder().history_strength.weight.any()
 
 
 def events_of(tokens: torch.Tensor, **changes: torch.Tensor) -> AttendedEvents:

@@ -7,7 +7,7 @@ from torch import Tensor
 from recsys.artifact import build_two_tower
 from recsys.features import content_features
 from recsys.models.content_map import ContentMap
-from recsys.models.two_tower import TwoTowerEnsemble, history_weights
+from recsys.models.two_tower import TwoTowerEnsemble
 
 NUM_ITEMS = 20
 LINEAR = {
@@ -86,10 +86,18 @@ def test_content_moves_an_item_whose_id_was_never_trained(model) -> None:
     assert not torch.equal(tower.candidate_tower(item, one), tower.candidate_tower(item, other))
 
 
-@pytest.mark.parametrize(("exponent", "four", "one"), [(0.5, 0.5, 1.0), (0.0, 1.0, 1.0)])
-def test_history_weights_are_a_power_of_the_length(exponent, four, one) -> None:
-    mask = torch.tensor([[True, True, True, True], [True, False, False, False]])
-    assert history_weights(mask, exponent).tolist() == [[four] * 4, [one, 0.0, 0.0, 0.0]]
+def test_a_query_is_a_sum_of_items_by_the_power_of_their_weights(model) -> None:
+    model.strength_exponent = 0.5
+    history, mask = padded([3, 7], [5])
+    weights = torch.tensor([[4.0, 0.25], [9.0, 0.0]])
+    tower = model.members[0]
+    vectors = tower.query_tower.items(torch.arange(NUM_ITEMS + 1), model.features)
+    # Lengths are sums of what events count: 2 + 1 / 2, and 3.
+    expected = torch.stack(
+        [(2.0 * vectors[3] + 0.5 * vectors[7]) / 2.5**0.5, 3.0 * vectors[5] / 3.0**0.5]
+    )
+    found = model.query(history, mask, weights=weights)[:, : tower.embedding_dim]
+    torch.testing.assert_close(found, model.scales[0] * expected)
 
 
 def test_an_empty_history_has_a_finite_query(model) -> None:

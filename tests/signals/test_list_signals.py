@@ -140,6 +140,23 @@ def test_the_latest_events_follow_the_null_token(histories, extractor) -> None:
     assert inputs.age[:, [0, -1]].tolist() == [[0, 0], [0, 0]]
     last = history.timestamps[:, -1:]
     assert inputs.age[:, 1:].tolist() == (last - history.timestamps[:, -3:]).tolist()
+    assert not inputs.strength.any()
+    weights = torch.rand(history.mask.shape) + 0.5
+    weighed = history._replace(weights=weights)
+    inputs = extractor.inputs(weighed, np.array([[7, 8], [1, 2]]), torch.zeros(2, 2, 1))
+    assert inputs.strength[:, 0].tolist() == [0, 0]
+    torch.testing.assert_close(inputs.strength[:, 1:], weights[:, -3:].log())
+
+
+def test_of_events_that_there_are_not_strength_is_zero(histories, extractor) -> None:
+    history = histories.pad(np.array([1]))
+    mask = history.mask.clone()
+    mask[:, 2:] = False
+    short = history._replace(mask=mask, weights=3.0 * mask)
+    inputs = extractor.inputs(short, np.array([[7, 8]]), torch.zeros(1, 2, 1))
+    torch.testing.assert_close(
+        inputs.strength, torch.tensor([[0.0, 1.0, 1.0, 0.0]]) * torch.tensor(3.0).log()
+    )
 
 
 def test_what_was_seen_at_the_same_time_goes_together() -> None:

@@ -1,5 +1,7 @@
 """What is fitted for new users: on planted data the planted answer, on noise none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,12 +129,21 @@ class _Model(torch.nn.Module):
 
     num_items = 200
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[tuple[torch.Tensor, torch.Tensor]] = []
+
     def candidates(self, item_idx: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.one_hot(item_idx, self.num_items + 1).float()
 
     def query(
-        self, history: torch.Tensor, mask: torch.Tensor, context: torch.Tensor
+        self,
+        history: torch.Tensor,
+        mask: torch.Tensor,
+        context: torch.Tensor,
+        weights: torch.Tensor,
     ) -> torch.Tensor:
+        self.weights.append((history, weights))
         following = (history % self.num_items + 1) * mask
         found = torch.nn.functional.one_hot(following, self.num_items + 1).float().sum(dim=1)
         found[:, 0] = 0
@@ -156,6 +167,19 @@ def test_requests_hold_the_best_by_stage_1_and_the_most_popular_once_each() -> N
     own = log.item_idx[log.offsets[newcomers.users[0]] :][:8]
     later = set(own[4:].tolist())
     assert int(requests.relevant[0].sum()) <= len(later)
+
+
+def test_queries_of_newcomers_read_the_weights_of_their_events() -> None:
+    log = log_of(200, 8, 200)
+    log = replace(log, weights=1.0 + (log.item_idx % 5).astype(np.float32))
+    newcomers = draw_newcomers(log, seed=0)
+    assert newcomers is not None
+    model = _Model()
+    requests_of(log, newcomers, model, None, 2, 0)  # type: ignore[arg-type]
+    mean = float(log.weights.mean())
+    for history, weights in model.weights:
+        expected = torch.where(history > 0, (1.0 + history % 5) / mean, 0.0)
+        torch.testing.assert_close(weights, expected)
 
 
 def test_the_fit_trains_on_the_others_alone_and_is_repeatable() -> None:

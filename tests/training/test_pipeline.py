@@ -57,7 +57,7 @@ def bundle(data, wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
     def settled(recipe: RetrievalRecipe, *told: object) -> Found:
         chosen = replace(recipe, objectives=[ItemRegression(**CHOSEN), *recipe.objectives[1:]])
-        return search(recipe, *told)._replace(recipe=chosen)
+        return search(recipe, *told)._replace(recipe=chosen, strength_exponent=0.5)
 
     monkeypatch.setattr(pipeline, "search", settled)
     text = torch.zeros(len(data.items) + 1, 4)
@@ -71,14 +71,16 @@ def test_folds_are_fitted_by_what_was_chosen(bundle, data, wanted, monkeypatch, 
     given = []
 
     def fold_retriever(*_, **settings):
-        given.append(settings["recipe"].objectives)
+        given.append((settings["strength_exponent"], settings["recipe"].objectives))
         raise InputError("a spy", "one", "look at what it was given")
 
     monkeypatch.setattr(pipeline, "fold_retriever", fold_retriever)
     with pytest.raises(InputError, match="a spy"):
         stage2_lists(data, bundle, wanted, BUILD_INDEX, RERANKING, 2, run(tmp_path / "folds"))
-    assert given[0][0] == ItemRegression(**CHOSEN)
-    assert given[0][1] is wanted.objectives[1]
+    exponent, objectives = given[0]
+    assert exponent == 0.5
+    assert objectives[0] == ItemRegression(**CHOSEN)
+    assert objectives[1] is wanted.objectives[1]
 
 
 def test_the_refit_goes_by_what_was_chosen_and_says_so(
@@ -100,7 +102,8 @@ def test_the_refit_goes_by_what_was_chosen_and_says_so(
     )
     assert given[0].objectives[0] == ItemRegression(**CHOSEN)
     manifest = read_manifest(served)
+    assert manifest["strength_exponent"] == 0.5
     assert manifest["settled"] == {"objectives": [CHOSEN, {}], "weights": None}
     assert chosen(manifest) == (
-        "epochs 1, no half-life, content_weight 3, l2 20, session_weight 0.5"
+        "epochs 1, no half-life, strength exponent 0.5, content_weight 3, l2 20, session_weight 0.5"
     )

@@ -7,7 +7,6 @@ import torch
 from recsys.data.histories import Histories
 from recsys.data.validation import hold_out_like
 from recsys.index.builders import FlatIndexBuilder
-from recsys.models.two_tower import history_weights, recency_weights
 from recsys.training.recency import choose_half_life
 from recsys.training.stage1 import build_retriever, fit_two_tower, search
 from recsys.training.validation_scores import Validation
@@ -15,15 +14,6 @@ from recsys.training.validation_scores import Validation
 from .conftest import recipe, run
 
 NUM_ITEMS, NUM_USERS, LENGTH = 60, 300, 12
-
-
-def test_an_event_counts_half_when_as_many_came_after_as_the_half_life_says() -> None:
-    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)
-    expected = [[0.125, 0.25, 0.5, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]
-    torch.testing.assert_close(recency_weights(mask, 1.0), torch.tensor(expected))
-    by_length = history_weights(mask, 0.5, 1.0)
-    torch.testing.assert_close(by_length[0, 3], torch.tensor(1.875**-0.5))
-    torch.testing.assert_close(history_weights(mask, 0.5, 1e9), history_weights(mask, 0.5))
 
 
 def drifting(in_order: bool) -> Histories:

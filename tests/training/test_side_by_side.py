@@ -26,6 +26,7 @@ def lists_of(planted, text, attributes):
                 recipe=recipe(),
                 epochs=epochs,
                 half_life=None,
+                strength_exponent=0.0,
                 text=text,
                 attributes=attributes,
                 build_index=FlatIndexBuilder().build,
