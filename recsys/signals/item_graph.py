@@ -96,13 +96,13 @@ def co_occurrence_counts(
             a window: 1 / (1 + |t|) is convex and falls to 0 (Polya 1949), so is the taper, and a
             product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
-    has_order = _has_order(histories)
-    taper = taper and has_order and bool((histories.lengths > window + 1).any())
+    is_ordered = has_order(histories)
+    taper = taper and is_ordered and bool((histories.lengths > window + 1).any())
     settings = (num_items, time_scale, window, taper)
     for latest in _latest:
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
-    counts = _counted(histories, *settings) if has_order else _together(histories, num_items)
+    counts = _counted(histories, *settings) if is_ordered else _together(histories, num_items)
     if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
         _latest[:] = [_Latest(kept, settings, counts)]
@@ -113,7 +113,7 @@ def _is_small(num_items: int) -> bool:
     return (num_items + 1) ** 2 <= _DENSE_CELLS
 
 
-def _has_order(histories: Histories) -> bool:
+def has_order(histories: Histories) -> bool:
     """Whether some event is later than another."""
     times = histories.timestamps
     return len(times) > 0 and bool(times.min() < times.max())

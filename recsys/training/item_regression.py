@@ -27,7 +27,7 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.models.two_tower import TwoTower
-from recsys.signals.item_graph import co_occurrence_counts, session_sums
+from recsys.signals.item_graph import co_occurrence_counts, has_order, session_sums
 
 CHOSEN = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weight")}
 """Bounds of what ``choose_regression`` chooses, where it comes from outside."""
@@ -43,11 +43,11 @@ class ItemRegression:
     """How a linear tower is fitted. All weights are in units of observed events.
 
     l2: ridge penalty of the item-to-item weights. session_weight: of co-occurrence within a
-    sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale). content_weight:
-    of similarity in standardised content features. length_discount: a user with n events weighs
-    n ** -length_discount.
-    max_items: the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes, or 56
-    where events weigh differently.
+    sitting, two events ``seconds`` apart counting 1 / (1 + seconds / time_scale); without times
+    there are no sittings. content_weight: of similarity in standardised content features.
+    length_discount: a user with n events weighs n ** -length_discount. max_items:
+    the largest catalogue; time grows with its cube, memory is about 32 N^2 bytes, or 56 where
+    events weigh differently.
     """
 
     l2: float = 400.0
@@ -100,17 +100,25 @@ class ItemRegression:
         length = np.maximum(train.lengths, 1.0)
         typical = length[train.lengths > 0].mean()
         by_user = diags((length / typical) ** -self.length_discount)
-        session, _ = co_occurrence_counts(train, num_items, time_scale=self.time_scale, taper=True)
         of_item = train.item_counts(num_items).astype(np.float64)
         return Counts(
             matrix,
             matrix.T @ by_user @ matrix,
-            # An event meets itself at a distance of no time.
-            session + diags(of_item),
+            self._session(train, num_items, of_item),
             features,
             torch.from_numpy(of_item > 0)[:, None],
             None if train.are_alike else self._excess(train, matrix, by_user, num_items),
         )
+
+    def _session(
+        self, train: Histories, num_items: int, of_item: NDArray[np.float64]
+    ) -> csr_matrix:
+        """What meets within one sitting; nothing where no event is later than another."""
+        if not has_order(train):
+            return csr_matrix((num_items + 1, num_items + 1), dtype=np.float64)
+        session, _ = co_occurrence_counts(train, num_items, time_scale=self.time_scale, taper=True)
+        # An event meets itself at a distance of no time.
+        return session + diags(of_item)
 
     def solve(self, tower: TwoTower, counts: "Counts") -> None:
         """As ``fit``, from what ``counts`` has counted.
@@ -159,9 +167,12 @@ class ItemRegression:
         self, train: Histories, matrix: csr_matrix, by_user: dia_matrix, num_items: int
     ) -> "Excess":
         beyond = np.sqrt(train.relative_weights) - np.float32(1.0)
+        by_pair = matrix.T @ by_user @ train.matrix_of(beyond, num_items)
+        if not has_order(train):
+            return Excess(by_pair, csr_matrix((num_items + 1, num_items + 1)))
         session = session_sums(train, num_items, beyond, time_scale=self.time_scale, taper=True)
         own = np.bincount(train.item_idx, beyond, minlength=num_items + 1)
-        return Excess(matrix.T @ by_user @ train.matrix_of(beyond, num_items), session + diags(own))
+        return Excess(by_pair, session + diags(own))
 
 
 class Excess(NamedTuple):

@@ -61,7 +61,12 @@ def choose_regression(
         found = known[tuple(settings.values())] = validation.scores(model)
         return float(found.ndcg.mean())
 
-    space = {name: [factor * at for factor in FACTORS] for name, at in start.items() if at > 0}
+    without = [] if counts.session.nnz else ["session_weight"]
+    space = {
+        name: [factor * at for factor in FACTORS]
+        for name, at in start.items()
+        if at > 0 and name not in without
+    }
     first = {name: start[name] for name in space}
     best, reached, trials = climb(value, space, first, recipe.max_trials)
     before, found = known[tuple(first.values())], known[tuple(best.values())]

@@ -209,3 +209,15 @@ def test_weights_that_are_all_alike_change_nothing(planted, text, attributes) ->
         for train in (planted, heavy)
     )
     assert torch.equal(one, other)
+
+
+def test_without_times_there_are_no_sittings(text, attributes) -> None:
+    """Of events at one time, all would be one sitting: the weight of one counts nothing."""
+    users, items = np.repeat(USERS, 6), (np.arange(6 * NUM_USERS) * 5) % NUM_ITEMS + 1
+    pairs = np.unique(np.stack([users, items]), axis=1)
+    train = Histories.from_indices(pairs[0], pairs[1], np.zeros(pairs.shape[1], int), NUM_USERS)
+    found = [
+        scores(fitted(replace(EASE, session_weight=weight), train, text, attributes), train)
+        for weight in (0.0, 50.0)
+    ]
+    assert torch.equal(*found)
