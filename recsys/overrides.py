@@ -34,8 +34,10 @@ _ACCEPTED: dict[type, tuple[str, tuple[type, ...]]] = {
     dict: ("a mapping", (dict,)),
 }
 """For the type of a default: how to call it, and the types of value that may replace it."""
-_MAY_BE_NULL = ("data.columns.",)
-"""Keys that begin so may be null whatever their default: a file's column that is not to be read."""
+_MAY_BE_NULL = ("data.columns.interactions.", "data.columns.items.", "data.columns.users.")
+_NEVER_NULL = (".user_id", ".item_id")
+"""Keys that begin so may be null whatever their default, a file's column that is not to be read,
+but for those that end so."""
 
 
 def check_overrides(
@@ -188,7 +190,7 @@ def _check_value(config_name: str, base: DictConfig, override: Override) -> None
     if _kind(default) not in _ACCEPTED:
         return  # null or ???: the type is open.
     expected, accepted = _ACCEPTED[_kind(default)]
-    may_be_null = key.startswith(_MAY_BE_NULL)
+    may_be_null = key.startswith(_MAY_BE_NULL) and not key.endswith(_NEVER_NULL)
     for value in _values(override):
         if type(value) not in accepted and not (value is None and may_be_null):
             found = "null" if value is None else repr(value)

@@ -95,7 +95,8 @@ class Retriever:
         by_place, weights = self.model.event_counts(recent.mask, recent.weights), None
         if by_place is not None:
             weights = by_place[recent.mask].to(device, self._query_side.rows.dtype)
-            length = by_place.sum(dim=1)
+            # Not by ``sum``, which of wider batches is rounded otherwise.
+            length = by_place.cumsum(dim=1)[:, -1]
         sums = F.embedding_bag(
             items.to(device),
             self._query_side.rows,

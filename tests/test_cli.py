@@ -211,6 +211,13 @@ def test_a_column_may_be_left_out(key: str):
     check_overrides(CONFIG_DIR, "train", [*files, f"data.columns.{key}=null"])
 
 
+@pytest.mark.parametrize("key", ["interactions", "items", "interactions.user_id", "items.item_id"])
+def test_what_cannot_be_left_out_is_told(key: str):
+    files = ["data=files", "data.interactions=events.csv", "data.items=items.csv"]
+    with pytest.raises(InputError, match="found null"):
+        check_overrides(CONFIG_DIR, "train", [*files, f"data.columns.{key}=null"])
+
+
 @pytest.mark.parametrize("name", ["serve", "batch"])
 def test_our_commands_compose(name: str):
     check_overrides(CONFIG_DIR, name, ["device=cpu"])

@@ -194,8 +194,14 @@ class Database:
 
     @property
     def immediate(self) -> ImmediateReader | None:
-        """For reads in the thread that asks; None where there are none."""
-        return None if self._is_closed else self._immediate
+        """For reads in the thread that asks; None where there are none, or the files are others."""
+        if self._is_closed or self._files is None:
+            return None
+        try:
+            self._files.check()
+        except StoreReplacedError:
+            return None
+        return self._immediate
 
     async def write(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """The result of an operation in one transaction; it is committed when this returns.

@@ -90,12 +90,11 @@ _COMPILED = reads.STATES.params(_BY_NAME).compile(
 )
 _STATES = str(_COMPILED)
 _PLACES = tuple(_COMPILED.positiontup or ())
+_OURS = ("user_ids_1", "user_ids_2", "offset")
+if not {*_OURS} <= {*_PLACES}:
+    raise ImportError(f"expected parameters {_OURS} as of SQLAlchemy 2.1; found {_PLACES}")
 
 
 def _parameters(text: str, tombstone: str, max_items: int) -> list[object]:
-    given: dict[str, object] = {
-        "user_ids_1": text,
-        "user_ids_2": tombstone,
-        "offset": max_items - 1,
-    }
+    given = dict[str, object](zip(_OURS, (text, tombstone, max_items - 1), strict=True))
     return [given[name] if name in given else _COMPILED.binds[name].value for name in _PLACES]

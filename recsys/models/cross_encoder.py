@@ -150,7 +150,7 @@ class CrossEncoder(nn.Module):
         self.age_scale.copy_(1.0 / ages.std().clamp(min=1e-3))
         if self.history_strength is not None and strength is not None:
             self.strength_mean.copy_(strength.mean())
-            self.strength_scale.copy_(1.0 / strength.std().clamp(min=1e-3))
+            self.strength_scale.copy_(1.0 / strength.std().clamp(min=0.1))
         self.relation_scale.copy_(1.0 / related.square().mean(dim=0).sqrt().clamp(min=1e-6))
 
     def tokens(self, text: Tensor) -> ItemTokens:

@@ -86,7 +86,8 @@ def co_occurrence_counts(
     matrix, so that items seen in one sitting weigh most, and 1 in the second. An event is not
     paired with itself: without repeated items both diagonals are empty.
 
-    Where all events have one time, as where there are none, both are how many users have the two.
+    Where all events have one time, as where there are none, and no history is longer than the
+    window, both are how many users have the two.
 
     Args:
         time_scale: seconds. window: pairs further apart than this many events are not counted.
@@ -97,12 +98,14 @@ def co_occurrence_counts(
             product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
     is_ordered = has_order(histories)
-    taper = taper and is_ordered and bool((histories.lengths > window + 1).any())
+    taper = taper and bool((histories.lengths > window + 1).any())
     settings = (num_items, time_scale, window, taper)
     for latest in _latest:
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
-    counts = _counted(histories, *settings) if is_ordered else _together(histories, num_items)
+    # A product of matrices has no window: of a very long history it would hold all pairs.
+    is_plain = not is_ordered and int(histories.lengths.max(initial=0)) <= window + 1
+    counts = _together(histories, num_items) if is_plain else _counted(histories, *settings)
     if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
         _latest[:] = [_Latest(kept, settings, counts)]

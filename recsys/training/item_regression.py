@@ -35,7 +35,7 @@ CHOSEN = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weig
 Doubles = NDArray[np.float64]
 
 _DENSE = 2_048
-"""Users or items up to which all eigenvectors of their products take less time than a search."""
+"""Users up to which all eigenvectors of their scores' products take less time than a search."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
     events = matrix.astype(np.float64)
     found = min(rank, size - 1)
     candidates = torch.zeros(size, rank, dtype=torch.float64)
-    if min(events.shape[0], size) <= _DENSE:
+    if events.shape[0] <= min(size, _DENSE):
         vectors = _leading_dense(events @ dense, found)
     else:
         vectors = _leading_sparse(events, dense, found)
@@ -230,17 +230,13 @@ def low_rank(weights: Tensor, matrix: csr_matrix, rank: int) -> tuple[Tensor, Te
 
 
 def _leading_dense(scores: Doubles, number: int) -> Doubles:
-    """The leading right singular vectors of S [m, n], at most ``number``: by the smaller of S' S
-    and S S'.
-    """
-    by_row = scores.shape[0] < scores.shape[1]
-    product = scores @ scores.T if by_row else scores.T @ scores
-    size = len(product)
-    values, vectors = eigh(product, subset_by_index=[max(size - number, 0), size - 1])
+    """The leading right singular vectors of S [m, n], m <= n, at most ``number``: by S S'."""
+    size = len(scores)
+    values, vectors = eigh(scores @ scores.T, subset_by_index=[max(size - number, 0), size - 1])
     # Of the others, which are 0 but for rounding, the directions mean nothing.
     real = values > values[-1] * size * np.finfo(np.float64).eps
     values, vectors = values[real][::-1], vectors[:, real][:, ::-1]
-    found: Doubles = scores.T @ (vectors / np.sqrt(values)) if by_row else vectors.copy()
+    found: Doubles = scores.T @ (vectors / np.sqrt(values))
     return found
 
 

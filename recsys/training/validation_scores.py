@@ -77,7 +77,7 @@ class Validation:
         ndcg, recall = (torch.cat(parts).double() for parts in zip(*found, strict=True))
         return Scores(ndcg, recall)
 
-    def is_better(self, found: Scores, before: Scores, tried: int = 1) -> bool:
+    def is_better(self, found: Scores, before: Scores, tried: int) -> bool:
         """Whether the NDCG@10 is higher for certain, and the recall@100 not much lower.
 
         Args:

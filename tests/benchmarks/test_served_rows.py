@@ -9,7 +9,10 @@ import pytest
 from benchmarks import served_rows
 from benchmarks.served_rows import common, interactions, is_right
 
-RIGHT = {"rows": 9, "served": 9, "exported": 9, "batch": 0, "http": 0}
+RIGHT = {
+    **{"rows": 9, "served": 9, "exported": 9, "batch": 0, "http": 0},
+    **{"users": 4, "batch_lists": 4, "http_lists": 4},
+}
 
 
 def pairs(*rows: tuple[object, object]) -> pd.DataFrame:
@@ -23,7 +26,7 @@ def test_pairs_are_the_same_whatever_types_their_ids_have() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"served": 8}, {"exported": 0}, {"batch": 1}, {"http": 1}], ids=str
+    "wrong", [{"served": 8}, {"exported": 0}, {"batch": 1}, {"http": 1}, {"http_lists": 0}], ids=str
 )
 def test_one_wrong_figure_is_enough(wrong: dict[str, int]) -> None:
     assert is_right(RIGHT)

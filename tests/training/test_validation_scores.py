@@ -25,13 +25,15 @@ ZEROS = torch.zeros(400, dtype=torch.float64)
 def test_the_more_were_tried_the_more_the_best_must_gain() -> None:
     # 2.4 standard errors: one in 120 that are no better.
     found = scores(NOISE / 10 + 2.4 * 0.1 / 20)
-    assert judge().is_better(found, scores(ZEROS))
+    assert judge().is_better(found, scores(ZEROS), tried=1)
     assert not judge().is_better(found, scores(ZEROS), tried=12)
 
 
 def test_what_finds_less_is_not_better() -> None:
-    assert not judge().is_better(scores(ZEROS + 1.0, recall=0.4), scores(ZEROS, recall=0.5))
+    assert not judge().is_better(
+        scores(ZEROS + 1.0, recall=0.4), scores(ZEROS, recall=0.5), tried=1
+    )
 
 
 def test_of_one_user_nothing_can_be_told() -> None:
-    assert not judge().is_better(scores(ZEROS[:1] + 1.0), scores(ZEROS[:1]))
+    assert not judge().is_better(scores(ZEROS[:1] + 1.0), scores(ZEROS[:1]), tried=1)
