@@ -74,6 +74,13 @@ async def test_a_locked_file_is_not_waited_for(store: EventStore, tmp_path: Path
     other.close()
 
 
+async def test_a_file_that_has_another_in_its_place_is_not_read(
+    store: EventStore, tmp_path: Path
+) -> None:
+    (tmp_path / "events.db").rename(tmp_path / "moved.db")
+    assert store.user_state_now(1) is None
+
+
 async def test_a_closed_store_answers_nobody(store: EventStore) -> None:
     await store.close()
     assert store.user_state_now(1) is None
