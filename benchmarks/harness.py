@@ -210,7 +210,7 @@ def present(
     for table in tables:
         console.print(table)
     if output is not None:
-        page = output.with_suffix(".md")
+        output, page = output.with_suffix(".json"), output.with_suffix(".md")
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content, indent=2) + "\n")
         paragraphs = [f"# {title}", str(content["protocol"]), machine_line(content["machine"])]
