@@ -30,7 +30,8 @@ class Scripted(pl.LightningModule):
     def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
         self.batches.setdefault(self.current_epoch, []).append(batch.history.item_idx.tolist())
         loss = (self.weight - self.current_epoch).square().sum()
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        size = len(batch.weights)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: ValidationBatch, _: int) -> None:
