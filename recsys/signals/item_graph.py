@@ -97,14 +97,13 @@ def co_occurrence_counts(
             a window: 1 / (1 + |t|) is convex and falls to 0 (Polya 1949), so is the taper, and a
             product of two such kernels is one (Schur). A window with a sharp edge is none.
     """
-    is_ordered = has_order(histories)
     taper = taper and bool((histories.lengths > window + 1).any())
     settings = (num_items, time_scale, window, taper)
     for latest in _latest:
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
     # A product of matrices has no window: of a very long history it would hold all pairs.
-    is_plain = not is_ordered and int(histories.lengths.max(initial=0)) <= window + 1
+    is_plain = not has_order(histories) and int(histories.lengths.max(initial=0)) <= window + 1
     counts = _together(histories, num_items) if is_plain else _counted(histories, *settings)
     if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
