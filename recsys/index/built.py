@@ -25,6 +25,8 @@ from recsys.index.exclusions import (
 # batch, and equal embeddings have equal scores. For the widths in use it is no slower.
 faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
+_LEAST_DEPTH = 1024
+"""Of a first pass: less of it saves less than it costs where queries do not share a call."""
 _WIDE = 4
 """Of fewer than so many times the items that a search looks at, comparing all of them is faster."""
 
@@ -186,7 +188,7 @@ class TwoPassIndex:
         # What is excluded comes back from the first pass. How far it goes is a power of two, so
         # that queries share a call, and by each query's own exclusions, not by its neighbours'.
         numbers = np.array([wanted + len(one.items) for one in exclude], np.float64)
-        depths = (2 ** np.ceil(np.log2(numbers))).astype(np.int64)
+        depths = (2 ** np.ceil(np.log2(numbers.clip(min=_LEAST_DEPTH)))).astype(np.int64)
         scores = np.empty((len(queries), fetch), np.float32)
         item_idx = np.empty((len(queries), fetch), np.int64)
         is_complete = True
@@ -274,5 +276,5 @@ def _is_two_pass(index: Any) -> bool:
     )
 
 
-MAX_REFINE = 4
+MAX_REFINE = 8
 """Of what is wanted, how many times as many are scored again at the most."""

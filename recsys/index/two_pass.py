@@ -30,16 +30,18 @@ NUM_LEVELS = 16
 """That a code of 4 bits tells apart."""
 FEWEST_ITEMS = 39 * NUM_LEVELS
 """FAISS's own minimum to find as many centroids."""
-NUM_CODES = (64, 96, 128)
+NUM_CODES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 """Of an item, at most; tried in turn."""
-REFINE_FACTORS = (1.5, 2.0, 3.0)
-"""Tried in turn for each: of what is wanted, how many times as many are scored again."""
+REFINE_FACTORS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""Tried with each: of what is wanted, how many times as many are scored again."""
+_CODE_COST = 0.5
+"""Of reading a byte of codes, which lie in a row, to a byte of vectors, which lie anywhere."""
 _LEAST_MOMENT = 1e-3
 """Of the largest: a direction that no query of the sample has may still be in one that comes."""
 _LEAST_ERROR = 1e-7
 """Of the components' variance: below it no more codes are needed."""
-_NUM_FITTED, _LLOYD_STEPS, _SEED = 20_000, 12, 0
-"""Items and steps to find the levels of a code."""
+_NUM_BINS, _LLOYD_STEPS = 4096, 12
+"""Of a histogram, and steps, to find the levels of a code."""
 
 
 class Codes(NamedTuple):
@@ -52,6 +54,10 @@ class Codes(NamedTuple):
     values: Embeddings
     levels: Embeddings
     of_queries: Embeddings
+
+    def first(self, number: int) -> "Codes":
+        """The first codes alone: the same as if no more had been asked for."""
+        return Codes(self.values[:, :number], self.levels[:number], self.of_queries[:, :number])
 
 
 def fit_codes(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Codes:
@@ -69,13 +75,12 @@ def fit_codes(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Codes
     left = np.asfortranarray(centred @ (root @ components), np.float32)
     error = left.var(axis=0, dtype=np.float64)
     enough = _LEAST_ERROR * error.sum()
-    fitted = np.random.default_rng(_SEED).permutation(len(left))[:_NUM_FITTED]
     columns: list[int] = []
     coded: list[Embeddings] = []
     levels: list[Embeddings] = []
     while len(columns) < num_codes and (not columns or error.max() > enough):
         column = int(error.argmax())
-        own = _levels(left[fitted, column])
+        own = _levels(left[:, column])
         columns.append(column)
         coded.append(left[:, column].copy())
         levels.append(own)
@@ -86,18 +91,37 @@ def fit_codes(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Codes
 
 
 def _levels(values: Embeddings) -> Embeddings:
-    """16 levels that are near numbers [n] in the mean square, ascending (Lloyd, 1982)."""
-    levels = np.quantile(values, (np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS)
+    """16 levels that are near numbers [n] in the mean square, ascending.
+
+    Lloyd's steps (1982), from levels as dense as the cube root of the numbers' density is, which
+    for many levels is best (Panter and Dite, 1951): a few numbers far from all others, as items
+    that go with few others have, are most of the error, and need levels of their own.
+    """
+    counts, edges = np.histogram(values, _NUM_BINS)
+    bins = (edges[1:] + edges[:-1]) / 2
+    share = np.cumsum(np.cbrt(counts))
+    levels = np.interp((np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS, share / share[-1], bins)
     for _ in range(_LLOYD_STEPS):
-        nearest = _nearest(values, levels)
-        number = np.bincount(nearest, minlength=NUM_LEVELS)
-        sums = np.bincount(nearest, weights=values, minlength=NUM_LEVELS)
+        nearest = _nearest(bins, levels)
+        number = np.bincount(nearest, counts, minlength=NUM_LEVELS)
+        sums = np.bincount(nearest, counts * bins, minlength=NUM_LEVELS)
         levels = np.sort(np.where(number > 0, sums / np.maximum(number, 1), levels))
-    return levels.astype(np.float32)
+    found: Embeddings = levels.astype(np.float32)
+    return found
 
 
 def _nearest(values: Embeddings, levels: NDArray[np.floating]) -> Indices:
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
+
+
+class _Choice(NamedTuple):
+    """cost: in bytes of vectors read by query. factor: of ``REFINE_FACTORS``. share: found."""
+
+    cost: float
+    first_pass: faiss.IndexPreTransform
+    num_codes: int
+    factor: float
+    share: float
 
 
 def build_two_pass(
@@ -105,15 +129,16 @@ def build_two_pass(
 ) -> CandidateIndex | None:
     """Index vectors float32 [N, D]; None, with a line in the log, where it finds too little.
 
+    Of all numbers of codes and of candidates scored again that find enough, those that read least.
+
     Args:
         sample: half of it fits the codes, on the other half recall is measured. depth: how many
-            items a search is for. target: share of the true ``depth`` best that it must find; the
-            least factor of ``REFINE_FACTORS`` that does is taken.
+            items a search is for. target: share of the true ``depth`` best that it must find.
 
     Raises:
         InputError: when there are too few items for codes.
     """
-    num_items = len(embeddings)
+    num_items, dim = embeddings.shape
     if num_items < FEWEST_ITEMS:
         raise InputError(
             f"at least {FEWEST_ITEMS} items for an index of compressed vectors",
@@ -122,39 +147,49 @@ def build_two_pass(
         )
     queries = sample()
     fitting, held_out = queries[::2], queries[1::2]
-    flat = faiss.IndexFlatIP(embeddings.shape[1])
-    flat.add(embeddings)
     depth = min(depth, num_items)
     _, true = faiss.knn(held_out, embeddings, depth, metric=faiss.METRIC_INNER_PRODUCT)
+    all_codes = fit_codes(embeddings, fitting, NUM_CODES[-1])
+    best: _Choice | None = None
     share = 0.0
-    for num_codes in NUM_CODES:
-        codes = fit_codes(embeddings, fitting, num_codes)
-        index = faiss.IndexRefine(_first_pass(codes), flat)
+    for codes in map(all_codes.first, NUM_CODES):
+        code_bytes = _CODE_COST * num_items * len(codes.levels) / 2
+        if best is not None and code_bytes >= best.cost:
+            break
+        first_pass = _first_pass(codes)
+        _, found = first_pass.search(held_out, min(int(REFINE_FACTORS[-1] * depth), num_items))
+        places = _places(true, found)
         for factor in REFINE_FACTORS:
-            index.k_factor = factor
-            found = CandidateIndex(index)
-            _, item_idx = found.search(held_out, depth)
-            share = _recall(item_idx - 1, true)
+            share = float((places < int(factor * depth)).mean())
             if share >= target:
-                log.info(
-                    "index: %d codes of 4 bits an item, %g times the candidates scored again; "
-                    "finds %.1f%% of the true best %d of %d other histories",
-                    *(len(codes.levels), factor, 100 * share, depth, len(held_out)),
-                )
-                return found
+                cost = code_bytes + factor * depth * dim * embeddings.itemsize
+                if best is None or cost < best.cost:
+                    best = _Choice(cost, first_pass, len(codes.levels), factor, share)
+                break
+    if best is None:
+        log.info(
+            "index: codes find %.1f%% of the true best %d, fewer than %.1f%%: exact search instead",
+            *(100 * share, depth, 100 * target),
+        )
+        return None
     log.info(
-        "index: codes find %.1f%% of the true best %d, fewer than %.1f%%: exact search instead",
-        *(100 * share, depth, 100 * target),
+        "index: %d codes of 4 bits an item, %g times the candidates scored again; "
+        "finds %.1f%% of the true best %d of %d other histories",
+        *(best.num_codes, best.factor, 100 * best.share, depth, len(held_out)),
     )
-    return None
+    flat = faiss.IndexFlatIP(dim)
+    flat.add(embeddings)
+    index = faiss.IndexRefine(best.first_pass, flat)
+    index.k_factor = best.factor
+    return CandidateIndex(index)
 
 
 def _first_pass(codes: Codes) -> faiss.IndexPreTransform:
     dim, number = codes.of_queries.shape
     index = faiss.IndexPQFastScan(number, number, 4, faiss.METRIC_INNER_PRODUCT)
-    faiss.copy_array_to_vector(codes.levels.ravel(), index.pq.centroids)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codes.levels).ravel(), index.pq.centroids)
     index.is_trained = True
-    index.add(codes.values)
+    index.add(np.ascontiguousarray(codes.values))
     # What is searched for is changed on the way in; what is stored has been.
     change = faiss.LinearTransform(dim, number, False)
     change.A.resize(dim * number)
@@ -163,7 +198,11 @@ def _first_pass(codes: Codes) -> faiss.IndexPreTransform:
     return faiss.IndexPreTransform(change, index)
 
 
-def _recall(found: Indices, true: NDArray[np.int64]) -> float:
-    """Mean share of true [n, K] in the same row of found [n, K]."""
-    rows = np.arange(len(true))[:, None] * (int(true.max(initial=0)) + 2)
-    return float(np.isin(true + rows, found + rows).mean())
+def _places(items: Indices, found: Indices) -> Indices:
+    """Where in the same row of found [n, F] items [n, K] are; F where nowhere."""
+    rows = np.arange(len(items))[:, None] * (1 + int(max(items.max(), found.max())))
+    wanted, keys = (items + rows).ravel(), (found + rows).ravel()
+    by_key = np.argsort(keys)
+    at = by_key[np.searchsorted(keys, wanted, sorter=by_key).clip(max=len(keys) - 1)]
+    places: Indices = np.where(keys[at] == wanted, at % found.shape[1], found.shape[1])
+    return places.reshape(items.shape)

@@ -213,7 +213,7 @@ def test_two_passes_find_nearly_all_that_flat_finds(width: int):
     true_scores, true_items = flat.search(queries, 200, exclusions(flat, exclude))
     scores, item_idx = index.search(queries, 200, exclusions(index, exclude))
     assert recall(item_idx, true_items) >= 0.98
-    np.testing.assert_allclose(scores[:, 0], true_scores[:, 0], rtol=1e-5)
+    assert np.isclose(scores[:, 0], true_scores[:, 0], rtol=1e-5).mean() >= 0.99
     products = np.einsum("qd,qkd->qk", queries, embeddings[item_idx])
     np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
 
@@ -242,6 +242,22 @@ def test_a_leading_direction_gets_several_codes():
     assert (directions[0] > 0.9).sum() == 2
 
 
+def test_more_codes_err_less_where_few_items_are_far_from_all_others():
+    """As in real catalogues: of most directions, most items have next to nothing."""
+    rng = np.random.default_rng(0)
+    items = (rng.normal(size=(5_000, 24)) * (rng.random((5_000, 24)) < 0.02)).astype(np.float32)
+    items += rng.normal(scale=1e-3, size=items.shape).astype(np.float32)
+    queries = rng.normal(size=(700, 24)).astype(np.float32)
+    exact = queries @ (items - items.mean(axis=0)).T
+    codes, errors = fit_codes(items, queries, 96), []
+    for part in map(codes.first, (24, 48, 96)):
+        nearest = np.abs(part.values[:, :, None] - part.levels).argmin(axis=2)
+        coded = np.take_along_axis(part.levels, nearest.T, axis=1).T
+        errors.append(np.square(queries @ part.of_queries @ coded.T - exact).mean())
+    assert errors[1] < 0.1 * errors[0]
+    assert errors[2] < 0.1 * errors[1]
+
+
 def test_codes_of_equal_items_are_no_error():
     codes = fit_codes(np.ones((700, 3), np.float32), clustered(50, 3)[1:], 64)
     assert np.isfinite(codes.values).all()
@@ -249,9 +265,9 @@ def test_codes_of_equal_items_are_no_error():
 
 def test_two_passes_that_find_too_little_give_way_to_exact_search(caplog):
     with caplog.at_level(logging.INFO, "recsys.index.two_pass"):
-        index = AutoIndexBuilder(exact_up_to=0, recall=1.0).build(
-            np.random.default_rng(0).normal(size=(9_001, 200)).astype(np.float32),
-            lambda: np.random.default_rng(1).normal(size=(400, 200)).astype(np.float32),
+        index = AutoIndexBuilder(exact_up_to=0, recall=1.0, depth=10).build(
+            np.random.default_rng(0).normal(size=(2_001, 1_200)).astype(np.float32),
+            lambda: np.random.default_rng(1).normal(size=(2_600, 1_200)).astype(np.float32),
         )
     assert index.exact
     assert "fewer than 100.0%: exact search instead" in caplog.text
