@@ -51,6 +51,13 @@ class Retriever:
         # What a history's items, and what candidates, are to the towers, side by side.
         self._query_side = GrowingRows(torch.cat(vectors[::2], dim=1))
         self._candidate_side = GrowingRows(torch.cat(vectors[1::2], dim=1))
+        dims = model.embedding_dims
+        self._widest = dims.index(max(dims))
+        # By themselves, too: rows of a few columns of a wide table are read slowly.
+        self._narrow_sides = [
+            None if number == self._widest else GrowingRows(side.contiguous())
+            for number, side in enumerate(vectors[1::2])
+        ]
 
     @property
     def embeddings(self) -> Tensor:
@@ -70,6 +77,11 @@ class Retriever:
         other = copy(self)
         other._query_side = self._query_side.with_rows(item_idx, query_side)
         other._candidate_side = self._candidate_side.with_rows(item_idx, candidate_side)
+        parts = torch.split(candidate_side, self.model.embedding_dims, dim=1)
+        other._narrow_sides = [
+            None if rows is None else rows.with_rows(item_idx, part)
+            for rows, part in zip(self._narrow_sides, parts, strict=True)
+        ]
         num_built = len(self.index) - self.index.num_recent
         recent = other._candidate_side.rows[num_built + 1 :].float().cpu().numpy()
         other.index = self.index.with_recent(recent)
@@ -136,18 +148,20 @@ class Retriever:
         device, dims = self.embeddings.device, self.model.embedding_dims
         queries, items = query.to(device), item_idx.to(device)
         # Those of compressed vectors are approximate.
-        widest = None if total is None or not self.index.exact_scores else dims.index(max(dims))
+        is_known = total is not None and self.index.exact_scores
         parts: list[Tensor] = []
-        sides = (torch.split(whole, dims, dim=1) for whole in (queries, self.embeddings))
-        for number, (part, rows) in enumerate(zip(*sides, strict=True)):
-            if number == widest:
+        wholes = torch.split(self.embeddings, dims, dim=1)
+        sides = zip(torch.split(queries, dims, dim=1), wholes, self._narrow_sides, strict=True)
+        for part, whole, narrow in sides:
+            if narrow is None and is_known:
                 parts.append(torch.zeros(items.shape, device=device))
             else:
+                rows = whole if narrow is None else narrow.rows
                 # Not by a product of matrices, which of one row is rounded otherwise.
                 parts.append((F.embedding(items, rows) * part[:, None]).sum(dim=2))
         scores = torch.stack(parts, dim=2).float().cpu()
-        if widest is not None and total is not None:
-            scores[:, :, widest] = total - scores.sum(dim=2)
+        if is_known and total is not None:
+            scores[:, :, self._widest] = total - scores.sum(dim=2)
         # Not by a product: an empty slot's total is no number.
         return scores.masked_fill((item_idx == 0)[:, :, None], 0.0)
 
