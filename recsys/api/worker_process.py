@@ -76,7 +76,6 @@ class WorkerProcess:
             OSError, RuntimeError: when there can be no process, or no descriptor, now.
         """
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
@@ -84,7 +83,7 @@ class WorkerProcess:
                     *(sys.executable, "-P", "-m", "recsys.api.worker", str(theirs.fileno())),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), *descriptors),
-                    env={**os.environ, "PYTHONPATH": path},
+                    env=_environment(),
                     # Ctrl-C in a terminal goes to the supervisor alone, which has the workers
                     # finish.
                     start_new_session=True,
@@ -189,3 +188,13 @@ class WorkerProcess:
             self._longest_silence,
         )
         self.signal(signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with what a worker needs to find its code and to read large tables fast.
+
+    Rows of item vectors lie anywhere in hundreds of megabytes; with pages of 4 KB the processor
+    looks up an address for each. The GNU C library takes larger ones where Linux has them.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "PYTHONPATH": path}
