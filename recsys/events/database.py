@@ -43,6 +43,8 @@ _NUM_CONNECTIONS = 8
 _NUM_READERS = 4
 _SETTLED_SECONDS = 0.1
 """More than the resolution of files' times."""
+_SECONDS_BETWEEN_CHECKS = 0.01
+"""Of the files, for reads that have no time for one each."""
 _PAGES_OF_WAL = 1000
 """After which it is time for a checkpoint: as SQLite has it."""
 _SECONDS_OF_A_CHECKPOINT, _SECONDS_TO_RETRY = 1.0, 0.05
@@ -135,6 +137,7 @@ class Database:
         self._engine = engine
         self._readers = _SqliteReaders(url, timeout_seconds) if self.is_sqlite else None
         self._immediate: ImmediateReader | None = None
+        self._check_again = 0.0
         if self.is_sqlite:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -195,12 +198,15 @@ class Database:
     @property
     def immediate(self) -> ImmediateReader | None:
         """For reads in the thread that asks; None where there are none, or the files are others."""
-        if self._is_closed or self._files is None:
+        if self._is_closed or self._files is None or self._files.is_lost:
             return None
-        try:
-            self._files.check()
-        except StoreReplacedError:
-            return None
+        # A read that comes this much earlier would have found the same, so not at each.
+        if time.monotonic() >= self._check_again:
+            try:
+                self._files.check()
+            except StoreReplacedError:
+                return None
+            self._check_again = time.monotonic() + _SECONDS_BETWEEN_CHECKS
         return self._immediate
 
     async def write(self, operation: Callable[[AsyncConnection], Awaitable[T]]) -> T:

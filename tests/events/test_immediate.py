@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from recsys.events.database import sqlite_url
@@ -77,7 +78,9 @@ async def test_a_locked_file_is_not_waited_for(store: EventStore, tmp_path: Path
 async def test_a_file_that_has_another_in_its_place_is_not_read(
     store: EventStore, tmp_path: Path
 ) -> None:
+    assert store.user_state_now(1) is not None
     (tmp_path / "events.db").rename(tmp_path / "moved.db")
+    await anyio.sleep(0.05)  # no read of its own looks at the files
     assert store.user_state_now(1) is None
 
 
