@@ -17,6 +17,7 @@ from recsys.index.exclusions import (
     Exclusion,
     Indices,
     allowed_bits,
+    first_allowed,
     without_excluded,
 )
 
@@ -207,9 +208,7 @@ class TwoPassIndex:
         self, queries: Embeddings, fetch: int, exclude: Sequence[Exclusion], wanted: int, depth: int
     ) -> Found:
         _, found = self._compressed.search(queries, depth)
-        found += 1
-        without_excluded(found, exclude)
-        positions = np.ascontiguousarray(found[:, :wanted] - 1)
+        positions = first_allowed(found + 1, exclude, wanted) - 1
         scores = np.empty(positions.shape, np.float32)
         queries = np.ascontiguousarray(queries)
         to, by = faiss.swig_ptr(scores), faiss.swig_ptr(positions)

@@ -40,16 +40,37 @@ def without_excluded(found: Indices, exclude: Sequence[Exclusion], *others: Embe
         found: int64 [B, F], 0 where empty. exclude: of each row. others: float32 [B, F], scores
             that move with the items; -inf where empty.
     """
-    excluded = np.full((len(exclude), max(len(one.items) for one in exclude)), PAD_IDX)
-    for row, one in enumerate(exclude):
-        excluded[row, : len(one.items)] = one.items
-    dropped = (found == PAD_IDX) | _is_excluded(found, excluded)
+    dropped = _dropped(found, exclude)
     found[dropped] = PAD_IDX
     kept_first = np.argsort(dropped, axis=1, kind="stable")
     found[:] = np.take_along_axis(found, kept_first, axis=1)
     for scores in others:
         scores[dropped] = -np.inf
         scores[:] = np.take_along_axis(scores, kept_first, axis=1)
+
+
+def first_allowed(found: Indices, exclude: Sequence[Exclusion], number: int) -> Indices:
+    """Of each row the first ``number`` that are not excluded, int64 [B, number]; 0 for those that
+    it lacks.
+
+    Args:
+        found: int64 [B, F], 0 where empty. exclude: of each row.
+    """
+    kept = ~_dropped(found, exclude)
+    place = np.cumsum(kept, axis=1)
+    kept &= place <= number
+    first = np.full((len(found), number), PAD_IDX)
+    first[np.arange(number) < place[:, -1:]] = found[kept]
+    return first
+
+
+def _dropped(found: Indices, exclude: Sequence[Exclusion]) -> NDArray[np.bool_]:
+    """What is excluded, and what is empty, of found [B, F]: bool [B, F]."""
+    excluded = np.full((len(exclude), max(len(one.items) for one in exclude)), PAD_IDX)
+    for row, one in enumerate(exclude):
+        excluded[row, : len(one.items)] = one.items
+    dropped: NDArray[np.bool_] = (found == PAD_IDX) | _is_excluded(found, excluded)
+    return dropped
 
 
 def _is_excluded(found: Indices, excluded: Indices) -> NDArray[np.bool_]:

@@ -30,9 +30,9 @@ NUM_LEVELS = 16
 """That a code of 4 bits tells apart."""
 FEWEST_ITEMS = 39 * NUM_LEVELS
 """FAISS's own minimum to find as many centroids."""
-NUM_CODES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+NUM_CODES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 768)
 """Of an item, at most; tried in turn."""
-REFINE_FACTORS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+REFINE_FACTORS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 """Tried with each: of what is wanted, how many times as many are scored again."""
 _CODE_COST = 0.5
 """Of reading a byte of codes, which lie in a row, to a byte of vectors, which lie anywhere."""

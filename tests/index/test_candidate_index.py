@@ -20,6 +20,7 @@ from recsys.index.builders import (
     IvfPqIndexBuilder,
 )
 from recsys.index.built import TwoPassIndex
+from recsys.index.exclusions import first_allowed
 from recsys.index.two_pass import fit_codes
 from recsys.ranking import top_k
 
@@ -377,3 +378,18 @@ def test_no_queries_and_no_items_are_fine():
 def test_every_config_builds_a_working_index(config: Path):
     index = instantiate(OmegaConf.load(config)).build(clustered(1000), sample)
     assert index.search(clustered(3)[1:], 5)[1].shape == (3, 5)
+
+
+@given(
+    found=st.lists(st.lists(st.integers(0, 9), min_size=6, max_size=6), min_size=1, max_size=4),
+    excluded=st.lists(st.integers(1, 9), max_size=5),
+    number=st.integers(1, 8),
+)
+def test_first_allowed_are_in_order_and_none_is_excluded(
+    found: list[list[int]], excluded: list[int], number: int
+):
+    exclude = [Exclusion(np.array(excluded, np.int64))] * len(found)
+    first = first_allowed(np.array(found), exclude, number)
+    for row, own in zip(first.tolist(), found, strict=True):
+        allowed = [item for item in own if item > 0 and item not in excluded][:number]
+        assert row == allowed + [0] * (number - len(allowed))
