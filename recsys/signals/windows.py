@@ -5,18 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.core.sorted_keys import SortedKeys
 from recsys.data.histories import Histories
 
 _SECONDS_PER_DAY = 86_400
 _MAX_EXPONENT = 10.0
+_MOST_INT32 = 2**31 - 1
 
 
 class RecentPopularity:
     """Exponentially decayed counts of events before a moment, per item and of all items.
 
-    One-sided: nothing that comes after the moment counts. A count is one binary search, however
-    many time scales there are, since each event stores the decayed counts up to itself.
+    One-sided: nothing that comes after the moment counts. A count is one binary search among the
+    item's events, however many time scales there are, since each event stores the decayed counts
+    up to itself.
 
     An event counts by its weight, 1 on average.
 
@@ -28,19 +29,15 @@ class RecentPopularity:
         self.seconds = np.array(days) * _SECONDS_PER_DAY
         times = histories.timestamps
         self.origin = int(times.min()) if len(times) else 0
-        # A moment is at most this far from the first event; items lie further apart in the keys.
         self.span = int(times.max()) - self.origin + 1 if len(times) else 1
         shifted, weights = times - self.origin, histories.relative_weights
         by_time = np.argsort(shifted, kind="stable")
-        self._all = _DecayedCounts(
-            np.zeros(len(times), np.int64), shifted[by_time], weights[by_time], self.seconds
-        )
-        self._stride = self.span + 1
+        everything = np.zeros(len(times), np.int64)
+        self._all = _DecayedCounts(everything, 1, shifted[by_time], weights[by_time], self.seconds)
         order = np.lexsort((shifted, histories.item_idx))
         self._items = _DecayedCounts(
-            histories.item_idx[order], shifted[order], weights[order], self.seconds
+            histories.item_idx[order], num_items + 1, shifted[order], weights[order], self.seconds
         )
-        self._keys = SortedKeys(self._items.groups * self._stride + self._items.times)
         self._share = (histories.item_strengths(num_items) / max(len(times), 1)).astype(np.float32)
 
     def __call__(self, items: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -54,11 +51,8 @@ class RecentPopularity:
             [B, K, 2 T].
         """
         moment = np.clip(now - self.origin, 0, self.span)
-        keys = items * self._stride + moment[:, None]
-        # The latest event before the moment is the one before the first at it or later.
-        counts = self._items.at(self._keys.number_below(keys) - 1, items, moment[:, None])
-        place = np.searchsorted(self._all.times, moment) - 1
-        total = self._all.at(place, np.zeros_like(place), moment)
+        counts = self._items.before(items, moment[:, None])
+        total = self._all.before(np.zeros_like(moment), moment)
         expected = total[:, None, :] * self._share[items][:, :, None]
         counts += 1.0
         expected += 1.0
@@ -71,40 +65,54 @@ class _DecayedCounts:
     """For each event of a group, the decayed count of the group's events up to it, itself included.
 
     Args:
-        groups, times: int64 [N], sorted by both. weights: [N], of the events. seconds: float [T],
-            time constants.
+        groups: int64 [N], from 0 up to ``num_groups``, and times: int64 [N], sorted by both.
+        weights: [N], of the events. seconds: float [T], time constants.
     """
 
     def __init__(
         self,
         groups: NDArray[np.int64],
+        num_groups: int,
         times: NDArray[np.int64],
         weights: NDArray[np.float32],
         seconds: NDArray[np.float64],
     ) -> None:
-        self.groups, self.times = groups, times
-        self.rates = (1.0 / seconds).astype(np.float32)
+        self._starts = np.searchsorted(groups, np.arange(num_groups + 1))
+        # Half as much to read, where the numbers are small enough.
+        self._times = times.astype(np.int32) if times.max(initial=0) < _MOST_INT32 else times
+        self._rates = (1.0 / seconds).astype(np.float32)
         counts = [_accumulated(groups, times, weights, one) for one in seconds]
-        self.counts = np.stack(counts, axis=-1).astype(np.float32)
+        self._counts = np.stack(counts, axis=-1).astype(np.float32)
 
-    def at(
-        self, place: NDArray[np.int64], groups: NDArray[np.int64], moment: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Counts [..., T] at a moment of the groups, whose latest event before it is at a place.
-
-        Groups of which there is none before it have another's event there, or -1.
-        """
-        if not len(self.times):
-            return np.zeros((*place.shape, len(self.rates)), np.float32)
-        found = (place >= 0) & (self.groups[place] == groups)
-        age = ((moment - self.times[place]) * found).astype(np.float32)
-        decay = age[..., None] * -self.rates
+    def before(self, groups: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts [..., T] of groups [...] at moments, of events before these alone."""
+        if not len(self._times):
+            return np.zeros((*groups.shape, len(self._rates)), np.float32)
+        starts = self._starts[groups]
+        end = self._end(groups, moments)
+        # Where there is none, another group's event.
+        found, place = end > starts, end - 1
+        age = ((moments - self._times[place]) * found).astype(np.float32)
+        decay = age[..., None] * -self._rates
         np.exp(decay, out=decay)
         # Not by an index, which copies rows number by number.
-        counts: NDArray[np.float32] = self.counts.take(place, axis=0)
+        counts: NDArray[np.float32] = self._counts.take(place, axis=0)
         counts *= decay
         counts *= found[..., None]
         return counts
+
+    def _end(self, groups: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The place of each group's first event at its moment or later."""
+        if len(self._starts) == 1 + 1:
+            # Of another type than theirs, all times would be converted each time.
+            return np.searchsorted(self._times, moments.astype(self._times.dtype))
+        end, ends = self._starts[groups], self._starts[groups + 1]
+        step = 1 << int((ends - end).max()).bit_length()
+        while step := step >> 1:
+            # Of all groups at once up to ``step`` more events, where the last one is early enough.
+            further = np.minimum(end + step, ends)
+            end = np.where(self._times[further - 1] < moments, further, end)
+        return end
 
 
 def _accumulated(
