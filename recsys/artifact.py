@@ -27,6 +27,7 @@ from recsys.index import CandidateIndex
 from recsys.list_scorer import ItemTables, ListScorer
 from recsys.models.content_map import ContentMap
 from recsys.models.cross_encoder import CrossEncoder
+from recsys.models.history_weights import EventCounting
 from recsys.models.new_users import NewUserSettings
 from recsys.models.two_tower import TwoTower, TwoTowerEnsemble
 from recsys.onnx_export import export_list_scorer
@@ -223,8 +224,8 @@ def save_artifact(
             "num_users": len(users),
             "num_items": len(items),
             "embedding_dim": sum(two_tower.embedding_dims),
-            "recency_half_life": two_tower.half_life,
-            "strength_exponent": two_tower.strength_exponent,
+            "recency_half_life": two_tower.counting.half_life,
+            "strength_exponent": two_tower.counting.strength_exponent,
             "text_dim": text.shape[1],
             "vocabularies": {
                 "vocabulary": items.content_hash(),
@@ -301,9 +302,11 @@ def _restored_two_tower(bundle: Bundle, values: Tensor, histories: Histories) ->
         # The vectors come with the state.
         two_tower = _untrained_two_tower(towers, values, *shape)
         two_tower.load_state_dict(state)
-    two_tower.half_life = bundle.manifest.get("recency_half_life")
-    # Bundles of before events had strengths in queries lack it.
-    two_tower.strength_exponent = bundle.manifest.get("strength_exponent", 0.0)
+    two_tower.counting = EventCounting(
+        bundle.manifest.get("recency_half_life"),
+        # Bundles of before events had strengths in queries lack it.
+        bundle.manifest.get("strength_exponent", 0.0),
+    )
     return two_tower
 
 

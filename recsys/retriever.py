@@ -117,7 +117,7 @@ class Retriever:
             per_sample_weights=weights,
         )
         if wanted is not None:
-            half_life = self.model.half_life
+            half_life = self.model.counting.half_life
             left = 1.0 if half_life is None else 2.0 ** (-1.0 / half_life)
             sums, length = left * sums + self._sides(wanted)[0], left * length + 1
         missing = max(self.min_rows - len(length), 0)

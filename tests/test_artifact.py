@@ -18,6 +18,7 @@ from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact
 from recsys.errors import InputError
 from recsys.index import CandidateIndex
 from recsys.index.builders import FlatIndexBuilder
+from recsys.models.history_weights import EventCounting
 from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.schema import ExternalId
@@ -353,12 +354,12 @@ def test_weights_and_types_come_back_and_older_bundles_have_ones(
 def test_the_exponent_of_strengths_comes_back_and_older_bundles_have_none(
     artifact: Artifact, tmp_path: Path
 ) -> None:
-    artifact.two_tower.strength_exponent = 0.5
+    artifact.two_tower.counting = EventCounting(None, 0.5)
     written = saved(tmp_path, artifact)
-    assert load_artifact(written).two_tower.strength_exponent == 0.5
+    assert load_artifact(written).two_tower.counting.strength_exponent == 0.5
     manifest = json.loads((written / "manifest.json").read_text())
     del manifest["strength_exponent"]
-    assert load_artifact(vouched(written, manifest)).two_tower.strength_exponent == 0.0
+    assert load_artifact(vouched(written, manifest)).two_tower.counting == EventCounting()
 
 
 def test_a_bundle_of_before_events_had_weights_loads_with_ones(

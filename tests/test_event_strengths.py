@@ -11,6 +11,7 @@ import torch
 from recsys.artifact import Artifact, Stage2, build_cross_encoder, load_artifact
 from recsys.events.types import type_set
 from recsys.explanations import explain
+from recsys.models.history_weights import EventCounting
 from recsys.recommender import Recommender
 from recsys.request import Request, UserEvents
 from recsys.schema import HistoryBatch
@@ -30,7 +31,7 @@ def artifact(untrained_bundle: Path) -> Artifact:
     log = plain.histories
     weights = np.where(np.arange(len(log)) % 3, 1.0, 10.0).astype(np.float32)
     weighed = replace(log, weights=weights)
-    plain.two_tower.strength_exponent = 0.5
+    plain.two_tower.counting = EventCounting(None, 0.5)
     assert plain.stage2 is not None
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -167,7 +168,7 @@ def test_explanations_leave_out_an_event_with_its_weight(recommender: Recommende
 def test_a_bundle_keeps_what_it_was_trained_to_read(artifact: Artifact, tmp_path: Path) -> None:
     manifest = {**artifact.manifest, "cross_encoder": {**ENCODER, "strengths": True}}
     loaded = load_artifact(saved(tmp_path, artifact, manifest=manifest))
-    assert loaded.two_tower.strength_exponent == 0.5
+    assert loaded.two_tower.counting.strength_exponent == 0.5
     request = live([1020, 1021], [PURCHASE, VIEW])
     expected, found = (
         Recommender(one, stage2=True).recommend([request])[0] for one in (artifact, loaded)

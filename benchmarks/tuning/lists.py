@@ -79,8 +79,7 @@ def make_lists(
                 attributes,
                 run(f"fold{number}"),
                 number,
-                chosen.half_life,
-                chosen.strength_exponent,
+                chosen.counting,
             )
             return build_retriever(model, train, build_index, recipe.max_history)
 

@@ -131,8 +131,7 @@ def measure_stage1(
             found.epochs,
             *inputs,
             run,
-            half_life=found.half_life,
-            strength_exponent=found.strength_exponent,
+            counting=found.counting,
         )
         return metric(model)
 

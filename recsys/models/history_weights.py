@@ -1,7 +1,27 @@
 """How much each event of a history counts in stage 1's query."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class EventCounting(NamedTuple):
+    """What an event counts in a query.
+
+    half_life: in events, see ``recency_weights``; None: order does not count. strength_exponent: of
+    an event's weight; with 0 weights do not count.
+    """
+
+    half_life: float | None = None
+    strength_exponent: float = 0.0
+
+    def __str__(self) -> str:
+        by_order = "no half-life" if self.half_life is None else f"half-life {self.half_life:g}"
+        return f"{by_order}, strength exponent {self.strength_exponent:g}"
+
+
+ALL_ALIKE = EventCounting()
 
 
 def recency_weights(mask: Tensor, half_life: float) -> Tensor:
@@ -14,20 +34,18 @@ def recency_weights(mask: Tensor, half_life: float) -> Tensor:
     return torch.exp2(later.clamp(min=0) / -half_life) * mask
 
 
-def event_counts(
-    mask: Tensor, weights: Tensor | None, half_life: float | None, strength_exponent: float
-) -> Tensor | None:
+def event_counts(mask: Tensor, weights: Tensor | None, counting: EventCounting) -> Tensor | None:
     """What events count by recency and by strength, 0 at padding: float [B, L]; None: each 1.
 
     Args:
         mask: bool [B, L], left-aligned, oldest first. weights: float [B, L], see ``HistoryBatch``;
-            None: all alike. half_life: see ``recency_weights``; None: order does not count.
-        strength_exponent: of the weights; with 0 they do not count.
+            None: all alike.
     """
+    half_life, exponent = counting
     by_recency = None if half_life is None else recency_weights(mask, half_life)
-    if weights is None or strength_exponent == 0.0:
+    if weights is None or exponent == 0.0:
         return by_recency
-    by_strength = weights**strength_exponent * mask
+    by_strength = weights**exponent * mask
     return by_strength if by_recency is None else by_recency * by_strength
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.models.content_map import ContentMap
-from recsys.models.history_weights import event_counts, history_weights
+from recsys.models.history_weights import ALL_ALIKE, event_counts, history_weights
 from recsys.models.layers import ResidualMLP, StandardizedLinear, drop_rows, weighted_sum_pool
 from recsys.schema import PAD_IDX
 
@@ -163,9 +163,8 @@ class TwoTowerEnsemble(nn.Module):
         features: float [num_items + 1, F], content features of all items; row 0 zeros. Kept as a
             buffer, since histories and candidates are given by index.
 
-    Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``; and
-    perhaps a ``half_life`` in events, by which older events count less in a query, and a
-    ``strength_exponent`` above 0, by which events of more weight count more. ``weights``: how much
+    Once trained, it has a ``content_map``: content -> an item's vectors in all ``encoders``.
+    ``counting``: what events count in a query, all alike at first. ``weights``: how much
     each member counts in what ``standardize`` makes of it.
     """
 
@@ -180,8 +179,7 @@ class TwoTowerEnsemble(nn.Module):
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("scales", torch.ones(len(towers)))
         self.content_map: ContentMap | None = None
-        self.half_life: float | None = None
-        self.strength_exponent = 0.0
+        self.counting = ALL_ALIKE
         self.weights = (1.0,) * len(towers)
 
     @property
@@ -220,7 +218,7 @@ class TwoTowerEnsemble(nn.Module):
 
     def event_counts(self, history_mask: Tensor, weights: Tensor | None) -> Tensor | None:
         """What each event counts in a query: see the function of this name."""
-        return event_counts(history_mask, weights, self.half_life, self.strength_exponent)
+        return event_counts(history_mask, weights, self.counting)
 
     def query(
         self,

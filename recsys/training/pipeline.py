@@ -96,8 +96,7 @@ def train_stage1(
             text=text,
             attributes=attributes,
             run=run.apart(name),
-            half_life=found.half_life,
-            strength_exponent=found.strength_exponent,
+            counting=found.counting,
         )
         for name in ("refit", "new_users")
     )
@@ -173,8 +172,7 @@ def stage2_lists(
             fold_retriever,
             recipe=retrieval.with_settings(stage1.manifest.get("settled")),
             epochs=epochs,
-            half_life=stage1.two_tower.half_life,
-            strength_exponent=stage1.two_tower.strength_exponent,
+            counting=stage1.two_tower.counting,
             text=text,
             attributes=attributes,
             build_index=build_index,

@@ -57,8 +57,7 @@ def refit(
         text,
         attributes,
         run.apart("all_rows"),
-        half_life=before.two_tower.half_life,
-        strength_exponent=before.two_tower.strength_exponent,
+        counting=before.two_tower.counting,
     )
     retriever = build_retriever(two_tower, data.train, build_index, recipe.max_history)
     return save_artifact(

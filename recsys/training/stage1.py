@@ -23,15 +23,15 @@ from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
 from recsys.index.exclusions import Embeddings
 from recsys.index.two_pass import QuerySample
+from recsys.models.history_weights import ALL_ALIKE, EventCounting
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.retriever import Retriever
 from recsys.training.callbacks import BestEpoch, Curves
 from recsys.training.content_map import fix_items
-from recsys.training.event_strengths import choose_strength_exponent
+from recsys.training.event_counting import choose_counting
 from recsys.training.fit import TrainerFactory, fit
 from recsys.training.item_regression import ItemRegression
 from recsys.training.query_sample import sample_queries
-from recsys.training.recency import choose_half_life
 from recsys.training.regression_settings import choose_regression
 from recsys.training.retrieval import Objective, RetrievalModule
 from recsys.training.retrieval_recipe import RetrievalRecipe
@@ -81,14 +81,12 @@ class Run:
 class Found(NamedTuple):
     """What validation chose.
 
-    epochs: with the best recall@100. half_life: in events, see ``choose_half_life``.
-    strength_exponent: see ``choose_strength_exponent``. curves: to the best epoch. recipe: with
-    what its objectives left to be chosen.
+    epochs: with the best recall@100. counting: of events in queries. curves: to the best epoch.
+    recipe: with what its objectives left to be chosen.
     """
 
     epochs: int
-    half_life: float | None
-    strength_exponent: float
+    counting: EventCounting
     curves: Curves
     recipe: RetrievalRecipe
 
@@ -141,12 +139,11 @@ def search(
     validation = Validation.of(remaining, held_out, recipe.max_history, recipe.seed)
     if recipe.choose_weights:
         recipe = replace(recipe, weights=choose_weights(model, validation))
-    half_life = choose_half_life(model, validation)
-    exponent = choose_strength_exponent(model, validation)
+    counting = choose_counting(model, validation)
     # Products of large matrices, while the processes for the folds have nothing to do.
     with threads_used(run.workers.number * run.workers.threads):
         recipe = choose_regression(recipe, model, content, validation)
-    return Found(max(early_stopping.best_epochs, 1), half_life, exponent, curves, recipe)
+    return Found(max(early_stopping.best_epochs, 1), counting, curves, recipe)
 
 
 def _of_few_users(held_out: Histories, seed: int) -> Histories:
@@ -166,13 +163,12 @@ def fit_two_tower(
     attributes: Tensor,
     run: Run,
     seed_offset: int = 0,
-    half_life: float | None = None,
-    strength_exponent: float = 0.0,
+    counting: EventCounting = ALL_ALIKE,
 ) -> TwoTowerEnsemble:
     """Fit on all given events, without validation.
 
     Args:
-        recipe, epochs, half_life, strength_exponent: as ``search`` has found them.
+        recipe, epochs, counting: as ``search`` has found them.
     """
     seed = recipe.seed + seed_offset
     content = _content(train, text, attributes)
@@ -190,8 +186,7 @@ def fit_two_tower(
         )
     module.cpu().eval()
     fix_items(module.model, content, module.item_counts > 0, recipe.content_map)
-    module.model.half_life = half_life
-    module.model.strength_exponent = strength_exponent
+    module.model.counting = counting
     module.standardize()
     return module.model
 
@@ -202,8 +197,7 @@ def fold_retriever(
     *,
     recipe: RetrievalRecipe,
     epochs: int,
-    half_life: float | None,
-    strength_exponent: float,
+    counting: EventCounting,
     text: Tensor,
     attributes: Tensor,
     build_index: BuildIndex,
@@ -219,8 +213,7 @@ def fold_retriever(
         attributes,
         run.apart(f"fold{fold}"),
         1 + fold,
-        half_life,
-        strength_exponent,
+        counting,
     )
     return build_retriever(model, train, build_index, recipe.max_history)
 

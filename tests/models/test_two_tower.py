@@ -7,6 +7,7 @@ from torch import Tensor
 from recsys.artifact import build_two_tower
 from recsys.features import content_features
 from recsys.models.content_map import ContentMap
+from recsys.models.history_weights import EventCounting
 from recsys.models.two_tower import TwoTowerEnsemble
 
 NUM_ITEMS = 20
@@ -87,7 +88,7 @@ def test_content_moves_an_item_whose_id_was_never_trained(model) -> None:
 
 
 def test_a_query_is_a_sum_of_items_by_the_power_of_their_weights(model) -> None:
-    model.strength_exponent = 0.5
+    model.counting = EventCounting(None, 0.5)
     history, mask = padded([3, 7], [5])
     weights = torch.tensor([[4.0, 0.25], [9.0, 0.0]])
     tower = model.members[0]

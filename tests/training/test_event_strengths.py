@@ -9,7 +9,8 @@ import torch
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
 from recsys.index.builders import FlatIndexBuilder
-from recsys.training.event_strengths import choose_strength_exponent
+from recsys.models.history_weights import EventCounting
+from recsys.training.event_counting import choose_counting
 from recsys.training.stage1 import build_retriever, fit_two_tower, search
 from recsys.training.stage2 import RerankingRecipe, encoder_config
 from recsys.training.validation_scores import Validation
@@ -48,23 +49,25 @@ def log_of(strengths_tell: bool) -> Histories:
 def test_strengths_count_where_they_tell_a_taste(strengths_tell: bool, tmp_path) -> None:
     remaining, held_out = hold_out_random(log_of(strengths_tell), 3, 0)
     model = fit_two_tower(recipe(), 20, remaining, TEXT, ATTRIBUTES, run(tmp_path))
-    exponent = choose_strength_exponent(model, Validation.of(remaining, held_out, 100, 0))
-    assert (exponent > 0) == strengths_tell
-    assert model.strength_exponent == exponent
+    counting = choose_counting(model, Validation.of(remaining, held_out, 100, 0))
+    assert (counting.strength_exponent > 0) == strengths_tell
+    assert model.counting == counting
 
 
 def test_where_all_weigh_alike_nothing_is_tried(tmp_path) -> None:
-    log = replace(log_of(True), weights=np.full(NUM_USERS * LENGTH, 3.0, np.float32))
+    log = log_of(True)
+    number = len(log)
+    log = replace(log, weights=np.full(number, 3.0, np.float32), timestamps=np.zeros(number, int))
     remaining, held_out = hold_out_random(log, 3, 0)
     model = fit_two_tower(recipe(), 1, remaining, TEXT, ATTRIBUTES, run(tmp_path))
     validation = Validation.of(remaining, held_out, 100, 0)
     object.__setattr__(validation, "scores", None)
-    assert choose_strength_exponent(model, validation) == 0.0
+    assert choose_counting(model, validation) == EventCounting()
 
 
 def test_what_is_found_says_the_exponent(tmp_path) -> None:
     found = search(recipe(epochs=20), log_of(True), TEXT, ATTRIBUTES, run(tmp_path))
-    assert found.strength_exponent > 0
+    assert found.counting.strength_exponent > 0
 
 
 def test_held_out_events_count_as_they_weigh(tmp_path) -> None:
@@ -100,8 +103,8 @@ def test_stage_2_reads_strengths_where_events_differ_in_them() -> None:
 def test_a_query_is_the_same_by_the_model_and_as_it_is_served(tmp_path) -> None:
     log = log_of(True)
     inputs = (recipe(), 2, log, TEXT, ATTRIBUTES, run(tmp_path))
-    model = fit_two_tower(*inputs, half_life=3.0, strength_exponent=0.5)
-    assert model.strength_exponent == 0.5
+    model = fit_two_tower(*inputs, counting=EventCounting(3.0, 0.5))
+    assert model.counting.strength_exponent == 0.5
     retriever = build_retriever(model, log, FlatIndexBuilder().build, 10)
     users = np.arange(1, 20)
     batch, whole = log.pad(users, 10), log.pad(users)

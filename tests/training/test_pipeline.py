@@ -13,6 +13,7 @@ from recsys.data.prepare import TrainingData, prepare, prepare_all
 from recsys.data.splits import make_split
 from recsys.errors import InputError
 from recsys.index.builders import FlatIndexBuilder
+from recsys.models.history_weights import EventCounting
 from recsys.schema import Dataset
 from recsys.training import pipeline, refit
 from recsys.training.item_regression import ItemRegression
@@ -57,7 +58,7 @@ def bundle(data, wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
     def settled(recipe: RetrievalRecipe, *told: object) -> Found:
         chosen = replace(recipe, objectives=[ItemRegression(**CHOSEN), *recipe.objectives[1:]])
-        return search(recipe, *told)._replace(recipe=chosen, strength_exponent=0.5)
+        return search(recipe, *told)._replace(recipe=chosen, counting=EventCounting(None, 0.5))
 
     monkeypatch.setattr(pipeline, "search", settled)
     text = torch.zeros(len(data.items) + 1, 4)
@@ -71,14 +72,14 @@ def test_folds_are_fitted_by_what_was_chosen(bundle, data, wanted, monkeypatch, 
     given = []
 
     def fold_retriever(*_, **settings):
-        given.append((settings["strength_exponent"], settings["recipe"].objectives))
+        given.append((settings["counting"], settings["recipe"].objectives))
         raise InputError("a spy", "one", "look at what it was given")
 
     monkeypatch.setattr(pipeline, "fold_retriever", fold_retriever)
     with pytest.raises(InputError, match="a spy"):
         stage2_lists(data, bundle, wanted, BUILD_INDEX, RERANKING, 2, run(tmp_path / "folds"))
-    exponent, objectives = given[0]
-    assert exponent == 0.5
+    counting, objectives = given[0]
+    assert counting == (None, 0.5)
     assert objectives[0] == ItemRegression(**CHOSEN)
     assert objectives[1] is wanted.objectives[1]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recsys.index.builders import FlatIndexBuilder
+from recsys.models.history_weights import EventCounting
 from recsys.training.folds import CandidateLists, out_of_fold_lists
 from recsys.training.stage1 import Run, fold_retriever
 from recsys.training.workers import Workers
@@ -25,8 +26,7 @@ def lists_of(planted, text, attributes):
                 fold_retriever,
                 recipe=recipe(),
                 epochs=epochs,
-                half_life=None,
-                strength_exponent=0.0,
+                counting=EventCounting(),
                 text=text,
                 attributes=attributes,
                 build_index=FlatIndexBuilder().build,

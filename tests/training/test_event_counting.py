@@ -7,7 +7,8 @@ import torch
 from recsys.data.histories import Histories
 from recsys.data.validation import hold_out_like
 from recsys.index.builders import FlatIndexBuilder
-from recsys.training.recency import choose_half_life
+from recsys.models.history_weights import EventCounting
+from recsys.training.event_counting import choose_counting
 from recsys.training.stage1 import build_retriever, fit_two_tower, search
 from recsys.training.validation_scores import Validation
 
@@ -41,7 +42,7 @@ def test_a_half_life_is_chosen_where_order_tells_something(in_order: bool, tmp_p
     text = torch.zeros(NUM_ITEMS + 1, 4)
     attributes = torch.zeros(NUM_ITEMS + 1, 1)
     model = fit_two_tower(recipe(), 20, remaining, text, attributes, run(tmp_path))
-    half_life = choose_half_life(model, Validation.of(remaining, held_out, 100, 0))
+    half_life = choose_counting(model, Validation.of(remaining, held_out, 100, 0)).half_life
     if in_order:
         assert half_life is not None
         assert half_life <= 8
@@ -68,19 +69,22 @@ def test_logs_without_times_have_no_half_life(planted, text, attributes, tmp_pat
         users, planted.item_idx, np.zeros(len(users), np.int64), planted.num_users, planted.context
     )
     remaining, held_out = hold_out_like("random", timeless, 2, 0.1, 0)
-    assert choose_half_life(model, Validation.of(remaining, held_out, 100, 0)) is None
+    validation = Validation.of(remaining, held_out, 100, 0)
+    assert choose_counting(model, validation).half_life is None
 
 
 def test_a_query_is_the_same_by_the_model_and_as_it_is_served(
     planted, text, attributes, tmp_path
 ) -> None:
-    model = fit_two_tower(recipe(), 2, planted, text, attributes, run(tmp_path), half_life=3.0)
+    model = fit_two_tower(
+        recipe(), 2, planted, text, attributes, run(tmp_path), counting=EventCounting(3.0)
+    )
     retriever = build_retriever(model, planted, FlatIndexBuilder().build, 100)
     batch = planted.pad(np.arange(1, 20))
     with torch.inference_mode():
         expected = model.query(batch.item_idx, batch.mask, batch.context)
     torch.testing.assert_close(retriever.encode(batch), expected, rtol=1e-4, atol=1e-4)
-    model.half_life = None
+    model.counting = EventCounting()
     with torch.inference_mode():
         alike = model.query(batch.item_idx, batch.mask, batch.context)
     assert not torch.allclose(alike, expected, rtol=1e-2, atol=1e-2)
