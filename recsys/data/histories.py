@@ -197,6 +197,11 @@ class Histories:
         return sums.astype(np.float64)  # without events, integers are counted
 
     @cached_property
+    def has_order(self) -> bool:
+        """Whether some event is later than another."""
+        return len(self) > 0 and bool(self.timestamps.min() < self.timestamps.max())
+
+    @cached_property
     def are_alike(self) -> bool:
         """Whether all events weigh the same."""
         return len(self) == 0 or bool(self.weights.min() == self.weights.max())

@@ -103,7 +103,7 @@ def co_occurrence_counts(
         if latest.histories() is histories and latest.settings == settings:
             return latest.counts
     # A product of matrices has no window: of a very long history it would hold all pairs.
-    is_plain = not has_order(histories) and int(histories.lengths.max(initial=0)) <= window + 1
+    is_plain = not histories.has_order and int(histories.lengths.max(initial=0)) <= window + 1
     counts = _together(histories, num_items) if is_plain else _counted(histories, *settings)
     if sum(matrix.nnz for matrix in counts) <= _KEPT_PAIRS:
         kept = weakref.ref(histories, lambda _: _latest.clear())
@@ -113,12 +113,6 @@ def co_occurrence_counts(
 
 def _is_small(num_items: int) -> bool:
     return (num_items + 1) ** 2 <= _DENSE_CELLS
-
-
-def has_order(histories: Histories) -> bool:
-    """Whether some event is later than another."""
-    times = histories.timestamps
-    return len(times) > 0 and bool(times.min() < times.max())
 
 
 def _together(histories: Histories, num_items: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:

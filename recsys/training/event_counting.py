@@ -32,8 +32,7 @@ def choose_counting(model: TwoTowerEnsemble, validation: Validation) -> EventCou
     model.counting = chosen = ALL_ALIKE
     if not len(validation.users):
         return chosen
-    times = validation.remaining.timestamps
-    if times.min() < times.max():  # there is an order
+    if validation.remaining.has_order:
         chosen = _best(model, validation, [EventCounting(one) for one in HALF_LIVES])
     if not validation.remaining.are_alike:
         chosen = _best(model, validation, [EventCounting(chosen.half_life, n) for n in EXPONENTS])

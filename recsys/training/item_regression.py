@@ -27,7 +27,7 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.features import ContentFeatures
 from recsys.models.two_tower import TwoTower
-from recsys.signals.item_graph import co_occurrence_counts, has_order, session_sums
+from recsys.signals.item_graph import co_occurrence_counts, session_sums
 
 CHOSEN = {name: real(0, 1e12) for name in ("content_weight", "l2", "session_weight")}
 """Bounds of what ``choose_regression`` chooses, where it comes from outside."""
@@ -114,7 +114,7 @@ class ItemRegression:
         self, train: Histories, num_items: int, of_item: NDArray[np.float64]
     ) -> csr_matrix:
         """What meets within one sitting; nothing where no event is later than another."""
-        if not has_order(train):
+        if not train.has_order:
             return csr_matrix((num_items + 1, num_items + 1), dtype=np.float64)
         session, _ = co_occurrence_counts(train, num_items, time_scale=self.time_scale, taper=True)
         # An event meets itself at a distance of no time.
@@ -168,7 +168,7 @@ class ItemRegression:
     ) -> "Excess":
         beyond = np.sqrt(train.relative_weights) - np.float32(1.0)
         by_pair = matrix.T @ by_user @ train.matrix_of(beyond, num_items)
-        if not has_order(train):
+        if not train.has_order:
             return Excess(by_pair, csr_matrix((num_items + 1, num_items + 1)))
         session = session_sums(train, num_items, beyond, time_scale=self.time_scale, taper=True)
         own = np.bincount(train.item_idx, beyond, minlength=num_items + 1)

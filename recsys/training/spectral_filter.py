@@ -175,7 +175,7 @@ class SpectralFilter:
         whole = _entries(train, values, train.user_idx, num_items)
         counts = np.maximum(np.asarray(whole.sum(axis=0)).ravel(), 1.0)
         parts = [self._by_row(whole)]
-        if self.sitting_weight and len(train) and train.timestamps.min() < train.timestamps.max():
+        if self.sitting_weight and train.has_order:
             rng = np.random.default_rng(0)
             for width in SITTINGS:
                 within = _entries(train, values, sittings(train, width, rng), num_items)
