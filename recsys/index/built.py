@@ -28,6 +28,9 @@ faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
 _LEAST_DEPTH = 1024
 """Of a first pass: less of it saves less than it costs where queries do not share a call."""
+_LEAST_WANTED = 200
+"""Of a short list, too, as many times so many are scored again as of one of this length, for which
+the share of what is found is measured: most of the best ten are further down by their codes."""
 _WIDE = 4
 """Of fewer than so many times the items that a search looks at, comparing all of them is faster."""
 
@@ -176,7 +179,9 @@ class TwoPassIndex:
 
     def __init__(self, index: Any) -> None:
         self.index = index
-        self._compressed = faiss.downcast_index(index.base_index)
+        first: Any = faiss.downcast_index(index.base_index)
+        self._to_codes: Any = first.chain.at(0)
+        self._codes: Any = faiss.downcast_index(first.index)
         self._vectors: Any = faiss.downcast_index(index.refine_index)
         self._flat = FlatIndex(self._vectors)
 
@@ -185,11 +190,11 @@ class TwoPassIndex:
     ) -> Found:
         """See ``BuiltIndex``."""
         num_items = int(self.index.ntotal)
-        wanted = int(np.ceil(self.index.k_factor * effort * fetch))
+        wanted = int(np.ceil(self.index.k_factor * effort * max(fetch, _LEAST_WANTED)))
         # What is excluded comes back from the first pass. How far it goes is a power of two, so
         # that queries share a call, and by each query's own exclusions, not by its neighbours'.
         numbers = np.array([wanted + len(one.items) for one in exclude], np.float64)
-        depths = (2 ** np.ceil(np.log2(numbers.clip(min=_LEAST_DEPTH)))).astype(np.int64)
+        depths = (2 ** np.ceil(np.log2(numbers))).astype(np.int64).clip(min=_LEAST_DEPTH)
         scores = np.empty((len(queries), fetch), np.float32)
         item_idx = np.empty((len(queries), fetch), np.int64)
         is_complete = True
@@ -207,7 +212,9 @@ class TwoPassIndex:
     def _twice(
         self, queries: Embeddings, fetch: int, exclude: Sequence[Exclusion], wanted: int, depth: int
     ) -> Found:
-        _, found = self._compressed.search(queries, depth)
+        # Row by row: of several, the product is rounded otherwise.
+        changed = np.concatenate([self._to_codes.apply(row[None]) for row in queries])
+        _, found = self._codes.search(changed, depth)
         positions = first_allowed(found + 1, exclude, wanted) - 1
         scores = np.empty(positions.shape, np.float32)
         queries = np.ascontiguousarray(queries)
@@ -258,7 +265,7 @@ def _kept(
 
 
 def _is_two_pass(index: Any) -> bool:
-    """Whether an ``IndexRefine`` is as ``TwoPassIndexBuilder`` builds it."""
+    """Whether an ``IndexRefine`` is as ``build_two_pass`` makes it."""
     first, vectors = map(faiss.downcast_index, (index.base_index, index.refine_index))
     chain: Any = getattr(first, "chain", None)
     if type(first) is not faiss.IndexPreTransform or chain.size() != 1:

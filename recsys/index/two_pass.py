@@ -10,7 +10,7 @@ as reverse water-filling has it: leading ones get several codes, each of what th
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import faiss
@@ -28,10 +28,14 @@ QuerySample = Callable[[], Embeddings]
 
 NUM_LEVELS = 16
 """That a code of 4 bits tells apart."""
+_FEWEST_QUERIES = 2
+"""One to fit codes, one to measure them."""
 FEWEST_ITEMS = 39 * NUM_LEVELS
 """FAISS's own minimum to find as many centroids."""
 NUM_CODES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 768)
 """Of an item, at most; tried in turn."""
+_FIRST_CODES = 128
+"""More are fitted only where these do not do."""
 REFINE_FACTORS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 """Tried with each: of what is wanted, how many times as many are scored again."""
 _CODE_COST = 0.5
@@ -71,7 +75,7 @@ def fit_codes(vectors: Embeddings, queries: Embeddings, num_codes: int) -> Codes
     root, inverse = ((axes * values**power) @ axes.T for power in (0.5, -0.5))
     spread = np.cov(vectors, rowvar=False).reshape(len(root), -1)
     _, components = np.linalg.eigh(root @ spread @ root)
-    centred = vectors - vectors.mean(axis=0)
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     left = np.asfortranarray(centred @ (root @ components), np.float32)
     error = left.var(axis=0, dtype=np.float64)
     enough = _LEAST_ERROR * error.sum()
@@ -97,7 +101,8 @@ def _levels(values: Embeddings) -> Embeddings:
     for many levels is best (Panter and Dite, 1951): a few numbers far from all others, as items
     that go with few others have, are most of the error, and need levels of their own.
     """
-    counts, edges = np.histogram(values, _NUM_BINS)
+    # In 64 bits there is room for as many bins, however alike the numbers are.
+    counts, edges = np.histogram(values.astype(np.float64), _NUM_BINS)
     bins = (edges[1:] + edges[:-1]) / 2
     share = np.cumsum(np.cbrt(counts))
     levels = np.interp((np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS, share / share[-1], bins)
@@ -112,6 +117,17 @@ def _levels(values: Embeddings) -> Embeddings:
 
 def _nearest(values: Embeddings, levels: NDArray[np.floating]) -> Indices:
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
+
+
+def _growing_codes(vectors: Embeddings, queries: Embeddings) -> Iterator[Codes]:
+    """Codes of each number of ``NUM_CODES`` in turn, as far as there are more of them."""
+    codes = fit_codes(vectors, queries, _FIRST_CODES)
+    for number in NUM_CODES:
+        if number > _FIRST_CODES and len(codes.levels) == _FIRST_CODES:
+            codes = fit_codes(vectors, queries, NUM_CODES[-1])
+        yield codes.first(number)
+        if len(codes.levels) <= number:
+            break
 
 
 class _Choice(NamedTuple):
@@ -146,23 +162,26 @@ def build_two_pass(
             "set index=flat, which is exact and fast at this size",
         )
     queries = sample()
+    if len(queries) < _FEWEST_QUERIES:
+        log.info("index: %d histories, too few to fit codes: exact search instead", len(queries))
+        return None
     fitting, held_out = queries[::2], queries[1::2]
     depth = min(depth, num_items)
     _, true = faiss.knn(held_out, embeddings, depth, metric=faiss.METRIC_INNER_PRODUCT)
-    all_codes = fit_codes(embeddings, fitting, NUM_CODES[-1])
+    vector_bytes = depth * dim * embeddings.itemsize
     best: _Choice | None = None
     share = 0.0
-    for codes in map(all_codes.first, NUM_CODES):
+    for codes in _growing_codes(embeddings, fitting):
         code_bytes = _CODE_COST * num_items * len(codes.levels) / 2
-        if best is not None and code_bytes >= best.cost:
+        if best is not None and code_bytes + REFINE_FACTORS[0] * vector_bytes >= best.cost:
             break
         first_pass = _first_pass(codes)
         _, found = first_pass.search(held_out, min(int(REFINE_FACTORS[-1] * depth), num_items))
-        places = _places(true, found)
+        places = _places(true + 1, found + 1)
         for factor in REFINE_FACTORS:
             share = float((places < int(factor * depth)).mean())
             if share >= target:
-                cost = code_bytes + factor * depth * dim * embeddings.itemsize
+                cost = code_bytes + factor * vector_bytes
                 if best is None or cost < best.cost:
                     best = _Choice(cost, first_pass, len(codes.levels), factor, share)
                 break
@@ -199,10 +218,11 @@ def _first_pass(codes: Codes) -> faiss.IndexPreTransform:
 
 
 def _places(items: Indices, found: Indices) -> Indices:
-    """Where in the same row of found [n, F] items [n, K] are; F where nowhere."""
+    """Where in the same row of found [n, F], 0 = none, items [n, K] are; far off where nowhere."""
     rows = np.arange(len(items))[:, None] * (1 + int(max(items.max(), found.max())))
     wanted, keys = (items + rows).ravel(), (found + rows).ravel()
     by_key = np.argsort(keys)
     at = by_key[np.searchsorted(keys, wanted, sorter=by_key).clip(max=len(keys) - 1)]
-    places: Indices = np.where(keys[at] == wanted, at % found.shape[1], found.shape[1])
+    nowhere = np.iinfo(np.int64).max
+    places: Indices = np.where(keys[at] == wanted, at % found.shape[1], nowhere)
     return places.reshape(items.shape)

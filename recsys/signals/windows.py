@@ -107,7 +107,7 @@ class _DecayedCounts:
             # Of another type than theirs, all times would be converted each time.
             return np.searchsorted(self._times, moments.astype(self._times.dtype))
         end, ends = self._starts[groups], self._starts[groups + 1]
-        step = 1 << int((ends - end).max()).bit_length()
+        step = 1 << int((ends - end).max(initial=0)).bit_length()
         while step := step >> 1:
             # Of all groups at once up to ``step`` more events, where the last one is early enough.
             further = np.minimum(end + step, ends)

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from recsys.errors import InputError
-from recsys.index import CandidateIndex, Exclusion
+from recsys.index import CandidateIndex, Exclusion, built
 from recsys.index.builders import (
     AutoIndexBuilder,
     FlatIndexBuilder,
@@ -19,7 +20,7 @@ from recsys.index.builders import (
     IndexBuilder,
     IvfPqIndexBuilder,
 )
-from recsys.index.built import TwoPassIndex
+from recsys.index.built import Found, TwoPassIndex
 from recsys.index.exclusions import first_allowed
 from recsys.index.two_pass import fit_codes
 from recsys.ranking import top_k
@@ -56,6 +57,13 @@ def exact_search(embeddings, queries, k, exclude, seed=0):
     missing = k - best.shape[1]
     pad = torch.nn.functional.pad
     return pad(best, (0, missing), value=-torch.inf).numpy(), pad(items, (0, missing)).numpy()
+
+
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For two passes, which search catalogues as small as most of these exactly."""
+    monkeypatch.setattr(built, "_LEAST_DEPTH", 1)
+    monkeypatch.setattr(built, "_LEAST_WANTED", 1)
 
 
 def exclusions(index: CandidateIndex, exclude: np.ndarray) -> list[Exclusion]:
@@ -123,6 +131,7 @@ def test_items_that_do_not_pass_are_excluded_too(search, mask_seed, num_recent):
     np.testing.assert_array_equal(found[1], exact_search(embeddings, queries, k, both, seed)[1])
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_a_list_of_few_that_pass_is_full(builder: IndexBuilder):
     embeddings = clustered(1000)
@@ -148,6 +157,7 @@ def test_hnsw_never_returns_excluded_items_nor_a_short_list(search):
         assert not np.isin(real, left_out).any()
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
     embeddings = clustered(1000)
@@ -160,6 +170,7 @@ def test_many_exclusions_still_fill_the_list(builder: IndexBuilder):
     assert not any(np.isin(item_idx[row], exclude[row]).any() for row in range(8))
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_k_beyond_the_catalogue_returns_every_item_once(builder: IndexBuilder):
     index = builder.build(clustered(700), sample)
@@ -169,6 +180,7 @@ def test_k_beyond_the_catalogue_returns_every_item_once(builder: IndexBuilder):
     assert (scores[:, 700:] == -np.inf).all()
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_a_list_does_not_depend_on_its_batch(builder: IndexBuilder):
     embeddings = clustered(1000)
@@ -217,6 +229,47 @@ def test_two_passes_find_nearly_all_that_flat_finds(width: int):
     assert np.isclose(scores[:, 0], true_scores[:, 0], rtol=1e-5).mean() >= 0.99
     products = np.einsum("qd,qkd->qk", queries, embeddings[item_idx])
     np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
+
+
+def test_two_passes_find_short_lists_as_well():
+    embeddings = clustered(20_000)
+    index = AutoIndexBuilder(exact_up_to=0).build(embeddings, lambda: clustered(600)[1:])
+    queries = clustered(1_600)[601:]
+    flat = FlatIndexBuilder().build(embeddings)
+    for k in (1, 10):
+        true = flat.search(queries, k)[1]
+        assert recall(index.search(queries, k)[1], true) >= 0.995
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_two_passes_of_few_items_are_two(monkeypatch: pytest.MonkeyPatch):
+    """Which makes what is asked of all builders above be asked of them, too."""
+    embeddings, passes = clustered(700), []
+    index = AutoIndexBuilder(exact_up_to=0).build(embeddings, sample)
+    twice = TwoPassIndex._twice
+
+    def counted(self: TwoPassIndex, *told: Any) -> Found:
+        passes.append(told)
+        return twice(self, *told)
+
+    monkeypatch.setattr(TwoPassIndex, "_twice", counted)
+    index.search(embeddings[1:9], 10)
+    assert passes
+
+
+def test_two_passes_of_one_query_and_of_many_are_the_same():
+    embeddings = clustered(6_000, 150)
+    index = AutoIndexBuilder(exact_up_to=0).build(embeddings, lambda: clustered(600, 150)[1:])
+    queries = clustered(700, 150)[601:]
+    together = index.search(queries, 50)
+    alone = [index.search(query[None], 50) for query in queries]
+    np.testing.assert_array_equal(np.concatenate([scores for scores, _ in alone]), together[0])
+    np.testing.assert_array_equal(np.concatenate([items for _, items in alone]), together[1])
+
+
+def test_one_history_is_too_few_to_fit_codes():
+    index = AutoIndexBuilder(exact_up_to=0).build(clustered(2_000), lambda: clustered(1)[1:])
+    assert index.exact
 
 
 def test_two_passes_fit_the_queries_that_come():
@@ -304,6 +357,7 @@ def test_an_index_that_does_not_fit_says_what_to_set(
         builder.build(clustered(num_items), sample)
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_saved_index_answers_the_same(builder: IndexBuilder, tmp_path: Path):
     index, queries = builder.build(clustered(1000), sample), clustered(30, seed=3)[1:]
@@ -314,6 +368,7 @@ def test_saved_index_answers_the_same(builder: IndexBuilder, tmp_path: Path):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_same_embeddings_give_the_same_file(builder: IndexBuilder, tmp_path: Path):
     for name in "ab":
@@ -321,6 +376,7 @@ def test_same_embeddings_give_the_same_file(builder: IndexBuilder, tmp_path: Pat
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("builder", BUILDERS)
 @pytest.mark.parametrize("kept", [0, 3, 100, 5000])
 def test_truncated_file_is_refused(builder: IndexBuilder, kept: int, tmp_path: Path):
