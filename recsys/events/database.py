@@ -44,7 +44,7 @@ _NUM_READERS = 4
 _SETTLED_SECONDS = 0.1
 """More than the resolution of files' times."""
 _SECONDS_BETWEEN_CHECKS = 0.01
-"""Of the files, for reads that have no time for one each."""
+"""Between looks at whether the files have been replaced, for reads in the asking thread."""
 _PAGES_OF_WAL = 1000
 """After which it is time for a checkpoint: as SQLite has it."""
 _SECONDS_OF_A_CHECKPOINT, _SECONDS_TO_RETRY = 1.0, 0.05
@@ -200,7 +200,8 @@ class Database:
         """For reads in the thread that asks; None where there are none, or the files are others."""
         if self._is_closed or self._files is None or self._files.is_lost:
             return None
-        # A read that comes this much earlier would have found the same, so not at each.
+        # The check costs more than the read, so it is not made for each; a read that comes just
+        # before the files are replaced finds the same as one just after.
         if time.monotonic() >= self._check_again:
             try:
                 self._files.check()

@@ -121,13 +121,15 @@ def _nearest(values: Embeddings, levels: NDArray[np.floating]) -> Indices:
 
 def _growing_codes(vectors: Embeddings, queries: Embeddings) -> Iterator[Codes]:
     """Codes of each number of ``NUM_CODES`` in turn, as far as there are more of them."""
-    codes = fit_codes(vectors, queries, _FIRST_CODES)
+    codes, before = fit_codes(vectors, queries, _FIRST_CODES), 0
     for number in NUM_CODES:
-        if number > _FIRST_CODES and len(codes.levels) == _FIRST_CODES:
+        if number > _FIRST_CODES and before == _FIRST_CODES:
             codes = fit_codes(vectors, queries, NUM_CODES[-1])
-        yield codes.first(number)
-        if len(codes.levels) <= number:
+        some = codes.first(number)
+        if len(some.levels) == before:
             break
+        before = len(some.levels)
+        yield some
 
 
 class _Choice(NamedTuple):

@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,18 @@ def test_two_passes_of_one_query_and_of_many_are_the_same():
     alone = [index.search(query[None], 50) for query in queries]
     np.testing.assert_array_equal(np.concatenate([scores for scores, _ in alone]), together[0])
     np.testing.assert_array_equal(np.concatenate([items for _, items in alone]), together[1])
+
+
+def test_vectors_that_spread_over_many_directions_get_more_codes(caplog: pytest.LogCaptureFixture):
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(5_001, 400)).astype(np.float32)
+    queries = rng.normal(size=(1_600, 400)).astype(np.float32)
+    with caplog.at_level(logging.INFO, "recsys.index.two_pass"):
+        index = AutoIndexBuilder(exact_up_to=0).build(items, lambda: queries)
+    assert isinstance(index._built, TwoPassIndex)
+    found = re.search(r"index: (\d+) codes", caplog.text)
+    assert found is not None
+    assert int(found[1]) > 128
 
 
 def test_one_history_is_too_few_to_fit_codes():
