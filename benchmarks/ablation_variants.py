@@ -60,9 +60,8 @@ def protocol(data: TrainingData) -> str:
 
 def hold_out_latest(histories: Histories) -> tuple[Histories, Histories]:
     """Each user's latest event, of users with three or more: what remains, and what is held out."""
-    place = np.arange(len(histories)) - histories.offsets[histories.user_idx]
     length = histories.lengths[histories.user_idx]
-    held_out = (place == length - 1) & (length >= 3)
+    held_out = (histories.ranks_from_end == 0) & (length >= 3)
     return histories.select(~held_out), histories.select(held_out)
 
 

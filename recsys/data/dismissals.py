@@ -5,11 +5,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.data.histories import Histories
+from recsys.data.splits import TEMPORAL
 from recsys.data.vocabulary import Vocabulary
 from recsys.schema import DISMISS, ITEM_ID, TIMESTAMP, TYPE, USER_ID, Split
 
 _PAIR = [USER_ID, ITEM_ID]
-_IN_TIME = ("leave_last", "global_time")
 
 
 def without_dismissed(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -46,7 +46,7 @@ def encoded(
     if dismissed is None:
         return None
     known = (users.encode(dismissed[USER_ID]) > 0) & (items.encode(dismissed[ITEM_ID]) > 0)
-    if TIMESTAMP in dismissed and split.name in _IN_TIME:
+    if TIMESTAMP in dismissed and split.name in TEMPORAL:
         known &= _are_before(dismissed, split)
     if not known.any():
         return None

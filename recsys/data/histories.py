@@ -184,6 +184,11 @@ class Histories:
         ranks[order] = np.arange(len(self)) - self.offsets[user_idx[order]]
         return ranks
 
+    @property
+    def ranks_from_end(self) -> NDArray[np.int64]:
+        """Each event's place [N], 0 the latest of its user's events."""
+        return self.offsets[self.user_idx + 1] - 1 - np.arange(len(self))
+
     def item_counts(self, num_items: int) -> NDArray[np.int64]:
         """Events per item, int64 [num_items + 1]; entry 0 is 0."""
         return np.bincount(self.item_idx, minlength=num_items + 1)

@@ -49,7 +49,7 @@ def make_split(
         raise InputError(
             "data.test_fraction between 0 and 1", str(test_fraction), "correct data.test_fraction"
         )
-    if name in _TEMPORAL and TIMESTAMP not in interactions:
+    if name in TEMPORAL and TIMESTAMP not in interactions:
         raise InputError(
             f"times of interactions for data.split={name}",
             "no column of them",
@@ -154,7 +154,8 @@ _SPLITS: dict[str, Callable[[pd.DataFrame, int, float, int], tuple[NDArray[np.bo
     "global_time": _latest_rows,
 }
 
-_TEMPORAL = ("leave_last", "global_time")
+TEMPORAL = ("leave_last", "global_time")
+"""Those that hold out the latest rows."""
 
 
 def _hold_out(

@@ -22,8 +22,6 @@ def hold_out_like(
         known = (remaining.lengths > 0)[train.user_idx]
         return remaining, train.select((times >= cut) & known)
     if split == "leave_last":
-        user_idx = train.user_idx
-        age = train.offsets[user_idx + 1] - np.arange(len(train))
-        held_out = age <= np.minimum(num_test, train.lengths[user_idx] // 2)
+        held_out = train.ranks_from_end < np.minimum(num_test, train.lengths[train.user_idx] // 2)
         return train.select(~held_out), train.select(held_out)
     return hold_out_random(train, num_test, seed)

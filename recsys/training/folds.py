@@ -4,6 +4,10 @@ Stage 2 must learn from candidates as it will meet them: retrieved by a stage 1 
 the positives. So each fold's events are held out in turn, a stage 1 of the same recipe is trained
 on the rest, and its candidates for the held-out events become lists. No missed positive is ever
 added.
+
+Folds follow the split. Where it holds out the latest events, so do they: a list is of one moment of
+a user, and neither its stage 1 nor its signals know what any user did after such a moment. Of lists
+from the midst of histories, stage 2 would not learn what the latest events tell of the next ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,6 +71,13 @@ class CandidateLists:
         return torch.cat([self.extractor.signals(self.inputs(part)) for part in rows])
 
 
+def latest_held_out(histories: Histories, fold: int) -> NDArray[np.bool_]:
+    """Which events [N] lie after the moment of a fold in order of time, 0 the latest: the latest
+    ``fold + 1`` of each user.
+    """
+    return histories.ranks_from_end <= fold
+
+
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:
     """A fold in 0..num_folds - 1 for each event [N]: each user's events are dealt out evenly."""
     rng = np.random.default_rng(seed)
@@ -85,6 +96,7 @@ def out_of_fold_lists(
     num_candidates: int,
     max_history: int,
     seed: int,
+    in_order: bool = False,
     max_lists: int | None = None,
     workers: Workers | None = None,
     done: Callable[[int, int], None] | None = None,
@@ -92,22 +104,25 @@ def out_of_fold_lists(
     """Candidate lists of every fold; of a few short histories, some folds may get no event.
 
     Where all users and folds would make more than ``max_lists``, only as many folds as need be are
-    made, of as many random users each: each still holds out one ``num_folds``-th of the events.
+    made, of as many random users each.
 
     Args:
         histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
-        max_history: see ``SignalExtractor``. workers: to make the folds side by side, which
+        max_history: see ``SignalExtractor``. in_order: whether each fold holds out the latest
+        events, see ``latest_held_out``; otherwise each holds out one ``num_folds``-th of them, at
+        random. workers: to make the folds side by side, which
             ``fit_retriever`` must allow. done: is told how many of how many folds are.
     """
-    folds = assign_folds(histories, num_folds, seed)
+    folds = None if in_order else assign_folds(histories, num_folds, seed)
     num_users = int(np.count_nonzero(histories.lengths))
     num_made = folds_made(num_users, num_folds, max_lists)
     most = num_users if max_lists is None else -(-max_lists // num_made)
 
     def calls() -> Iterator[Callable[[], CandidateLists]]:
         for fold in range(num_made):
-            train, held_out = histories.select(folds != fold), histories.select(folds == fold)
+            is_held_out = latest_held_out(histories, fold) if folds is None else folds == fold
+            train, held_out = histories.select(~is_held_out), histories.select(is_held_out)
             users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
             if not len(users):
                 continue

@@ -17,6 +17,7 @@ from recsys.bundle import MANIFEST_FILE, read_manifest
 from recsys.core.phases import Phases
 from recsys.data.histories import Histories
 from recsys.data.prepare import TrainingData
+from recsys.data.splits import TEMPORAL
 from recsys.data.strengths import strongest_type
 from recsys.data.user_attributes import align_users
 from recsys.errors import InputError
@@ -182,6 +183,7 @@ def stage2_lists(
         num_candidates=stage1.num_candidates,
         max_history=reranking.max_history,
         seed=reranking.seed,
+        in_order=data.split.name in TEMPORAL,
         max_lists=reranking.max_lists,
         workers=run.workers,
         done=run.phases.part,

@@ -134,3 +134,10 @@ def test_events_without_times_keep_their_order_at_one_time() -> None:
     found = Histories.from_frame(frame, Vocabulary([1, 2]), Vocabulary([1, 2, 3]))
     assert found.item_idx.tolist() == [3, 2, 1]
     assert set(found.timestamps.tolist()) == {EARLIEST}
+
+
+def test_ranks_from_end_count_each_users_events_from_the_latest() -> None:
+    histories = Histories.from_indices(
+        np.array([2, 1, 1, 2, 1]), np.arange(1, 6), np.array([5, 1, 3, 4, 2]), 2
+    )
+    assert histories.ranks_from_end.tolist() == [2, 1, 0, 1, 0]

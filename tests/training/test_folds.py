@@ -66,6 +66,37 @@ def test_a_folds_stage_1_never_sees_the_folds_events(planted, given) -> None:
         assert len(events) == (folds != fold).sum()
 
 
+def test_folds_in_order_of_time_hold_out_what_came_after_a_moment_of_each_user(
+    planted, text, attributes, tmp_path
+) -> None:
+    seen = []
+
+    def fit_retriever(train: Histories, fold: int):
+        seen.append(pairs(train))
+        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
+        return build_retriever(model, train, FlatIndexBuilder().build, 100)
+
+    lists = out_of_fold_lists(
+        planted,
+        text,
+        fit_retriever,
+        num_folds=FOLDS,
+        num_candidates=10,
+        max_history=5,
+        seed=0,
+        in_order=True,
+    )
+    assert len(lists) == FOLDS
+    for fold, (events, made) in enumerate(zip(seen, lists, strict=True)):
+        for user in range(1, planted.num_users + 1):
+            own = planted.item_idx[planted.offsets[user] : planted.offsets[user + 1]].tolist()
+            before = {(user, item) for item in own[: -(fold + 1)]}
+            assert {pair for pair in events if pair[0] == user} == before
+            assert {pair for pair in pairs(made.histories) if pair[0] == user} == before
+            assert (user in made.user_idx) == (len(own) > fold + 1)
+        assert set(made.num_relevant.tolist()) == {fold + 1}
+
+
 def test_of_many_users_fewer_folds_are_made_and_random_users_taken(
     planted, text, attributes, tmp_path
 ) -> None:
