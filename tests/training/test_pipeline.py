@@ -84,6 +84,22 @@ def test_folds_are_fitted_by_what_was_chosen(bundle, data, wanted, monkeypatch, 
     assert objectives[1] is wanted.objectives[1]
 
 
+@pytest.mark.parametrize(
+    ("split", "in_order"),
+    [("ua", False), ("random", False), ("leave_last", True), ("global_time", True)],
+)
+def test_folds_follow_the_split(
+    bundle, data, wanted, monkeypatch, tmp_path, split: str, in_order: bool
+) -> None:
+    given = []
+    monkeypatch.setattr(
+        pipeline, "out_of_fold_lists", lambda *_, **told: given.append(told["in_order"])
+    )
+    other = replace(data, split=replace(data.split, name=split))
+    stage2_lists(other, bundle, wanted, BUILD_INDEX, RERANKING, 2, run(tmp_path / "folds"))
+    assert given == [in_order]
+
+
 def test_the_refit_goes_by_what_was_chosen_and_says_so(
     bundle, dataset, wanted, monkeypatch, tmp_path
 ) -> None:
