@@ -88,35 +88,6 @@ def sampled_softmax(
     return weighted_mean(losses, kept, None if weights is None else weights[rows, places])
 
 
-def whole_matrix_squared(
-    query: Tensor,
-    candidates: CandidateFn,
-    history: Tensor,
-    visible: Tensor,
-    held_out: Tensor,
-    item_counts: Tensor,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Squared error over the whole user-item matrix, per user: of a target of 0 where there is no
-    event, and elsewhere of the root of its weight, so that its square counts as the weight says.
-
-    sum_i (q.c_i - y_i)^2 = q' (C'C) q - 2 sum_{positives} y q.c + sum y^2: with the Gramian C'C no
-    [B, N] matrix is formed (iALS, Hu et al. 2008; Krichene et al. 2019). Visible events are targets
-    too: with dropped inputs this is a denoising linear auto-encoder (Steck 2020).
-    """
-    item_idx = torch.arange(1, len(item_counts), device=query.device)
-    catalog = candidates(item_idx)
-    everywhere = ((query.T @ query) * (catalog.T @ catalog)).sum()
-    events = (visible | held_out).to(catalog.dtype)
-    if weights is not None:
-        events = events * weights.sqrt()
-    # Sum of the positives' embeddings per user, then one dot product per user.
-    positions = (history - 1).clamp(min=0)
-    positives = F.embedding_bag(positions, catalog, mode="sum", per_sample_weights=events)
-    at_events = (query * positives).sum()
-    return (everywhere - 2.0 * at_events + events.square().sum()) / len(query)
-
-
 def listwise_softmax(
     scores: Tensor,
     relevance: Tensor,

@@ -35,16 +35,6 @@ def test_full_softmax_is_cross_entropy_without_the_visible_items(embeddings) -> 
     assert float(loss) == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
-def test_whole_matrix_squared_equals_the_explicit_matrix(embeddings) -> None:
-    query, table = embeddings
-    loss = losses.whole_matrix_squared(query, lookup(table), HISTORY, VISIBLE, HELD_OUT, COUNTS)
-    target = torch.zeros(2, 5)
-    target[0, [0, 1]] = 1
-    target[1, [2, 0, 3]] = 1
-    explicit = (query @ table[1:].T - target).square().sum() / 2
-    assert float(loss) == pytest.approx(float(explicit), rel=1e-5)
-
-
 def test_sampled_softmax_approaches_the_full_one_with_many_samples(embeddings) -> None:
     """With the right sign of logQ; with the wrong one it is off by far more than the tolerance."""
     query, table = embeddings
@@ -128,9 +118,7 @@ def test_listwise_softmax_of_a_list_without_hits_is_zero_and_has_a_finite_gradie
     assert not scores.grad[0].any()
 
 
-@pytest.mark.parametrize(
-    "loss", [losses.full_softmax, losses.whole_matrix_squared, losses.sampled_softmax]
-)
+@pytest.mark.parametrize("loss", [losses.full_softmax, losses.sampled_softmax])
 def test_padding_changes_nothing(loss, embeddings) -> None:
     query, table = embeddings
     wider = [torch.nn.functional.pad(t, (0, 4)) for t in (HISTORY, VISIBLE, HELD_OUT)]
@@ -162,20 +150,7 @@ def test_softmax_losses_are_means_by_weight(loss, embeddings) -> None:
     assert value(WEIGHTS) == pytest.approx(total / (0.5 + 2.0 + 4.0), rel=1e-5)
 
 
-def test_the_squared_loss_counts_as_the_weight_says(embeddings) -> None:
-    query, table = embeddings
-    arguments = query, lookup(table), HISTORY, VISIBLE, HELD_OUT, COUNTS
-    loss = losses.whole_matrix_squared(*arguments, WEIGHTS)
-    wanted = torch.zeros(2, 6)
-    wanted[0, 1], wanted[0, 2] = 1.0, 0.5**0.5
-    wanted[1, 3], wanted[1, 1], wanted[1, 4] = 2.0**0.5, 1.0, 2.0
-    expected = ((query @ table.T - wanted)[:, 1:] ** 2).sum() / 2
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    "loss", [losses.full_softmax, losses.whole_matrix_squared, losses.sampled_softmax]
-)
+@pytest.mark.parametrize("loss", [losses.full_softmax, losses.sampled_softmax])
 def test_weights_of_one_change_no_digit(loss, embeddings) -> None:
     query, table = embeddings
     values = []

@@ -59,7 +59,6 @@ _LOSSES = _by_name(
             "exponent": real(0, 10),
         },
     ),
-    _Part(losses.whole_matrix_squared, {}),
 )
 _OBJECTIVES = _by_name(
     _Part(

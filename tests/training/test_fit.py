@@ -62,7 +62,6 @@ def assert_equal_weights(first: torch.nn.Module, second: torch.nn.Module) -> Non
 
 LOSSES = [
     losses.full_softmax,
-    losses.whole_matrix_squared,
     partial(losses.sampled_softmax, num_negatives=32),
 ]
 
