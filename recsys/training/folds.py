@@ -6,8 +6,8 @@ on the rest, and its candidates for the held-out events become lists. No missed 
 added.
 
 Folds follow the split. Where it holds out the latest events, so do they: a list is of one moment of
-a user, and neither its stage 1 nor its signals know what any user did after such a moment. Of lists
-from the midst of histories, stage 2 would not learn what the latest events tell of the next ones.
+a user, and neither its stage 1 nor its signals know what users with a list did after theirs. Of
+lists from the midst of histories, stage 2 would not learn what the latest events tell of the next.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,10 +72,11 @@ class CandidateLists:
 
 
 def latest_held_out(histories: Histories, fold: int) -> NDArray[np.bool_]:
-    """Which events [N] lie after the moment of a fold in order of time, 0 the latest: the latest
-    ``fold + 1`` of each user.
+    """Which events [N] lie after the moments of a fold in order of time: the latest ``fold + 1`` of
+    each user who has more. Who has not has no list in that fold, and stage 1 learns all they did.
     """
-    return histories.ranks_from_end <= fold
+    lengths = histories.lengths[histories.user_idx]
+    return (histories.ranks_from_end <= fold) & (lengths > fold + 1)
 
 
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:
