@@ -71,12 +71,18 @@ class CandidateLists:
         return torch.cat([self.extractor.signals(self.inputs(part)) for part in rows])
 
 
-def latest_held_out(histories: Histories, fold: int) -> NDArray[np.bool_]:
-    """Which events [N] lie after the moments of a fold in order of time: the latest ``fold + 1`` of
-    each user who has more. Who has not has no list in that fold, and stage 1 learns all they did.
+def latest_held_out(
+    histories: Histories, fold: int, num_folds: int, seed: int
+) -> NDArray[np.bool_]:
+    """Which events [N] a fold in order of time holds out: the latest n of each user who has more.
+
+    n goes from 1 to ``num_folds``, another one in each fold, and where it starts is random by user:
+    folds are alike then, and stage 1 learns from most users' events in all of them.
     """
-    lengths = histories.lengths[histories.user_idx]
-    return (histories.ranks_from_end <= fold) & (lengths > fold + 1)
+    start = np.random.default_rng(seed).integers(0, num_folds, histories.num_users + 1)
+    number = 1 + (start + fold) % num_folds
+    number[number >= histories.lengths] = 0
+    return histories.ranks_from_end < number[histories.user_idx]
 
 
 def assign_folds(histories: Histories, num_folds: int, seed: int) -> NDArray[np.int64]:
@@ -122,7 +128,10 @@ def out_of_fold_lists(
 
     def calls() -> Iterator[Callable[[], CandidateLists]]:
         for fold in range(num_made):
-            is_held_out = latest_held_out(histories, fold) if folds is None else folds == fold
+            if folds is None:
+                is_held_out = latest_held_out(histories, fold, num_made, seed)
+            else:
+                is_held_out = folds == fold
             train, held_out = histories.select(~is_held_out), histories.select(is_held_out)
             users = np.flatnonzero((held_out.lengths > 0) & (train.lengths > 0))
             if not len(users):

@@ -10,7 +10,13 @@ import torch
 from recsys.data.histories import Histories
 from recsys.index.builders import FlatIndexBuilder
 from recsys.signals.list_signals import signal_names
-from recsys.training.folds import CandidateLists, assign_folds, candidate_lists, out_of_fold_lists
+from recsys.training.folds import (
+    CandidateLists,
+    assign_folds,
+    candidate_lists,
+    latest_held_out,
+    out_of_fold_lists,
+)
 from recsys.training.stage1 import build_retriever, fit_two_tower
 from tests.training.conftest import recipe, run
 
@@ -66,12 +72,25 @@ def test_a_folds_stage_1_never_sees_the_folds_events(planted, given) -> None:
         assert len(events) == (folds != fold).sum()
 
 
-def test_folds_in_order_of_time_hold_out_what_came_after_a_moment_of_each_user(
+def test_folds_in_order_of_time_hold_out_the_latest_events_another_number_in_each(planted) -> None:
+    # Some users have few events, one has a single one.
+    few = np.array([1, 2, 3])[planted.user_idx % 3]
+    some = planted.select((planted.user_idx > 9) | (planted.ranks_from_end < few))
+    held_out = np.stack([latest_held_out(some, fold, FOLDS, 0) for fold in range(FOLDS)])
+    for user in range(1, some.num_users + 1):
+        own = held_out[:, some.offsets[user] : some.offsets[user + 1]]
+        length = own.shape[1]
+        numbers = own.sum(axis=1)
+        assert sorted(numbers[numbers > 0]) == list(range(1, min(FOLDS + 1, length)))
+        for number, row in zip(numbers, own, strict=True):
+            assert not row[: length - number].any()
+    # As many in one fold as in another, but for chance.
+    assert held_out.sum(axis=1).max() < 1.5 * held_out.sum(axis=1).min()
+
+
+def test_lists_in_order_of_time_are_of_what_came_before(
     planted, text, attributes, tmp_path
 ) -> None:
-    # Some users have few events.
-    rank = planted.ranks_from_end
-    some = planted.select((planted.user_idx > 6) | (rank < planted.user_idx % 3 + 1))
     seen = []
 
     def fit_retriever(train: Histories, fold: int):
@@ -80,7 +99,7 @@ def test_folds_in_order_of_time_hold_out_what_came_after_a_moment_of_each_user(
         return build_retriever(model, train, FlatIndexBuilder().build, 100)
 
     lists = out_of_fold_lists(
-        some,
+        planted,
         text,
         fit_retriever,
         num_folds=FOLDS,
@@ -91,14 +110,19 @@ def test_folds_in_order_of_time_hold_out_what_came_after_a_moment_of_each_user(
     )
     assert len(lists) == FOLDS
     for fold, (events, made) in enumerate(zip(seen, lists, strict=True)):
-        for user in range(1, some.num_users + 1):
-            own = some.item_idx[some.offsets[user] : some.offsets[user + 1]].tolist()
-            cut = len(own) - (fold + 1) if len(own) > fold + 1 else len(own)
-            before = {(user, item) for item in own[:cut]}
-            assert {pair for pair in events if pair[0] == user} == before
-            assert {pair for pair in pairs(made.histories) if pair[0] == user} == before
-            assert (user in made.user_idx) == (len(own) > fold + 1)
-        assert set(made.num_relevant.tolist()) == {fold + 1}
+        is_held_out = latest_held_out(planted, fold, FOLDS, 0)
+        assert events == pairs(made.histories) == pairs(planted.select(~is_held_out))
+        number = planted.select(is_held_out).lengths[made.user_idx]
+        assert made.num_relevant.tolist() == number.tolist()
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_of_users_with_few_events_alike_each_fold_leaves_some_all_they_have(length: int) -> None:
+    """With less than two events of anybody, there would be no stage 1."""
+    users = np.repeat(np.arange(1, 21), length)
+    alike = Histories.from_indices(users, users, np.arange(len(users)), 20)
+    for fold in range(8):
+        assert alike.select(~latest_held_out(alike, fold, 8, 0)).lengths.max() == length
 
 
 def test_of_many_users_fewer_folds_are_made_and_random_users_taken(
