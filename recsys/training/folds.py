@@ -116,10 +116,10 @@ def out_of_fold_lists(
     Args:
         histories: all training events. reduced_text: float32 [N + 1, r], see ``TextReduction``.
         fit_retriever: trains a stage 1 on the given events; its second argument is the fold.
-        max_history: see ``SignalExtractor``. in_order: whether each fold holds out the latest
-        events, see ``latest_held_out``; otherwise each holds out one ``num_folds``-th of them, at
-        random. workers: to make the folds side by side, which
-            ``fit_retriever`` must allow. done: is told how many of how many folds are.
+        max_history: see ``SignalExtractor``. in_order: whether folds hold out the latest events,
+            see ``latest_held_out``; otherwise each holds out one ``num_folds``-th of them, at
+            random. workers: to make the folds side by side, which ``fit_retriever`` must allow.
+            done: is told how many of how many folds are.
     """
     folds = None if in_order else assign_folds(histories, num_folds, seed)
     num_users = int(np.count_nonzero(histories.lengths))
