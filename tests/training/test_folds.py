@@ -27,26 +27,24 @@ def pairs(histories: Histories) -> set[tuple[int, int]]:
     return set(zip(histories.user_idx.tolist(), histories.item_idx.tolist(), strict=True))
 
 
-@pytest.fixture(scope="module")
-def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[CandidateLists]]:
+def lists_of(
+    histories: Histories, text, attributes, folder, **settings
+) -> tuple[list, list[CandidateLists]]:
     """The events that each fold's stage 1 was given, and the lists."""
-    folder, seen = tmp_path_factory.mktemp("folds"), []
+    seen = []
 
     def fit_retriever(train: Histories, fold: int):
         seen.append(pairs(train))
         model = fit_two_tower(recipe(), 1, train, text, attributes, run(folder / str(fold)))
         return build_retriever(model, train, FlatIndexBuilder().build, 100)
 
-    lists = out_of_fold_lists(
-        planted,
-        text,
-        fit_retriever,
-        num_folds=FOLDS,
-        num_candidates=10,
-        max_history=5,
-        seed=0,
-    )
-    return seen, lists
+    usual = {"num_folds": FOLDS, "num_candidates": 10, "max_history": 5, "seed": 0}
+    return seen, out_of_fold_lists(histories, text, fit_retriever, **{**usual, **settings})
+
+
+@pytest.fixture(scope="module")
+def given(planted, text, attributes, tmp_path_factory) -> tuple[list, list[CandidateLists]]:
+    return lists_of(planted, text, attributes, tmp_path_factory.mktemp("folds"))
 
 
 def test_every_event_is_held_out_once_and_each_user_evenly(planted) -> None:
@@ -91,23 +89,7 @@ def test_folds_in_order_of_time_hold_out_the_latest_events_another_number_in_eac
 def test_lists_in_order_of_time_are_of_what_came_before(
     planted, text, attributes, tmp_path
 ) -> None:
-    seen = []
-
-    def fit_retriever(train: Histories, fold: int):
-        seen.append(pairs(train))
-        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
-        return build_retriever(model, train, FlatIndexBuilder().build, 100)
-
-    lists = out_of_fold_lists(
-        planted,
-        text,
-        fit_retriever,
-        num_folds=FOLDS,
-        num_candidates=10,
-        max_history=5,
-        seed=0,
-        in_order=True,
-    )
+    seen, lists = lists_of(planted, text, attributes, tmp_path, in_order=True)
     assert len(lists) == FOLDS
     for fold, (events, made) in enumerate(zip(seen, lists, strict=True)):
         is_held_out = latest_held_out(planted, fold, FOLDS, 0)
@@ -130,21 +112,8 @@ def test_of_many_users_fewer_folds_are_made_and_random_users_taken(
 ) -> None:
     """60 users: 120 lists are two folds' of them all, 50 are two folds' of 25."""
 
-    def fit_retriever(train: Histories, fold: int):
-        model = fit_two_tower(recipe(), 1, train, text, attributes, run(tmp_path / str(fold)))
-        return build_retriever(model, train, FlatIndexBuilder().build, 100)
-
     def lists(most: int) -> list[CandidateLists]:
-        return out_of_fold_lists(
-            planted,
-            text,
-            fit_retriever,
-            num_folds=FOLDS,
-            num_candidates=10,
-            max_history=5,
-            seed=0,
-            max_lists=most,
-        )
+        return lists_of(planted, text, attributes, tmp_path, max_lists=most)[1]
 
     assert [len(fold) for fold in lists(120)] == [60, 60]
     first, second = lists(50)
