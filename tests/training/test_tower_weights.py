@@ -49,6 +49,30 @@ def test_a_tower_that_knows_nothing_does_not_count(planted, text, attributes) ->
     assert weights[1] <= 0.1
 
 
+def test_a_tower_beside_one_that_knows_nothing_counts_more(planted, text, attributes) -> None:
+    remaining, held_out = hold_out_random(planted, 2, 0)
+    model = two_filters(planted, text, attributes)
+    content = content_features(text, attributes, torch.from_numpy(planted.item_counts(NUM_ITEMS)))
+    FILTER.fit(model.members[1], remaining, content)
+    assert choose_weights(model, Validation.of(remaining, held_out, 100, 0))[1] > 1.0
+
+
+def test_towers_that_know_the_same_stay_as_they_are(planted, text, attributes) -> None:
+    remaining, held_out = hold_out_random(planted, 2, 0)
+    model = two_filters(planted, text, attributes)
+    content = content_features(text, attributes, torch.from_numpy(planted.item_counts(NUM_ITEMS)))
+    for tower in model.members:
+        FILTER.fit(tower, remaining, content)
+    assert choose_weights(model, Validation.of(remaining, held_out, 100, 0)) == (1.0, 1.0)
+
+
+def two_filters(planted, text, attributes):
+    """Of two towers for a filter, which know nothing yet."""
+    torch.manual_seed(0)
+    content = content_features(text, attributes, torch.from_numpy(planted.item_counts(NUM_ITEMS)))
+    return build_two_tower([LINEAR, LINEAR], content, 0).eval()
+
+
 def test_a_weight_scales_the_scores_of_its_tower(planted, text, attributes) -> None:
     counts = torch.from_numpy(planted.item_counts(NUM_ITEMS))
     content = content_features(text, attributes, counts)
