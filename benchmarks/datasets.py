@@ -25,6 +25,7 @@ from benchmarks.datasets_page import page
 from benchmarks.datasets_registry import SETS
 from benchmarks.datasets_tables import contents, markdown
 from benchmarks.datasets_unit import Wanted, measure
+from benchmarks.peers.merged import PEERS, with_peers
 from benchmarks.quality_tables import Unit
 from benchmarks.runs import ROOT, machine, run_once
 from recsys.errors import InputError
@@ -50,8 +51,7 @@ def run_unit(wanted: Wanted, runs: Path) -> Unit:
     arguments += ["--sets", str(wanted.folder.parent), *(["--small"] if wanted.small else [])]
     arguments += [] if wanted.stage2 else ["--no-stage2"]
     arguments += ["--set", *wanted.extra] if wanted.extra else []
-    name = f"{wanted.name}-{wanted.protocol}-{wanted.seed}"
-    return Unit.load(run_once(name, __file__, arguments, CODE, runs))
+    return Unit.load(run_once(wanted.title, __file__, arguments, CODE, runs))
 
 
 def main() -> None:
@@ -72,12 +72,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument(
-        "--sets", type=Path, default=ROOT.parent / "shared/data/sets", help="a folder per set"
-    )
-    parser.add_argument("--only", type=_names, default=list(SETS), metavar="SET,SET")
-    parser.add_argument("--protocols", type=_names, default=PROTOCOLS, metavar="SPLIT,SPLIT")
-    parser.add_argument("--seeds", type=int, default=1, help="of each protocol (default 1)")
+    add_sets(parser)
     parser.add_argument(
         "--stage2",
         action=argparse.BooleanOptionalAction,
@@ -86,11 +81,30 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--small", action="store_true", help="in seconds, to see that it works")
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints" / "datasets")
+    parser.add_argument(
+        "--peers", type=Path, default=PEERS, help="results of benchmarks.peers.on_sets to add"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/datasets.json")
     parser.add_argument("--set", nargs="+", default=[], dest="extra", metavar="OVERRIDE")
     parser.add_argument("--unit", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    check_sets(parser, arguments)
+    return arguments
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Options that say which sets, protocols and seeds; see ``check_sets`` and ``chosen``."""
+    parser.add_argument(
+        "--sets", type=Path, default=ROOT.parent / "shared/data/sets", help="a folder per set"
+    )
+    parser.add_argument("--only", type=_names, default=list(SETS), metavar="SET,SET")
+    parser.add_argument("--protocols", type=_names, default=PROTOCOLS, metavar="SPLIT,SPLIT")
+    parser.add_argument("--seeds", type=int, default=1, help="of each protocol (default 1)")
+
+
+def check_sets(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with a message where the options of ``add_sets`` name what is not known."""
     for what, given, known in (
         ("--only", arguments.only, list(SETS)),
         ("--protocols", arguments.protocols, PROTOCOLS),
@@ -101,7 +115,6 @@ def parse() -> argparse.Namespace:
     if arguments.seeds < 1:
         parser.error("--seeds must be at least 1")
     arguments.sets = arguments.sets.resolve()
-    return arguments
 
 
 def chosen(arguments: argparse.Namespace) -> list[Wanted]:
@@ -142,7 +155,7 @@ def run_all(arguments: argparse.Namespace) -> None:
         task = progress.add_task("", total=len(wanted))
         for one in wanted:
             progress.update(task, description=f"{one.name}, {one.protocol}, seed {one.seed}")
-            unit = run_unit(one, arguments.runs)
+            unit = with_peers(run_unit(one, arguments.runs), arguments.peers / one.title)
             units.setdefault((one.name, one.protocol), []).append(unit)
             text = write(units, arguments.output)
             progress.advance(task)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.datasets_registry import GIVEN, SETS, PublicSet, split_overrides
 from benchmarks.harness import Setting, load_setting, without_test_rows
+from benchmarks.lambdamart import LambdaMart, fit_lambdamart, rank_as_served
 from benchmarks.quality_unit import Costs
 from benchmarks.runs import save_result
 from benchmarks.training import candidate_lists, write_stage1, write_stage2
@@ -55,6 +56,11 @@ class Wanted:
     extra: Sequence[str] = ()
     stage2: bool = True
 
+    @property
+    def title(self) -> str:
+        """``office-leave_last-0``."""
+        return f"{self.name}-{self.protocol}-{self.seed}"
+
 
 def measure(wanted: Wanted, output: Path) -> None:
     """Train, tune the baselines, rank, and write ``result.json`` and ``per_user.npz``.
@@ -71,7 +77,7 @@ def measure(wanted: Wanted, output: Path) -> None:
     # Whatever trains or is tuned from here on is handed no held-out row.
     assert not len(data.split.test)
     assert len(held_out)
-    bundle = train(setting, data, wanted, output, costs)
+    bundle, lambdamart = train(setting, data, wanted, output, costs)
     num_items = len(data.items)
     with costs.of("baselines"):
         remaining, validation = hold_out(setting.cfg, data.split.name)(data.train)
@@ -92,6 +98,9 @@ def measure(wanted: Wanted, output: Path) -> None:
         )
         for name, baseline in fitted.items()
     }
+    if lambdamart is not None:
+        users = targets.user_idx
+        rankings["lambdamart"] = rank_as_served(lambdamart, recommender, users, EVALUATION_K)
     for stage in STAGES[: 1 + wanted.stage2]:
         rankings[stage] = served_ranking(recommender, data, targets, rerank=stage == "stage2")
     per_user = {
@@ -101,6 +110,7 @@ def measure(wanted: Wanted, output: Path) -> None:
     content = {
         "protocol": data.split.protocol,
         "seed": wanted.seed,
+        "data": setting.data.content_hash(),
         "n_users": len(targets),
         "rows": {"users": len(data.users), "items": num_items, "train": len(data.train)},
         "configuration": configuration,
@@ -149,18 +159,25 @@ def load_given(cfg: DictConfig, public: PublicSet, folder: Path) -> TrainingData
     return prepare(Dataset(str(cfg.data.name), rows, catalog), split)
 
 
-def train(setting: Setting, data: TrainingData, wanted: Wanted, folder: Path, costs: Costs) -> Path:
-    """A bundle of the stages that are wanted below ``folder``, each step of it measured."""
+def train(
+    setting: Setting, data: TrainingData, wanted: Wanted, folder: Path, costs: Costs
+) -> tuple[Path, LambdaMart | None]:
+    """A bundle of the stages that are wanted below ``folder``, each step of it measured.
+
+    With stage 2, also trees that have learned from its lists.
+    """
     recipe = setting.recipe(wanted.seed, stage2=wanted.stage2)
     pl.seed_everything(wanted.seed, verbose=False)
     with costs.of("stage1"):
         stage1 = write_stage1(recipe, data, setting.text, folder)
     if not wanted.stage2:
-        return stage1
+        return stage1, None
     with costs.of("lists"):
         lists = candidate_lists(recipe, data, stage1, folder)
     with costs.of("stage2"):
-        return write_stage2(recipe, data, stage1, lists, folder)
+        bundle = write_stage2(recipe, data, stage1, lists, folder)
+    with costs.of("lambdamart"):
+        return bundle, fit_lambdamart(lists, wanted.seed)
 
 
 def per_user_metrics(

@@ -21,6 +21,7 @@ from recsys.data.histories import Histories
 from recsys.errors import InputError
 from recsys.metrics import ndcg_at_k
 from recsys.ranking import top_k
+from recsys.recommender import Recommender
 from recsys.retriever import Retriever
 from recsys.signals.extractor import SignalExtractor
 from recsys.signals.list_signals import signal_names
@@ -125,6 +126,23 @@ def rank_lambdamart(
         _, best = top_k(scores, found.item_idx, k)
         ranked[start : start + len(best), : best.shape[1]] = best
     return ranked
+
+
+def rank_as_served(
+    model: LambdaMart, recommender: Recommender, user_idx: NDArray[np.int64], k: int
+) -> Tensor:
+    """``rank_lambdamart`` by the parts of a recommender that has a stage 2."""
+    stage2 = recommender.artifact.stage2
+    assert stage2 is not None
+    return rank_lambdamart(
+        model,
+        recommender.retriever,
+        stage2.extractor,
+        recommender.histories.log,
+        user_idx,
+        recommender.num_candidates,
+        k,
+    )
 
 
 def score_lambdamart(model: LambdaMart, candidates: Tensor, signals: Tensor) -> Tensor:

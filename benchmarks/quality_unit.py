@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import load_setting, without_test_rows
-from benchmarks.lambdamart import fit_lambdamart, rank_lambdamart
+from benchmarks.lambdamart import fit_lambdamart, rank_as_served
 from benchmarks.runs import save_result
 from recsys.baselines import Baseline, fit_all, rank
 from recsys.evaluation import Targets, per_user_metrics
@@ -117,17 +117,7 @@ def measure(overrides: Sequence[str], seed: int, folder: Path) -> None:
         )
         for name, baseline in fitted.items()
     }
-    stage2 = recommender.artifact.stage2
-    assert stage2 is not None
-    rankings["lambdamart"] = rank_lambdamart(
-        lambdamart,
-        recommender.retriever,
-        stage2.extractor,
-        recommender.histories.log,
-        users,
-        recommender.num_candidates,
-        EVALUATION_K,
-    )
+    rankings["lambdamart"] = rank_as_served(lambdamart, recommender, users, EVALUATION_K)
     for stage, rerank in (("stage1", False), ("stage2", True)):
         rankings[stage] = served_ranking(recommender, data, targets, rerank=rerank)
     write(folder, seed, rankings, targets, len(data.items), data.split.protocol, costs)

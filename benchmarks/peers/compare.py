@@ -59,8 +59,7 @@ NUM_HELD_OUT = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("--python", type=Path, default=ROOT / "checkpoints/peers/env/bin/python")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    add_peers(parser)
     parser.add_argument("--seeds", type=int, default=3, help="runs to average (default 3)")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/peers.json")
     parser.add_argument("overrides", nargs="*", help="of configs/train.yaml, e.g. data=sample")
@@ -75,18 +74,32 @@ def main() -> None:
     present("Other libraries", [table(content)], content, arguments.output)
 
 
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Options that say which peers, and where they are installed."""
+    parser.add_argument("--python", type=Path, default=ROOT / "checkpoints/peers/env/bin/python")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+
+
+def check_python(python: Path) -> None:
+    """
+    Raises:
+        InputError: when the peers' Python is missing.
+    """
+    if not python.is_file():
+        raise InputError(
+            "a Python that the peers are installed for",
+            f"none at {python}",
+            "see the top of benchmarks/peers/compare.py, or give --python",
+        )
+
+
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fit every model with every seed; returns what ``present`` and ``table`` take.
 
     Raises:
         InputError: when the peers' Python is missing or fails.
     """
-    if not arguments.python.is_file():
-        raise InputError(
-            "a Python that the peers are installed for",
-            f"none at {arguments.python}",
-            "see the top of benchmarks/peers/compare.py, or give --python",
-        )
+    check_python(arguments.python)
     setting = load_setting(arguments.overrides)
     targets = Targets.from_frame(setting.data.split.test, setting.data.users, setting.data.items)
     data = without_test_rows(setting.data)
@@ -122,7 +135,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def training_rows(train: Histories, seed: int) -> Rows:
     """All training rows, and the same with a validation part carved out."""
-    fit, validation = hold_out_random(train, NUM_HELD_OUT, seed)
+    return as_rows(train, *hold_out_random(train, NUM_HELD_OUT, seed))
+
+
+def as_rows(train: Histories, fit: Histories, validation: Histories) -> Rows:
+    """All training rows, and the parts that they are of, as the peers read them."""
     frames = (
         pd.DataFrame(
             {

@@ -12,10 +12,13 @@ import pytest
 
 from benchmarks import datasets
 from benchmarks.datasets_registry import GIVEN, SETS, split_overrides
-from benchmarks.datasets_tables import BEST, contents, markdown, settings_text, summarize
+from benchmarks.datasets_tables import BEST, STRONGEST, contents, markdown, settings_text, summarize
 from benchmarks.datasets_unit import Wanted, configured
+from benchmarks.peers.merged import with_peers
 from benchmarks.quality_tables import Unit
+from benchmarks.runs import save_result
 from recsys.errors import InputError
+from recsys.results import STAGES
 from recsys.training.catalogue_size import exceeds
 
 MACHINE = {"processor": "x", "cores": 2, "commit": "c", "versions": {"torch": "1"}}
@@ -84,8 +87,8 @@ def test_the_best_baseline_is_the_best_on_validation_rows() -> None:
     assert summary["best_baseline"] == "ease"
     lead = summary["differences"][f"stage2 - {BEST}"]["ndcg@10"]
     assert lead == pytest.approx({"mean": 0.03, "low": 0.03, "high": 0.03})
-    assert summary["strongest_baseline"] == "popularity"
-    harder = summary["differences"]["stage2 - strongest baseline"]["ndcg@10"]
+    assert summary["strongest_other"] == "popularity"
+    harder = summary["differences"]["stage2 - strongest other"]["ndcg@10"]
     assert harder["mean"] == pytest.approx(-0.07)
     between = summary["differences"]["stage2 - stage1"]["recall@100"]
     assert between["mean"] == pytest.approx(0.01)
@@ -100,6 +103,32 @@ def test_tables_and_page_show_every_set() -> None:
     assert "+0.0300*" in html
     assert "minus popularity (best on test rows) | -0.0800 (-0.0800 to -0.0800)" in text
     assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_peers_of_the_same_rows_stand_beside_the_baselines(tmp_path: Path) -> None:
+    own, facts = unit(), {"epochs": 7, "seconds": 61.2, "peak_gb": 1.24}
+    own = Unit({**own.content, "data": "these rows"}, own.per_user)
+    peer = {"RecBole MultiVAE": own.per_user["ease"] + 0.2}
+    content = {"metrics": own.content["metrics"], "peers": {"RecBole MultiVAE": facts}}
+    for folder, rows in (("same", "these rows"), ("other", "others")):
+        (tmp_path / folder).mkdir()
+        save_result(tmp_path / folder, {**content, "data": rows}, peer)
+
+    for folder in ("other", "nowhere"):
+        assert with_peers(own, tmp_path / folder) is own
+    summary = summarize([with_peers(own, tmp_path / "same")])
+
+    assert list(summary["systems"]) == ["popularity", "ease", "RecBole MultiVAE", *STAGES]
+    assert summary["best_baseline"] == "ease"
+    lead = summary["differences"][f"stage2 - {STRONGEST}"]["ndcg@10"]
+    assert lead["mean"] == pytest.approx(-0.17)
+    text = markdown({"machine": MACHINE, "sets": {"steam": entry_of(summary)}})
+    assert "7 epochs, 61 s, 1.2 GB" in text
+    assert "minus RecBole MultiVAE (best on test rows) | -0.1700" in text
+
+
+def entry_of(summary: dict[str, object]) -> dict[str, object]:
+    return {"note": "x", "texts": "none", "times": "none", "protocols": {"random": summary}}
 
 
 def test_tables_and_page_do_without_stage_2() -> None:
@@ -188,7 +217,7 @@ def test_the_whole_command(
     summary = content["sets"]["gowalla"]["protocols"][GIVEN]
     assert "recall@20" in summary["systems"]["stage2"]
     tuned = ("popularity", "recent_popularity", "item_neighbours", "als", "ease")
-    assert set(summary["systems"]) == {*tuned, "stage1", "stage2"}
+    assert set(summary["systems"]) == {*tuned, "lambdamart", "stage1", "stage2"}
     assert summary["costs"]["stage1"]["cpu_seconds"] > 0
     # Of the fifteen items of a user's taste the few left are found; popularity cannot tell tastes.
     values = {name: entry["ndcg@10"]["mean"] for name, entry in summary["systems"].items()}
