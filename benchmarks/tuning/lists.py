@@ -31,7 +31,7 @@ from recsys.training.stage1 import BuildIndex, Run, build_retriever, fit_two_tow
 
 log = logging.getLogger(__name__)
 
-_TENSORS = ("candidates", "tower_scores", "relevance", "num_relevant", "gains")
+_TENSORS = ("candidates", "tower_scores", "relevance", "num_relevant", "gains", "wanted")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +30,8 @@ from recsys.training.workers import Workers
 
 _LISTS_AT_A_TIME = 64
 _FEWEST_FOLDS = 2
+_DEEPEST = 100
+"""No metric looks further down a list."""
 
 FitRetriever = Callable[[Histories, int], Retriever]
 
@@ -41,6 +44,8 @@ class CandidateLists:
     [n, K], in stage-1 order, 0 = none and last. tower_scores: float32 [n, K, H], stage-1 scores by
     tower. relevance: bool [n, K]. num_relevant: int64 [n], held-out events of the user, retrieved
     or not. gains: float32 [n, K], how much the held-out events count, 1 on average; 0 elsewhere.
+    wanted: float32 [n, W], how much the user's held-out events count, retrieved or not: the 100 that
+    count most, 0 where there are fewer.
     """
 
     histories: Histories
@@ -51,6 +56,7 @@ class CandidateLists:
     relevance: Tensor
     num_relevant: Tensor
     gains: Tensor
+    wanted: Tensor
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -197,19 +203,37 @@ def candidate_lists(
     in_order = np.argsort(keys)
     positives = torch.from_numpy(keys[in_order])
     weights = torch.from_numpy(held_out.relative_weights[in_order])
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    width = min(_DEEPEST, int(held_out.lengths[users].max(initial=1)))
+    parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         found = retriever.retrieve(train.pad(batch), num_candidates)
-        wanted = torch.from_numpy(batch)[:, None] * stride + found.item_idx
-        places = torch.searchsorted(positives, wanted).clamp(max=len(positives) - 1)
-        is_held_out = positives[places] == wanted
+        keyed = torch.from_numpy(batch)[:, None] * stride + found.item_idx
+        places = torch.searchsorted(positives, keyed).clamp(max=len(positives) - 1)
+        is_held_out = positives[places] == keyed
         gains = torch.where(is_held_out, weights[places], 0.0)
-        parts.append((found.item_idx, found.tower_scores, is_held_out, gains))
-    candidates, tower_scores, relevance, gains = (
+        wanted_gains = _counted(held_out, batch, width)
+        parts.append((found.item_idx, found.tower_scores, is_held_out, gains, wanted_gains))
+    candidates, tower_scores, relevance, gains, wanted = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
     num_relevant = torch.from_numpy(held_out.lengths[users])
     return CandidateLists(
-        train, extractor, users, candidates, tower_scores, relevance, num_relevant, gains
+        train,
+        extractor,
+        users,
+        candidates,
+        tower_scores,
+        relevance,
+        num_relevant,
+        gains,
+        wanted,
     )
+
+
+def _counted(held_out: Histories, users: NDArray[np.int64], width: int) -> Tensor:
+    """How much each of the users' held-out events counts, as ``CandidateLists.wanted``."""
+    events = held_out.pad(users)
+    counts = events.mask.float() if events.weights is None else events.weights
+    most = counts.sort(dim=1, descending=True).values[:, :width]
+    return F.pad(most, (0, width - most.shape[1]))

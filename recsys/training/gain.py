@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recsys.evaluation import paired_bootstrap
-from recsys.metrics import ndcg_at_k
+from recsys.metrics import graded_ndcg_at_k
 from recsys.models.cross_encoder import CrossEncoder
 from recsys.training.reranking import ListDataModule, with_tokens
 
@@ -38,7 +38,8 @@ class ListGain(NamedTuple):
 
 @torch.inference_mode()
 def gain_on_kept_lists(model: CrossEncoder, lists: ListDataModule) -> ListGain:
-    """On the out-of-fold lists of users kept aside; a user's lists, one per fold, count as one.
+    """On the out-of-fold lists of users kept aside; a user's lists, one per fold, count as one, and
+    each held-out event by its weight.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -50,10 +51,9 @@ def gain_on_kept_lists(model: CrossEncoder, lists: ListDataModule) -> ListGain:
     for batch in lists.val_dataloader():
         scores = model(with_tokens(model, batch.inputs)).masked_fill(~batch.mask, -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :_DEPTH]
-        hits = batch.relevance.gather(1, order)
-        before = batch.relevance[:, :_DEPTH]
+        after, before = batch.gains.gather(1, order), batch.gains[:, :_DEPTH]
         gained = [
-            ndcg_at_k(hits, batch.num_relevant, k) - ndcg_at_k(before, batch.num_relevant, k)
+            graded_ndcg_at_k(after, batch.wanted, k) - graded_ndcg_at_k(before, batch.wanted, k)
             for k in (_TOP, _DEPTH)
         ]
         differences.append(torch.stack(gained, dim=1))

@@ -34,7 +34,7 @@ class LabelledBatch(NamedTuple):
             places hold reduced text, float32 [B, K, r] and [B, 1 + L, r]. mask: bool [B, K], True =
             a real candidate. ranks: int64 [B, K], in stage 1's order, from 1. relevance: bool
             [B, K]. num_relevant: int64 [B], held-out events of each user. gains: float32 [B, K],
-            how much relevant candidates count.
+            how much relevant candidates count. wanted: float32 [B, W], see ``CandidateLists``.
     """
 
     inputs: RankingBatch
@@ -43,6 +43,7 @@ class LabelledBatch(NamedTuple):
     relevance: Tensor
     num_relevant: Tensor
     gains: Tensor
+    wanted: Tensor
 
 
 class ListDataModule(pl.LightningDataModule):
@@ -153,6 +154,7 @@ class _FoldBatches(Dataset[LabelledBatch]):
             relevance.gather(1, columns),
             fold.num_relevant[rows],
             fold.gains[rows].gather(1, columns),
+            fold.wanted[rows],
         )
 
     def _columns(self, candidates: Tensor, relevance: Tensor, seed: Sequence[int]) -> Tensor:

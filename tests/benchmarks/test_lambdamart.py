@@ -48,7 +48,8 @@ def planted_fold(seed: int) -> PlantedLists:
     num_relevant = torch.full((NUM_USERS,), NUM_RELEVANT)
     users = np.arange(1, NUM_USERS + 1)
     gains = relevance.float()
-    lists = (None, None, users, candidates, None, relevance, num_relevant, gains)
+    wanted = torch.ones(NUM_USERS, NUM_RELEVANT)
+    lists = (None, None, users, candidates, None, relevance, num_relevant, gains, wanted)
     return PlantedLists(*lists, signals)
 
 

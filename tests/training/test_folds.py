@@ -134,6 +134,20 @@ def test_relevant_are_exactly_the_held_out_items_among_the_candidates(planted, g
             assert int(lists.num_relevant[row]) == sum(u == user for u, _ in held_out)
 
 
+def test_what_is_wanted_are_the_held_out_events_weights_most_first(
+    planted, text, attributes, tmp_path
+) -> None:
+    strong = replace(planted, weights=1.0 + planted.item_idx.astype(np.float32) % 3)
+    folds = assign_folds(strong, FOLDS, seed=0)
+    lists = lists_of(strong, text, attributes, tmp_path)[1]
+    for fold, made in enumerate(lists):
+        held_out = strong.select(folds == fold)
+        for user, wanted in zip(made.user_idx.tolist(), made.wanted.numpy(), strict=True):
+            own = held_out.relative_weights[held_out.user_idx == user]
+            assert wanted[: len(own)].tolist() == sorted(own.tolist(), reverse=True)
+            assert not wanted[len(own) :].any()
+
+
 def test_every_fold_has_a_list_of_each_user_with_events_in_and_outside_of_it(
     planted, given
 ) -> None:
