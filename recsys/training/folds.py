@@ -44,8 +44,8 @@ class CandidateLists:
     [n, K], in stage-1 order, 0 = none and last. tower_scores: float32 [n, K, H], stage-1 scores by
     tower. relevance: bool [n, K]. num_relevant: int64 [n], held-out events of the user, retrieved
     or not. gains: float32 [n, K], how much the held-out events count, 1 on average; 0 elsewhere.
-    wanted: float32 [n, W], how much the user's held-out events count, retrieved or not: the 100 that
-    count most, 0 where there are fewer.
+    wanted: float32 [n, W], how much the user's held-out events count, retrieved or not: the 100
+    that count most, 0 where there are fewer.
     """
 
     histories: Histories
