@@ -33,6 +33,7 @@ from recsys.errors import InputError
 CODE = (
     "benchmarks/datasets_unit.py",
     "benchmarks/datasets_registry.py",
+    "benchmarks/lambdamart.py",
     "benchmarks/training.py",
     "benchmarks/harness.py",
 )

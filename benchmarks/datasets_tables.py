@@ -54,9 +54,9 @@ def summarize(seeds: Sequence[Unit]) -> dict[str, Any]:
     """Means and deviations over seeds, what was chosen, paired intervals, and costs."""
     first = seeds[0].content
     metrics = list(first["metrics"])
-    names = [name for name in first["baselines"] if _having(seeds, name) == list(seeds)]
+    names = [name for name in first["baselines"] if len(_having(seeds, name)) == len(seeds)]
     peers = list(dict.fromkeys(name for unit in seeds for name in unit.content.get("peers", {})))
-    stages = [name for name in ("lambdamart", *STAGES) if _having(seeds, name) == list(seeds)]
+    stages = [name for name in ("lambdamart", *STAGES) if len(_having(seeds, name)) == len(seeds)]
     # By system, seed and metric; of peers there may be fewer seeds.
     means = {
         name: np.array([unit.per_user[name].mean(axis=0) for unit in _having(seeds, name)])

@@ -81,9 +81,10 @@ def add_peers(parser: argparse.ArgumentParser) -> None:
 
 
 def check_python(python: Path) -> None:
-    """
+    """Refuse to begin without the peers' Python.
+
     Raises:
-        InputError: when the peers' Python is missing.
+        InputError: when it is missing.
     """
     if not python.is_file():
         raise InputError(
