@@ -120,8 +120,9 @@ class Workers:
                     return
                 # A fit takes as long as it takes; a process that ends closes its connection.
                 for connection in [one for one in wait(list(busy)) if isinstance(one, Connection)]:
-                    result = self._received(connection)
-                    yield busy.pop(connection), result
+                    # By an answer, an error too, the process has nothing to do any more.
+                    number = busy.pop(connection)
+                    yield number, self._received(connection)
                     idle.append(connection)
         finally:
             self._end(list(busy))  # calls that nobody waits for any more
@@ -132,9 +133,11 @@ class Workers:
         except (EOFError, ConnectionResetError):
             process = self._processes[connection]
             process.join(_SECONDS_TO_END)
+            exit_code = process.exitcode
+            self._end([connection])
             raise InputError(
                 "a training process to end its work",
-                f"exit code {process.exitcode}",
+                f"exit code {exit_code}",
                 "free memory, or train in one process: processes=1",
             ) from None
         if error is not None:
