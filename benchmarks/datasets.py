@@ -51,6 +51,7 @@ def run_unit(wanted: Wanted, runs: Path) -> Unit:
     arguments = ["--only", wanted.name, "--protocols", wanted.protocol, "--seed", str(wanted.seed)]
     arguments += ["--sets", str(wanted.folder.parent), *(["--small"] if wanted.small else [])]
     arguments += [] if wanted.stage2 else ["--no-stage2"]
+    arguments += ["--lambdamart"] if wanted.lambdamart else []
     arguments += ["--set", *wanted.extra] if wanted.extra else []
     return Unit.load(run_once(wanted.title, __file__, arguments, CODE, runs))
 
@@ -63,7 +64,7 @@ def main() -> None:
         if arguments.unit is not None:
             (name,), (protocol,) = arguments.only, arguments.protocols
             folder = arguments.sets / name
-            options = arguments.small, arguments.extra, arguments.stage2
+            options = _options(arguments)
             measure(Wanted(name, protocol, arguments.seed, folder, *options), arguments.unit)
             return
         run_all(arguments)
@@ -79,6 +80,11 @@ def parse() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="train and measure stage 2, too",
+    )
+    parser.add_argument(
+        "--lambdamart",
+        action="store_true",
+        help="train LightGBM's trees on stage 2's lists, too, which takes longer than all else",
     )
     parser.add_argument("--small", action="store_true", help="in seconds, to see that it works")
     parser.add_argument("--runs", type=Path, default=ROOT / "checkpoints" / "datasets")
@@ -125,7 +131,7 @@ def chosen(arguments: argparse.Namespace) -> list[Wanted]:
         InputError: when nothing is left.
     """
     wanted = []
-    options = arguments.small, arguments.extra, arguments.stage2
+    options = _options(arguments)
     for name in arguments.only:
         missing = SETS[name].missing(arguments.sets / name)
         if missing:
@@ -173,6 +179,11 @@ def write(units: dict[tuple[str, str], list[Unit]], output: Path) -> str:
     output.with_suffix(".md").write_text(text)
     output.with_suffix(".html").write_text(page(content), encoding="utf-8")
     return text
+
+
+def _options(arguments: argparse.Namespace) -> tuple[bool, Sequence[str], bool, bool]:
+    """What all units have in common, in the order of ``Wanted``."""
+    return arguments.small, arguments.extra, arguments.stage2, arguments.lambdamart
 
 
 def _names(text: str) -> Sequence[str]:

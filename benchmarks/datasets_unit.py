@@ -45,7 +45,7 @@ class Wanted:
     """What to measure. folder: of the set's files. small: seconds instead of minutes, for tests.
 
     extra: overrides of the configuration, for experiments; none, and the defaults are measured.
-    stage2: whether it is trained, too.
+    stage2, lambdamart: whether it is trained, too; the latter learns from the former's lists.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Wanted:
     small: bool = False
     extra: Sequence[str] = ()
     stage2: bool = True
+    lambdamart: bool = False
 
     @property
     def title(self) -> str:
@@ -164,7 +165,7 @@ def train(
 ) -> tuple[Path, LambdaMart | None]:
     """A bundle of the stages that are wanted below ``folder``, each step of it measured.
 
-    With stage 2, also trees that have learned from its lists.
+    And trees that have learned from stage 2's lists, if those are wanted.
     """
     recipe = setting.recipe(wanted.seed, stage2=wanted.stage2)
     pl.seed_everything(wanted.seed, verbose=False)
@@ -176,6 +177,8 @@ def train(
         lists = candidate_lists(recipe, data, stage1, folder)
     with costs.of("stage2"):
         bundle = write_stage2(recipe, data, stage1, lists, folder)
+    if not wanted.lambdamart:
+        return bundle, None
     with costs.of("lambdamart"):
         return bundle, fit_lambdamart(lists, wanted.seed)
 

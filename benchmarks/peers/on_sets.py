@@ -42,7 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
     check_sets(parser, arguments)
     # Neither matters to a peer.
-    arguments.small, arguments.extra, arguments.stage2 = False, ("text=none",), False
+    arguments.extra = ("text=none",)
+    arguments.small = arguments.stage2 = arguments.lambdamart = False
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         run_all(arguments)

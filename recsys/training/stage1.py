@@ -101,8 +101,8 @@ def search(
 ) -> Found:
     """Choose by validation events, which are carved out of ``train`` and not trained on.
 
-    First what a spectral filter leaves open, then the number of epochs, how much the towers count,
-    how much later events count more, and those of more weight, and the settings of a regression.
+    First what a spectral filter leaves open, then the number of epochs, how much later events count
+    more, and those of more weight, the settings of a regression, and how much the towers count.
 
     Args:
         split: in whose way they are carved out, see ``hold_out_like``.
@@ -137,12 +137,13 @@ def search(
     )
     model = module.cpu().eval().model
     validation = Validation.of(remaining, held_out, recipe.max_history, recipe.seed)
-    if recipe.choose_weights:
-        recipe = replace(recipe, weights=choose_weights(model, validation))
     counting = choose_counting(model, validation)
     # Products of large matrices, while the processes for the folds have nothing to do.
     with threads_used(run.workers.number * run.workers.threads):
         recipe = choose_regression(recipe, model, content, validation)
+    # Last, of towers as they will be: a half-life changes what each of them is worth.
+    if recipe.choose_weights:
+        recipe = replace(recipe, weights=choose_weights(model, validation))
     return Found(max(early_stopping.best_epochs, 1), counting, curves, recipe)
 
 

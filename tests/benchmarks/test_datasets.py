@@ -157,7 +157,7 @@ def test_the_registry_names_files_and_splits() -> None:
 
 def namespace(sets: Path, only: list[str], **others: object) -> Namespace:
     values = {"protocols": datasets.PROTOCOLS, "seeds": 2, "small": True, "extra": [], "sets": sets}
-    values["stage2"] = True
+    values |= {"stage2": True, "lambdamart": False}
     return Namespace(only=only, **(values | others))
 
 
@@ -207,7 +207,7 @@ def test_the_whole_command(
     sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results" / "datasets.json"
-    arguments = ["--sets", sets, "--only", "gowalla,ml1m", "--small"]
+    arguments = ["--sets", sets, "--only", "gowalla,ml1m", "--small", "--lambdamart"]
     arguments += ["--runs", tmp_path / "runs", "--output", output]
     monkeypatch.setattr(sys, "argv", ["datasets.py", *map(str, arguments)])
     datasets.main()
