@@ -28,10 +28,11 @@ _LEDE = (
     "every baseline has its settings chosen on validation rows, which are carved out of the "
     "training rows as the split carves out the test rows. The best baseline has the best "
     "validation NDCG@10. LambdaMART, where it is there, learns from stage 2's lists and re-ranks "
-    "the same candidates. RecBole's and RecTools' models have their libraries' settings, epochs chosen on validation "
-    "rows. Full catalogue, training items left out, every held-out row relevant; "
-    "training is handed no held-out row. Where another of them is ahead of it on the test rows, "
-    "the differences from that one are given, too. Intervals: 95%, paired bootstrap over users."
+    "the same candidates; models of other libraries have these libraries' settings, and epochs "
+    "chosen on validation rows. Full catalogue, training items left out, every held-out row "
+    "relevant; training is handed no held-out row. Where another of them is ahead of the best "
+    "baseline on the test rows, the differences from that one are given, too. Intervals: 95%, "
+    "paired bootstrap over users."
 )
 
 
