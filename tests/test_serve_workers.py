@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -275,20 +275,23 @@ def test_a_bundle_that_was_replaced_in_its_folder_is_loaded_by_all(root: Path) -
 @pytest.mark.slow
 def test_the_end_answers_every_request_that_was_accepted(root: Path) -> None:
     options = ("cache.enabled=false", "max_batch=1", "deadline_ms=30000", "max_queue=100000")
-    with serving(root / "latest", root / "tmp", *options) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(root / "latest", root / "tmp", *options))
         workers = server.workers()
         # Some thousand lists: a busy machine, too, makes them in the time that the end leaves.
         sockets = [
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(12)
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            for _ in range(12)
         ]
         for one in sockets:
             one.sendall(MANY)
 
         def all_read() -> bool:
-            """Whether the workers have taken in every connection, and all that was sent."""
+            """Whether the workers have taken in every connection, and all that was sent.
+
+            One that has all its answers may be closed by now, where the others took long.
+            """
             found = tcp(server.port)
-            if len(found) < len(sockets):
-                return False
             held = set().union(*(open_sockets(worker) for worker in workers))
             return {one.inode for one in found} <= held and not any(one.unread for one in found)
 
