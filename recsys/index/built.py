@@ -26,7 +26,7 @@ from recsys.index.exclusions import (
 # batch, and equal embeddings have equal scores. For the widths in use it is no slower.
 faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
-_LEAST_DEPTH = 1024
+_LEAST_DEPTH = 512
 """Of a first pass: less of it saves less than it costs where queries do not share a call."""
 _LEAST_WANTED = 200
 """Of a short list, too, as many times so many are scored again as of one of this length, for which

@@ -90,12 +90,12 @@ class _DecayedCounts:
             return np.zeros((*groups.shape, len(self._rates)), np.float32)
         starts = self._starts[groups]
         end = self._end(groups, moments)
-        # Where there is none, another group's event.
+        # Where there is none, another group's event. Here and below not by an index, which copies
+        # number by number.
         found, place = end > starts, end - 1
-        age = ((moments - self._times[place]) * found).astype(np.float32)
+        age = ((moments - self._times.take(place)) * found).astype(np.float32)
         decay = age[..., None] * -self._rates
         np.exp(decay, out=decay)
-        # Not by an index, which copies rows number by number.
         counts: NDArray[np.float32] = self._counts.take(place, axis=0)
         counts *= decay
         counts *= found[..., None]
@@ -111,7 +111,7 @@ class _DecayedCounts:
         while step := step >> 1:
             # Of all groups at once up to ``step`` more events, where the last one is early enough.
             further = np.minimum(end + step, ends)
-            end = np.where(self._times[further - 1] < moments, further, end)
+            end = np.where(self._times.take(further - 1) < moments, further, end)
         return end
 
 
