@@ -11,10 +11,12 @@ time and memory grow with the events and with items times rank.
 What was done within one sitting goes together most: sittings are further rows of R. Of two events a
 time t apart, rows that hold the events of w seconds from a random start hold both with probability
 max(0, 1 - t / w) (random binning, Rahimi & Recht 2007); several w make a kernel with a long tail.
+How long a sitting is differs: films are rated by the minute, groceries bought by the week, and some
+logs have numbers in place of times.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -35,6 +37,7 @@ from recsys.training.leading_directions import leading_directions
 log = logging.getLogger(__name__)
 
 CHOSEN = {
+    "sitting": or_null(real(1, 1e12)),
     "user_exponent": or_null(real(0, 10)),
     "directions": or_null(whole(1, 16_384)),
     "power": or_null(real(0, 100)),
@@ -44,13 +47,19 @@ CHOSEN = {
 
 Matrix = NDArray[np.float32]
 
-SITTINGS = (60, 300, 1500)
-"""Seconds."""
+SITTING = 60.0
+"""Seconds; tried beside twice the median of the times between a user's events."""
+_WIDTHS = (1, 5, 25)
+"""Of sittings, by the narrowest."""
+_ALIKE = 1.5
+"""Widths that differ by a smaller factor are not told apart."""
 
 _FEWEST_DIRECTIONS = 8
 _USER_EXPONENTS = (0.15, 0.3)
 _POWERS = (0.0, 0.5, 1.0, 2.0)
 _TILTS = (0.0, 0.1, 0.2, 0.3)
+_HALF_LIVES = (None, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""In events: here chosen is what goes with the best of them, which itself is chosen later."""
 _DEPTH = 100
 _MOST_USERS, _AT_A_TIME = 1_000, 250
 
@@ -61,7 +70,8 @@ class SpectralFilter:
 
     user_exponent, item_exponent: of the numbers of events that the matrix is divided by.
     sitting_weight: of the sittings of each width, beside a user's whole history; without times
-    there are none. directions: the leading ones that are kept, at most the tower's dim. power: of
+    there are none. sitting: seconds of the narrowest ones; others are 5 and 25 times as wide.
+    directions: the leading ones that are kept, at most the tower's dim. power: of
     the singular values, by the largest, which the directions weigh by in a score. tilt: exponent
     of an item's number of events, which divide what an event of it tells and multiply its score.
     None: chosen on validation rows, see ``settled``.
@@ -70,6 +80,7 @@ class SpectralFilter:
     user_exponent: float | None = None
     item_exponent: float = 0.4
     sitting_weight: float = 0.5
+    sitting: float | None = None
     directions: int | None = None
     power: float | None = None
     tilt: float | None = None
@@ -106,50 +117,63 @@ class SpectralFilter:
         users = np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_USERS])
         if None not in self.settings().values() or not len(users):
             return self
-        found = [
-            (
-                *replace(self, user_exponent=exponent)._chosen(
-                    remaining, held_out, users, dim, num_items
-                ),
-                exponent,
-            )
-            for exponent in (
-                _USER_EXPONENTS if self.user_exponent is None else (self.user_exponent,)
-            )
-        ]
-        ndcg, best, exponent = max(found, key=lambda one: one[0])
-        log.info(
-            "stage 1: linear tower of %d directions, power %g, tilt %g, user exponent %g: "
-            "validation NDCG@%d %.4f",
-            *(*best, exponent, _DEPTH, ndcg),
-        )
-        return replace(self, user_exponent=exponent, **best._asdict())
 
-    def _chosen(
+        def choice(exponent: float | None, sitting: float) -> _Choice:
+            own = replace(self, user_exponent=exponent, sitting=sitting)
+            return own._choice(remaining, held_out, users, dim, num_items)
+
+        exponents = _USER_EXPONENTS if self.user_exponent is None else (self.user_exponent,)
+        sitting, *others = self._sittings(remaining)
+        best = max((choice(one, sitting) for one in exponents), key=lambda one: one.ndcg)
+        # Each takes a decomposition: another width goes with the better exponent alone.
+        for other in others:
+            wider = choice(best.settled.user_exponent, other)
+            best = max(best, wider, key=lambda one: one.ndcg)
+        chosen = best.settled
+        log.info(
+            "stage 1: linear tower of %d directions, power %g, tilt %g, user exponent %g, sittings "
+            "of %g s: validation NDCG@%d %.4f",
+            *(chosen.directions, chosen.power, chosen.tilt, chosen.user_exponent),
+            *(chosen.sitting, _DEPTH, best.ndcg),
+        )
+        return chosen
+
+    def _sittings(self, train: Histories) -> list[float]:
+        """Widths to choose from, in seconds."""
+        if self.sitting is not None:
+            return [self.sitting]
+        typical = 2.0 * typical_gap(train)
+        is_told = self.sitting_weight > 0 and typical > 0
+        ratio = typical / SITTING
+        return [SITTING, typical] if is_told and not 1 / _ALIKE < ratio < _ALIKE else [SITTING]
+
+    def _choice(
         self,
         remaining: Histories,
         held_out: Histories,
         users: NDArray[np.int64],
         dim: int,
         num_items: int,
-    ) -> "tuple[float, _Settings]":
-        """The best NDCG and its settings."""
+    ) -> "_Choice":
+        """The best of what is None but for the exponent and the sittings."""
         spectrum = self._spectrum(remaining, num_items, dim)
         validation = _Validation(spectrum, remaining, held_out, users)
-        options: dict[str, list[Any]] = {
+        options: dict[str, Sequence[Any]] = {
             "directions": _steps_down(spectrum.most),
-            "power": list(_POWERS),
-            "tilt": list(_TILTS),
+            "power": _POWERS,
+            "tilt": _TILTS,
+            "half_life": _HALF_LIVES if remaining.has_order else (None,),
         }
         best = self._settings(spectrum)
         best_ndcg = validation(best)
-        free = [name for name in options if getattr(self, name) is None]
+        free = [name for name in options if getattr(self, name, None) is None]
         for name in [*free, *free]:
             for value in options[name]:
                 trial = best._replace(**{name: value})
                 if trial not in validation.known and (ndcg := validation(trial)) > best_ndcg:
                     best, best_ndcg = trial, ndcg
-        return best_ndcg, best
+        own = {name: getattr(best, name) for name in ("directions", "power", "tilt")}
+        return _Choice(best_ndcg, replace(self, **own))
 
     def settings(self) -> Mapping[str, Any]:
         """What ``settled`` chooses, as it is written into a manifest."""
@@ -177,8 +201,10 @@ class SpectralFilter:
         parts = [self._by_row(whole)]
         if self.sitting_weight and train.has_order:
             rng = np.random.default_rng(0)
-            for width in SITTINGS:
-                within = _entries(train, values, sittings(train, width, rng), num_items)
+            narrowest = SITTING if self.sitting is None else self.sitting
+            for width in _WIDTHS:
+                rows = sittings(train, max(round(width * narrowest), 1), rng)
+                within = _entries(train, values, rows, num_items)
                 within = within[np.diff(within.indptr) > 1]  # one event alone tells of no pair
                 parts.append(self._by_row(within) * np.sqrt(self.sitting_weight))
         matrix = vstack(parts) @ diags(counts**-self.item_exponent)
@@ -189,6 +215,16 @@ class SpectralFilter:
         exponent = _USER_EXPONENTS[-1] if self.user_exponent is None else self.user_exponent
         lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
         return diags(lengths**-exponent) @ matrix
+
+
+def typical_gap(train: Histories) -> float:
+    """The median of the times between an event and the user's next, of those above 0, in seconds.
+
+    0 where there are none.
+    """
+    gaps = np.diff(train.timestamps)[np.diff(train.user_idx) == 0]
+    gaps = gaps[gaps > 0]
+    return float(np.median(gaps)) if len(gaps) else 0.0
 
 
 def _entries(
@@ -212,9 +248,19 @@ def sittings(train: Histories, width: int, rng: np.random.Generator) -> NDArray[
 
 
 class _Settings(NamedTuple):
+    """half_life: of events in queries, in events; None: order does not count."""
+
     directions: int
     power: float
     tilt: float
+    half_life: float | None = None
+
+
+class _Choice(NamedTuple):
+    """ndcg: on validation events. settled: the filter with what was chosen."""
+
+    ndcg: float
+    settled: SpectralFilter
 
 
 class _Spectrum(NamedTuple):
@@ -258,22 +304,22 @@ class _Validation:
     ) -> None:
         self.spectrum = spectrum
         self.users = users
-        self.remaining = remaining
+        self.remaining = remaining.select(np.isin(remaining.user_idx, users))
         self.held_out = held_out
         self.num_items = len(spectrum.counts) - 1
-        self.histories = remaining.matrix(self.num_items)[users]
         self.known: set[_Settings] = set()
 
     def __call__(self, settings: _Settings) -> float:
         self.known.add(settings)
         queries, candidates = self.spectrum.factors(settings)
+        histories = self._histories(settings.half_life)
         catalogue = torch.from_numpy(candidates).T.contiguous()
         ndcg: list[Tensor] = []
         for start in range(0, len(self.users), _AT_A_TIME):
             some = slice(start, start + _AT_A_TIME)
             history = self.remaining.pad(self.users[some])
             wanted = self.held_out.pad(self.users[some])
-            scores = torch.from_numpy(self.histories[some] @ queries) @ catalogue
+            scores = torch.from_numpy(histories[some] @ queries) @ catalogue
             scores = scores.scatter(1, history.item_idx, -torch.inf)
             scores[:, 0] = -torch.inf
             ranked = scores.topk(min(_DEPTH, self.num_items), dim=1).indices
@@ -281,3 +327,10 @@ class _Validation:
             hits = hit_matrix(ranked, rows, wanted.item_idx[rows, places], self.num_items)
             ndcg.append(ndcg_at_k(hits, wanted.mask.sum(dim=1), _DEPTH))
         return float(torch.cat(ndcg).mean())
+
+    def _histories(self, half_life: float | None) -> csr_matrix:
+        """What the users' events count in queries: float32 [V, N + 1]."""
+        if half_life is None:
+            return self.remaining.matrix(self.num_items)[self.users]
+        counts = np.exp2(self.remaining.ranks_from_end / -half_life).astype(np.float32)
+        return self.remaining.matrix_of(counts, self.num_items)[self.users]
