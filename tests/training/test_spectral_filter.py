@@ -11,11 +11,12 @@ from torch import Tensor
 from recsys.artifact import build_two_tower
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random
+from recsys.data.validation import hold_out_like
 from recsys.errors import InputError
 from recsys.features import content_features
 from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.training.leading_directions import leading_directions
-from recsys.training.spectral_filter import SpectralFilter, sittings
+from recsys.training.spectral_filter import SITTING, SpectralFilter, sittings, typical_gap
 from tests.training.conftest import NUM_GROUPS, NUM_ITEMS, NUM_USERS
 
 MODEL = {
@@ -97,7 +98,7 @@ def test_given_settings_stay(planted) -> None:
 
 
 def test_settings_come_back_from_a_manifest() -> None:
-    settled = SpectralFilter(directions=8, power=0.5, tilt=0.1)
+    settled = SpectralFilter(sitting=2.0, directions=8, power=0.5, tilt=0.1)
     assert SpectralFilter().with_settings(settled.settings(), "train again") == settled
 
 
@@ -132,6 +133,34 @@ def test_a_sitting_is_of_one_user_and_short() -> None:
     assert together[0, 1] == pytest.approx(1 - 10 / 60, abs=0.08)
     assert together[2, 4] == pytest.approx(1 - 20 / 60, abs=0.08)
     assert together[0, 2] == together[4, 5] == together[5, 6] == 0.0
+
+
+def test_a_typical_gap_is_between_events_of_one_user_at_different_times() -> None:
+    users, times = np.array([1, 1, 1, 2, 2, 2]), np.array([0, 0, 40, 10**6, 10**6 + 20, 10**6 + 80])
+    train = Histories.from_indices(users, np.arange(1, 7), times, 2)
+    assert typical_gap(train) == 40.0
+    alone = Histories.from_indices(np.array([1, 2]), np.array([1, 2]), np.array([0, 9]), 2)
+    assert typical_gap(alone) == 0.0
+
+
+def hops(step: int, num_users: int = 300, length: int = 12) -> Histories:
+    """Users hop between groups of twelve items; two events in turn, ``step`` apart, share one."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(rng.integers(0, 4, (num_users, length // 2)), 2, axis=1)
+    within = np.argsort(rng.random((num_users, 12)), axis=1)[:, :length]
+    users = np.repeat(np.arange(1, num_users + 1), length)
+    times = np.tile(np.arange(length), num_users) * step
+    return Histories.from_indices(users, (within * 4 + groups + 1).ravel(), times, num_users)
+
+
+@pytest.mark.parametrize("step", [1, 86_400])
+def test_sittings_are_as_long_as_the_events_tell(step: int) -> None:
+    """Of numbers in place of times, and of an event a day, minutes tell nothing."""
+    remaining, held_out = hold_out_like("leave_last", hops(step), 1, 0.1, 0)
+    settled = SpectralFilter().settled(remaining, held_out, NUM_ITEMS, 16, 0)
+    assert settled.sitting == 2.0 * step
+    alike = SpectralFilter(sitting=SITTING).settled(remaining, held_out, NUM_ITEMS, 16, 0)
+    assert alike.sitting == SITTING
 
 
 def test_items_of_one_sitting_are_drawn_together(text, attributes) -> None:
