@@ -16,12 +16,15 @@ class Popularity:
 
     Read by any number of threads while one refreshes it.
 
+    ``version`` counts the times that it was refreshed.
+
     Args:
         features: of the items, kept up to date by others.
     """
 
     def __init__(self, features: OnlineFeatures) -> None:
         self.features = features
+        self.version = 0
         self._ranked, self._standardized = self._computed()
 
     def standardized(self, item_idx: Items) -> Scores:
@@ -44,6 +47,7 @@ class Popularity:
     def refresh(self) -> None:
         """Take in what the features know now."""
         self._ranked, self._standardized = self._computed()
+        self.version += 1
 
     def _computed(self) -> tuple[tuple[Items, Scores], Scores]:
         events = self.features.decayed_popularity()

@@ -201,15 +201,18 @@ class Service:
         """All that an answer depends on; None when not all of it is known yet."""
         current, user_id = self.models.current, request.user_id
         assert user_id is not None
-        state = (0, True)
+        state, is_met = (0, True), user_id in current.users
         if self.live is not None:
             events = self.live.known(user_id)
             if events is None:
                 return None
             state = (events.version, self.live.is_available)
+            is_met = is_met and not events.forgets_log
+        # It goes on while the model stays, and is in the lists of whom training has not met.
+        popularity = 0 if is_met else current.popularity.version
         # Of one revision, the items that count as new only get fewer.
         num_new = 0 if self.exploration is None else self.exploration.num_new(current)
-        model = (current.model_version, current.revision, num_new)
+        model = (current.model_version, current.revision, num_new, popularity)
         return CacheKey(user_id, (request.top_k, with_titles, request.rules), state, model)
 
     async def new_body(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:

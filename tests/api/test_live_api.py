@@ -302,6 +302,23 @@ def test_a_text_model_that_is_missing_stops_no_server(untrained_bundle: Path) ->
         assert client.get("/recommend?user_id=104").status_code == 200
 
 
+def test_somebody_new_gets_what_is_popular_now_and_not_when_last_asked(
+    untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.api.live_state._SECONDS_BETWEEN_REFRESHES", 0.0)
+    with asking(untrained_bundle, store_url=f"sqlite+aiosqlite:///{tmp_path}/e.db") as client:
+        path = "/recommend?user_id=9999&top_k=40"
+        before = client.get(path).json()["top_items"]
+        for fan in range(8000, 8020):
+            like(client, fan, before[-1])
+        until = time.monotonic() + 30
+        while client.get(path).json()["top_items"][0] != before[-1]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert client.get(path).json()["top_items"][0] == before[-1]  # from the cache
+        assert 'recsys_cache_requests_total{result="hit"} 0.0' not in client.get("/metrics").text
+
+
 def test_features_are_those_of_log_and_events(client: TestClient) -> None:
     before = client.get("/features?user_id=104&item_id=1020").json()
     assert before["user"]["num_events"] == 4
