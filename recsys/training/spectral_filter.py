@@ -71,10 +71,10 @@ class SpectralFilter:
     user_exponent, item_exponent: of the numbers of events that the matrix is divided by.
     sitting_weight: of the sittings of each width, beside a user's whole history; without times
     there are none. sitting: seconds of the narrowest ones; others are 5 and 25 times as wide.
-    directions: the leading ones that are kept, at most the tower's dim. power: of
-    the singular values, by the largest, which the directions weigh by in a score. tilt: exponent
-    of an item's number of events, which divide what an event of it tells and multiply its score.
-    None: chosen on validation rows, see ``settled``.
+    directions: the leading ones that are kept, at most the tower's dim. power: of the singular
+    values, by the largest, which the directions weigh by in a score. tilt: exponent of an item's
+    number of events, which divide what an event of it tells and multiply its score. None: chosen
+    on validation rows, see ``settled``.
     """
 
     user_exponent: float | None = None
