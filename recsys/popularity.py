@@ -1,5 +1,7 @@
 """The items in the order of how popular they are now: the last resort."""
 
+from itertools import count
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,13 +12,16 @@ from recsys.ranking import order, tie_hash
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
+_versions = count()
+"""Of all objects together: one that takes another's place is of none of its versions."""
+
 
 class Popularity:
     """Items by ``decayed_events``, most popular first.
 
     Read by any number of threads while one refreshes it.
 
-    ``version`` counts the times that it was refreshed.
+    ``version`` rises each time that it is refreshed.
 
     Args:
         features: of the items, kept up to date by others.
@@ -24,7 +29,7 @@ class Popularity:
 
     def __init__(self, features: OnlineFeatures) -> None:
         self.features = features
-        self.version = 0
+        self.version = next(_versions)
         self._ranked, self._standardized = self._computed()
 
     def standardized(self, item_idx: Items) -> Scores:
@@ -47,7 +52,7 @@ class Popularity:
     def refresh(self) -> None:
         """Take in what the features know now."""
         self._ranked, self._standardized = self._computed()
-        self.version += 1
+        self.version = next(_versions)
 
     def _computed(self) -> tuple[tuple[Items, Scores], Scores]:
         events = self.features.decayed_popularity()

@@ -29,9 +29,11 @@ from torch import Tensor
 
 from recsys.core.settings import checked, or_null, real, whole
 from recsys.data.histories import Histories
+from recsys.data.sittings import sittings, typical_gap
 from recsys.features import ContentFeatures
 from recsys.metrics import hit_matrix, ndcg_at_k
 from recsys.models.two_tower import TwoTower
+from recsys.training.event_counting import HALF_LIVES
 from recsys.training.leading_directions import leading_directions
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,6 @@ _FEWEST_DIRECTIONS = 8
 _USER_EXPONENTS = (0.15, 0.3)
 _POWERS = (0.0, 0.5, 1.0, 2.0)
 _TILTS = (0.0, 0.1, 0.2, 0.3)
-_HALF_LIVES = (None, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""In events: here chosen is what goes with the best of them, which itself is chosen later."""
 _TOP, _DEPTH = 10, 100
 _MOST_USERS, _AT_A_TIME = 1_000, 250
 
@@ -165,11 +165,13 @@ class SpectralFilter:
             "directions": _steps_down(spectrum.most),
             "power": _POWERS,
             "tilt": _TILTS,
-            "half_life": _HALF_LIVES if remaining.has_order else (None,),
+            # Which one counts is chosen later, of all towers together: here, what goes with it.
+            "half_life": (None, *HALF_LIVES) if remaining.has_order else (None,),
         }
         best = self._settings(spectrum)
         reached = validation(best)
-        free = [name for name in options if getattr(self, name, None) is None]
+        given = self.settings()
+        free = [name for name in options if given.get(name) is None]
         for name in [*free, *free]:
             for value in options[name]:
                 trial = best._replace(**{name: value})
@@ -220,16 +222,6 @@ class SpectralFilter:
         return diags(lengths**-exponent) @ matrix
 
 
-def typical_gap(train: Histories) -> float:
-    """The median of the times between an event and the user's next, of those above 0, in seconds.
-
-    0 where there are none.
-    """
-    gaps = np.diff(train.timestamps)[np.diff(train.user_idx) == 0]
-    gaps = gaps[gaps > 0]
-    return float(np.median(gaps)) if len(gaps) else 0.0
-
-
 def _entries(
     train: Histories, values: Matrix, rows: NDArray[np.int64], num_items: int
 ) -> csr_matrix:
@@ -239,15 +231,6 @@ def _entries(
     if train.are_alike:
         matrix.data[:] = 1.0
     return matrix
-
-
-def sittings(train: Histories, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers [n], from 0, of what each user did within ``width`` seconds from a random start."""
-    start = rng.integers(0, width, train.num_users + 1)
-    user_idx = train.user_idx
-    number = (train.timestamps - train.timestamps.min() + start[user_idx]) // width
-    begins = (np.diff(user_idx) != 0) | (np.diff(number) != 0)
-    return np.concatenate([[0], begins.cumsum()])
 
 
 class _Settings(NamedTuple):

@@ -18,6 +18,7 @@ from recsys.api.options import ServingOptions
 from recsys.api.service import Service
 from recsys.data.catalog import item_text
 from recsys.errors import InputError
+from recsys.recommender import Recommender
 from recsys.request import Request
 from recsys.text.encoder import TextEncoder
 from recsys.text.from_config import encoder_from_config
@@ -317,6 +318,18 @@ def test_somebody_new_gets_what_is_popular_now_and_not_when_last_asked(
             time.sleep(0.05)
         assert client.get(path).json()["top_items"][0] == before[-1]  # from the cache
         assert 'recsys_cache_requests_total{result="hit"} 0.0' not in client.get("/metrics").text
+
+
+def test_popularity_of_a_model_loaded_again_is_of_no_version_that_was_there(
+    untrained_bundle: Path,
+) -> None:
+    """Else a list that was cached before would come back."""
+    first, again = (Recommender.load(untrained_bundle).popularity for _ in range(2))
+    assert first.version != again.version
+    first.refresh()
+    before = {first.version, again.version}
+    again.refresh()
+    assert again.version not in before
 
 
 def test_features_are_those_of_log_and_events(client: TestClient) -> None:
