@@ -31,6 +31,9 @@ _LEAST_DEPTH = 512
 _LEAST_WANTED = 200
 """Of a short list, too, as many times so many are scored again as of one of this length, for which
 the share of what is found is measured: most of the best ten are further down by their codes."""
+_FAST_SCAN = 15
+"""Of FAISS's kernels for codes, the one that takes a batch four queries at a time: for 80 to 768
+codes 7 to 27% less than the one that FAISS takes by itself."""
 _WIDE = 4
 """Of fewer than so many times the items that a search looks at, comparing all of them is faster."""
 
@@ -181,7 +184,9 @@ class TwoPassIndex:
         self.index = index
         first: Any = faiss.downcast_index(index.base_index)
         self._to_codes: Any = first.chain.at(0)
-        self._codes: Any = faiss.downcast_index(first.index)
+        codes: Any = faiss.downcast_index(first.index)
+        codes.implem = _FAST_SCAN
+        self._codes = codes
         self._vectors: Any = faiss.downcast_index(index.refine_index)
         self._flat = FlatIndex(self._vectors)
 

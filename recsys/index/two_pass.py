@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.index.built import MAX_REFINE
 from recsys.index.candidate_index import CandidateIndex
 from recsys.index.exclusions import Embeddings, Indices
 
@@ -36,9 +37,9 @@ NUM_CODES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 768)
 """Of an item, at most; tried in turn."""
 _FIRST_CODES = 128
 """More are fitted only where these do not do."""
-REFINE_FACTORS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
-"""Tried with each: of what is wanted, how many times as many are scored again."""
-_CODE_COST = 0.5
+_FACTOR_STEP = 0.05
+"""How many times as many as are wanted are scored again is a multiple of it."""
+_CODE_COST = 0.2
 """Of reading a byte of codes, which lie in a row, to a byte of vectors, which lie anywhere."""
 _LEAST_MOMENT = 1e-3
 """Of the largest: a direction that no query of the sample has may still be in one that comes."""
@@ -133,7 +134,9 @@ def _growing_codes(vectors: Embeddings, queries: Embeddings) -> Iterator[Codes]:
 
 
 class _Choice(NamedTuple):
-    """cost: in bytes of vectors read by query. factor: of ``REFINE_FACTORS``. share: found."""
+    """cost: in bytes of vectors read by query. factor: of what is wanted, how many times as many
+    are scored again. share: found.
+    """
 
     cost: float
     first_pass: faiss.IndexPreTransform
@@ -175,18 +178,17 @@ def build_two_pass(
     share = 0.0
     for codes in _growing_codes(embeddings, fitting):
         code_bytes = _CODE_COST * num_items * len(codes.levels) / 2
-        if best is not None and code_bytes + REFINE_FACTORS[0] * vector_bytes >= best.cost:
+        if best is not None and code_bytes + vector_bytes >= best.cost:
             break
         first_pass = _first_pass(codes)
-        _, found = first_pass.search(held_out, min(int(REFINE_FACTORS[-1] * depth), num_items))
+        _, found = first_pass.search(held_out, min(MAX_REFINE * depth, num_items))
         places = _places(true + 1, found + 1)
-        for factor in REFINE_FACTORS:
-            share = float((places < int(factor * depth)).mean())
-            if share >= target:
-                cost = code_bytes + factor * vector_bytes
-                if best is None or cost < best.cost:
-                    best = _Choice(cost, first_pass, len(codes.levels), factor, share)
-                break
+        enough = int(np.quantile(places, target, method="higher")) + 1
+        factor = min(np.ceil(enough / depth / _FACTOR_STEP) * _FACTOR_STEP, MAX_REFINE)
+        share = float((places < factor * depth).mean())
+        cost = code_bytes + factor * vector_bytes
+        if share >= target and (best is None or cost < best.cost):
+            best = _Choice(cost, first_pass, len(codes.levels), float(factor), share)
     if best is None:
         log.info(
             "index: codes find %.1f%% of the true best %d, fewer than %.1f%%: exact search instead",

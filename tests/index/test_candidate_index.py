@@ -280,6 +280,16 @@ def test_vectors_that_spread_over_many_directions_get_more_codes(caplog: pytest.
     assert int(found[1]) > 128
 
 
+def test_no_more_is_scored_again_than_finds_enough(caplog: pytest.LogCaptureFixture):
+    embeddings = clustered(20_000, 33)
+    with caplog.at_level(logging.INFO, "recsys.index.two_pass"):
+        AutoIndexBuilder(exact_up_to=0).build(embeddings, lambda: clustered(600, 33)[1:])
+    found = re.search(r"([\d.]+) times .* finds ([\d.]+)%", caplog.text)
+    assert found is not None
+    assert 99.0 <= float(found[2]) <= 99.4
+    assert 1 < float(found[1]) < 8
+
+
 def test_one_history_is_too_few_to_fit_codes():
     index = AutoIndexBuilder(exact_up_to=0).build(clustered(2_000), lambda: clustered(1)[1:])
     assert index.exact
