@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recsys.data.catalog import Catalog
 from recsys.data.dismissals import encoded
@@ -152,15 +153,23 @@ def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
 
 
 def hold_out_random(
-    histories: Histories, num_held_out: int, seed: int
+    histories: Histories, num_held_out: int, seed: int, share: float = 0.5
 ) -> tuple[Histories, Histories]:
     """Validation events carved out of training events: a random few of each user.
 
-    At most half of a user's events are held out.
+    Args:
+        share: of a user's events, the most that are held out; of two or more at least one.
 
     Returns:
         The remaining and the held-out events.
     """
     ranks = histories.random_ranks(np.random.default_rng(seed))
-    held_out = ranks < np.minimum(num_held_out, histories.lengths[histories.user_idx] // 2)
+    held_out = ranks < most_held_out(histories, num_held_out, share)
     return histories.select(~held_out), histories.select(held_out)
+
+
+def most_held_out(histories: Histories, number: int, share: float) -> NDArray[np.int64]:
+    """How many events of its user are held out, for each event: int64 [n]."""
+    lengths = histories.lengths
+    most = np.maximum((share * lengths).astype(np.int64), lengths > 1)
+    return np.minimum(number, most)[histories.user_idx]

@@ -3,7 +3,10 @@
 import numpy as np
 
 from recsys.data.histories import Histories
-from recsys.data.prepare import hold_out_random
+from recsys.data.prepare import hold_out_random, most_held_out
+
+_SHARE = 0.2
+"""Of a user's events: with much less of a history than is served, other settings are best."""
 
 
 def hold_out_like(
@@ -11,9 +14,10 @@ def hold_out_like(
 ) -> tuple[Histories, Histories]:
     """The remaining and the held-out events of ``train``.
 
-    As of ``recsys.data.splits``: ``leave_last`` holds out each user's latest ``num_test`` events,
-    at most half; ``global_time`` the latest ``test_fraction`` of all, those of users without
-    remaining events left out. Any other split is taken for random per user.
+    As of ``recsys.data.splits``: ``leave_last`` holds out each user's latest ``num_test`` events;
+    ``global_time`` the latest ``test_fraction`` of all, those of users without remaining events
+    left out. Any other split is taken for random per user. Per user at most a fifth is held out,
+    but one of two to nine.
     """
     if split == "global_time" and len(train):
         times = train.timestamps
@@ -22,6 +26,6 @@ def hold_out_like(
         known = (remaining.lengths > 0)[train.user_idx]
         return remaining, train.select((times >= cut) & known)
     if split == "leave_last":
-        held_out = train.ranks_from_end < np.minimum(num_test, train.lengths[train.user_idx] // 2)
+        held_out = train.ranks_from_end < most_held_out(train, num_test, _SHARE)
         return train.select(~held_out), train.select(held_out)
-    return hold_out_random(train, num_test, seed)
+    return hold_out_random(train, num_test, seed, _SHARE)

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 CHOSEN = {
     "sitting": or_null(real(1, 1e12)),
     "user_exponent": or_null(real(0, 10)),
+    "item_exponent": or_null(real(0, 10)),
     "directions": or_null(whole(1, 16_384)),
     "power": or_null(real(0, 100)),
     "tilt": or_null(real(0, 10)),
@@ -57,7 +58,8 @@ _ALIKE = 1.5
 """Widths that differ by a smaller factor are not told apart."""
 
 _FEWEST_DIRECTIONS = 8
-_USER_EXPONENTS = (0.15, 0.3)
+_USER_EXPONENTS = (0.3, 0.15)
+_ITEM_EXPONENTS = (0.4, 0.2)
 _POWERS = (0.0, 0.5, 1.0, 2.0)
 _TILTS = (0.0, 0.1, 0.2, 0.3)
 _TOP, _DEPTH = 10, 100
@@ -78,7 +80,7 @@ class SpectralFilter:
     """
 
     user_exponent: float | None = None
-    item_exponent: float = 0.4
+    item_exponent: float | None = None
     sitting_weight: float = 0.5
     sitting: float | None = None
     directions: int | None = None
@@ -120,31 +122,32 @@ class SpectralFilter:
         users = np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_USERS])
         if None not in self.settings().values() or not len(users):
             return self
-
-        def choice(exponent: float | None, sitting: float) -> _Choice:
-            own = replace(self, user_exponent=exponent, sitting=sitting)
-            return own._choice(remaining, held_out, users, dim, num_items)
-
-        exponents = _USER_EXPONENTS if self.user_exponent is None else (self.user_exponent,)
-        sitting, *others = self._sittings(remaining)
-        best = max((choice(one, sitting) for one in exponents), key=lambda one: one.value)
-        # Each takes a decomposition: another width goes with the better exponent alone.
-        for other in others:
-            wider = choice(best.settled.user_exponent, other)
-            best = max(best, wider, key=lambda one: one.value)
+        options: dict[str, Sequence[Any]] = {
+            "user_exponent": _USER_EXPONENTS,
+            "sitting": self._sittings(remaining),
+            "item_exponent": _ITEM_EXPONENTS,
+        }
+        start = {name: values[0] for name, values in options.items() if getattr(self, name) is None}
+        own = replace(self, **start)
+        best = own._choice(remaining, held_out, users, dim, num_items)
+        # Each takes a decomposition.
+        for name in start:
+            for value in options[name][1:]:
+                trial = replace(own, **{name: value})
+                found = trial._choice(remaining, held_out, users, dim, num_items)
+                if found.value > best.value:
+                    best, own = found, trial
         chosen = best.settled
         log.info(
-            "stage 1: linear tower of %d directions, power %g, tilt %g, user exponent %g, sittings "
-            "of %g s: mean of validation NDCG@%d and NDCG@%d %.4f",
+            "stage 1: linear tower of %d directions, power %g, tilt %g, exponents %g of users and "
+            "%g of items, sittings of %g s: mean of validation NDCG@%d and NDCG@%d %.4f",
             *(chosen.directions, chosen.power, chosen.tilt, chosen.user_exponent),
-            *(chosen.sitting, _TOP, _DEPTH, best.value),
+            *(chosen.item_exponent, chosen.sitting, _TOP, _DEPTH, best.value),
         )
         return chosen
 
     def _sittings(self, train: Histories) -> list[float]:
         """Widths to choose from, in seconds."""
-        if self.sitting is not None:
-            return [self.sitting]
         typical = 2.0 * typical_gap(train)
         is_told = self.sitting_weight > 0 and typical > 0
         ratio = typical / SITTING
@@ -212,12 +215,13 @@ class SpectralFilter:
                 within = _entries(train, values, rows, num_items)
                 within = within[np.diff(within.indptr) > 1]  # one event alone tells of no pair
                 parts.append(self._by_row(within) * np.sqrt(self.sitting_weight))
-        matrix = vstack(parts) @ diags(counts**-self.item_exponent)
+        exponent = _ITEM_EXPONENTS[0] if self.item_exponent is None else self.item_exponent
+        matrix = vstack(parts) @ diags(counts**-exponent)
         found = leading_directions(matrix.tocsr().astype(np.float32), dim)
         return _Spectrum(*found, counts.astype(np.float32))
 
     def _by_row(self, matrix: csr_matrix) -> csr_matrix:
-        exponent = _USER_EXPONENTS[-1] if self.user_exponent is None else self.user_exponent
+        exponent = _USER_EXPONENTS[0] if self.user_exponent is None else self.user_exponent
         lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
         return diags(lengths**-exponent) @ matrix
 

@@ -74,7 +74,7 @@ _OBJECTIVES = _by_name(
     ),
     _Part(
         SpectralFilter,
-        {"item_exponent": real(0, 10), "sitting_weight": _WEIGHT, **CHOSEN},
+        {"sitting_weight": _WEIGHT, **CHOSEN},
     ),
     _Part(Objective, {**_OBJECTIVE, "loss": Setting("a loss", lambda value: callable(value))}),
 )
