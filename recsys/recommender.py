@@ -80,6 +80,7 @@ class Recommender:
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
+        self.retriever.share_vectors()
         if stage2 is None:
             stage2 = artifact.manifest.get("serve") != "stage1"
         parts = artifact.stage2 if stage2 else None

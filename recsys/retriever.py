@@ -59,6 +59,18 @@ class Retriever:
             for number, side in enumerate(vectors[1::2])
         ]
 
+    def share_vectors(self) -> None:
+        """Let the model read the items' vectors where this object has them, and drop their content.
+
+        For a trained model that is no longer written: its tables are parts of wider ones then.
+        """
+        dims = self.model.vector_dims
+        queries = torch.split(self._query_side.rows, dims[::2], dim=1)
+        candidates = torch.split(self._candidate_side.rows, dims[1::2], dim=1)
+        self.model.share_items(
+            [part for pair in zip(queries, candidates, strict=True) for part in pair]
+        )
+
     @property
     def embeddings(self) -> Tensor:
         """Candidate embeddings float [N + 1, D], on the model's device; row 0 is padding."""

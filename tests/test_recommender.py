@@ -105,6 +105,17 @@ def test_an_id_of_another_kind_is_an_unknown_one(
     assert by_history.item_ids == known_alone.item_ids
 
 
+def test_one_more_of_the_same_artifact_answers_the_same(untrained_recommender) -> None:
+    """What the first one keeps in place of the artifact's tables serves another one as well."""
+    requests = [Request(top_k=5, user_id=user) for user in (101, 107, 999)]
+    again = Recommender(untrained_recommender.artifact)
+    for one, other in zip(
+        again.recommend(requests), untrained_recommender.recommend(requests), strict=True
+    ):
+        assert one.item_ids == other.item_ids
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
 def test_no_requests_no_answers(untrained_recommender: Recommender) -> None:
     assert untrained_recommender.recommend([]) == []
 

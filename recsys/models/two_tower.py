@@ -216,6 +216,20 @@ class TwoTowerEnsemble(nn.Module):
             encoder.fix(part)
         self.content_map = content_map
 
+    def share_items(self, parts: Sequence[Tensor]) -> None:
+        """Keep the items' vectors where others have them, float [N + 1, D] of each of ``encoders``.
+
+        Content is not looked at any more, and freed.
+
+        Raises:
+            ValueError: when the vectors have not been fixed.
+        """
+        if any(encoder.projection is not None for encoder in self.encoders):
+            raise ValueError("vectors that are still made of content can't be kept elsewhere")
+        for encoder, part in zip(self.encoders, parts, strict=True):
+            encoder.id_embedding.weight.data = part
+        self.features = self.features.new_zeros(1).expand(len(self.features), 1)
+
     def event_counts(self, history_mask: Tensor, weights: Tensor | None) -> Tensor | None:
         """What each event counts in a query: see the function of this name."""
         return event_counts(history_mask, weights, self.counting)

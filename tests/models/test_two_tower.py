@@ -130,3 +130,21 @@ def test_fixed_items_have_the_given_vectors_and_no_content(model) -> None:
         "content_map.landmarks",
         "content_map.mean",
     }
+
+
+def test_vectors_that_are_kept_elsewhere_are_the_same_ones(model) -> None:
+    vectors = torch.randn(NUM_ITEMS + 1, model.item_vectors().shape[1])
+    vectors[0] = 0.0
+    with pytest.raises(ValueError, match="made of content"):
+        model.share_items(vectors.split(model.vector_dims, dim=1))
+    model.fix_items(vectors, ContentMap(3, 8, vectors.shape[1]))
+    history, mask = padded([1, 2, 3], [4])
+    expected = model.query(history, mask), model.all_candidates()
+    model.share_items(vectors.split(model.vector_dims, dim=1))
+    assert torch.equal(model.query(history, mask), expected[0])
+    assert torch.equal(model.all_candidates(), expected[1])
+    assert torch.equal(model.item_vectors(), vectors)
+    assert model.num_items == NUM_ITEMS
+    assert model.features.untyped_storage().nbytes() == 4
+    stored = {one.id_embedding.weight.untyped_storage().data_ptr() for one in model.encoders}
+    assert stored == {vectors.untyped_storage().data_ptr()}
