@@ -1,4 +1,4 @@
-"""Thousands of requests made from the OpenAPI description, to a real server."""
+"""More than a thousand requests made from the OpenAPI description, to a real server."""
 
 import hashlib
 from collections import Counter
@@ -83,9 +83,9 @@ def run_cases(address: str, examples: dict[str, int]) -> Counter[tuple[str, int]
 
 @pytest.mark.slow
 def test_every_answer_is_as_described(address: str) -> None:
-    examples = {"/recommend": 500, "/admin/reload": 100, "/events": 200, "/items": 200}
-    answers = run_cases(address, {**examples, "/users": 100, "/": 20})
-    assert answers.total() >= 3000
+    examples = {"/recommend": 200, "/admin/reload": 50, "/events": 100, "/items": 100}
+    answers = run_cases(address, {**examples, "/users": 60, "/": 20})
+    assert answers.total() >= 1300
     assert {path for path, _ in answers} == {
         "/recommend",
         "/admin/reload",
@@ -98,12 +98,12 @@ def test_every_answer_is_as_described(address: str) -> None:
         "/users/{user_id}",
         "/features",
     }
-    assert answers["/recommend", 200] > 200
-    assert answers["/recommend", 422] > 200
+    assert answers["/recommend", 200] > 80
+    assert answers["/recommend", 422] > 80
     assert answers["/admin/reload", 200] > 0
-    assert answers["/events", 200] > 50
-    assert answers["/items/{item_id}", 200] > 50
-    assert answers["/users/{user_id}", 200] > 50
+    assert answers["/events", 200] > 25
+    assert answers["/items/{item_id}", 200] > 25
+    assert answers["/users/{user_id}", 200] > 25
 
 
 @pytest.mark.slow
