@@ -12,8 +12,8 @@ from recsys.ranking import order, tie_hash
 Items = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
-_versions = count()
-"""Of all objects together: one that takes another's place is of none of its versions."""
+_versions = count(1)
+"""Of all objects together: one that takes another's place is of none of its versions. 0 is none."""
 
 
 class Popularity:

@@ -11,12 +11,15 @@ _OVERHEAD_BYTES = 512
 
 
 class CacheKey(NamedTuple):
-    """What an answer depends on: the user, what is asked, what is known of the user, the model."""
+    """What an answer depends on: the user, what is asked, what is known of the user, the model, and
+    the version of popularity; 0 where that is no part of it.
+    """
 
     user_id: ExternalId
     asked: Hashable
     state: Hashable
     model: Hashable
+    popularity: int = 0
 
 
 class ResponseCache:

@@ -212,13 +212,16 @@ class Service:
         popularity = 0 if is_met else current.popularity.version
         # Of one revision, the items that count as new only get fewer.
         num_new = 0 if self.exploration is None else self.exploration.num_new(current)
-        model = (current.model_version, current.revision, num_new, popularity)
-        return CacheKey(user_id, (request.top_k, with_titles, request.rules), state, model)
+        model = (current.model_version, current.revision, num_new)
+        asked = (request.top_k, with_titles, request.rules)
+        return CacheKey(user_id, asked, state, model, popularity)
 
     async def new_body(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
         """A new answer as JSON, which the cache keeps.
 
-        A list of a lesser stage is not kept: the next request may have more time.
+        A list of a lesser stage is not kept: the next request may have more time. Nor is one of
+        popular items under a key that tells nothing of popularity, as of whom training has met and
+        who has dismissed all that they had.
 
         Raises:
             OverloadedError: when there is no room for it.
@@ -230,7 +233,9 @@ class Service:
         answer = await self.list_of(request, with_titles=with_titles, seconds=seconds, drawn=drawn)
         key = self._key(request, with_titles=with_titles)
         # Where something changed meanwhile, nobody knows whether the list knew it.
-        if answer.fallback is None and key is not None and key == before:
+        if key is None or key != before or answer.fallback is not None:
+            return answer.body
+        if answer.ranked.source != "popular" or key.popularity:
             self.cache.put(key, answer.body)
         return answer.body
 
