@@ -80,6 +80,7 @@ class Recommender:
         self.retriever = Retriever(
             artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
         )
+        # Which leaves the artifact's model one for reading alone.
         self.retriever.share_vectors()
         if stage2 is None:
             stage2 = artifact.manifest.get("serve") != "stage1"
@@ -148,6 +149,7 @@ class Recommender:
             positions = torch.from_numpy(item_idx[later])
             other._text = self._text.with_rows(positions, vectors.text)
             other.retriever = self.retriever.with_vectors(positions, vectors.towers)
+            other.retriever.share_vectors()  # else the model would keep the tables of before
             if self.reranker is not None:
                 other.reranker = self.reranker.with_items(positions, vectors.text)
             other.histories = self.histories.with_items(other.items)

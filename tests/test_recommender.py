@@ -107,6 +107,10 @@ def test_an_id_of_another_kind_is_an_unknown_one(
 
 def test_one_more_of_the_same_artifact_answers_the_same(untrained_recommender) -> None:
     """What the first one keeps in place of the artifact's tables serves another one as well."""
+    encoders = untrained_recommender.artifact.two_tower.encoders
+    tables = {one.id_embedding.weight.untyped_storage().data_ptr() for one in encoders}
+    assert untrained_recommender.retriever.embeddings.untyped_storage().data_ptr() in tables
+    assert len(tables) == 2  # of queries and of candidates, whatever the number of towers
     requests = [Request(top_k=5, user_id=user) for user in (101, 107, 999)]
     again = Recommender(untrained_recommender.artifact)
     for one, other in zip(

@@ -219,9 +219,9 @@ class Service:
     async def new_body(self, request: Request, *, with_titles: bool, seconds: float) -> bytes:
         """A new answer as JSON, which the cache keeps.
 
-        A list of a lesser stage is not kept: the next request may have more time. Nor is one of
-        popular items under a key that tells nothing of popularity, as of whom training has met and
-        who has dismissed all that they had.
+        A list of a lesser stage is not kept: the next request may have more time. Nor is a popular
+        list of somebody whom training has met, such as a user who has dismissed all that they had:
+        their key does not change with popularity.
 
         Raises:
             OverloadedError: when there is no room for it.

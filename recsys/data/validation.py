@@ -16,8 +16,8 @@ def hold_out_like(
 
     As of ``recsys.data.splits``: ``leave_last`` holds out each user's latest ``num_test`` events;
     ``global_time`` the latest ``test_fraction`` of all, those of users without remaining events
-    left out. Any other split is taken for random per user. Per user at most a fifth is held out,
-    but one of two to nine.
+    left out. Any other split is taken for random per user. Except by ``global_time``, at most a
+    fifth of a user's events are held out, but always one of a user with two to nine.
     """
     if split == "global_time" and len(train):
         times = train.timestamps

@@ -37,8 +37,8 @@ class AutoIndexBuilder:
     """Exact search of a small catalogue, two passes for a large one.
 
     exact_up_to: items of a small one. recall: share of the true best that two passes must find,
-    among ``depth``; where they do not, search is exact. Measured on queries that have no part in
-    the index.
+    among ``depth``; where they do not, search is exact. Measured on queries that the codes were
+    not made for.
     """
 
     exact_up_to: int = 10_000

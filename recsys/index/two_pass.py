@@ -40,7 +40,8 @@ _FIRST_CODES = 128
 _FACTOR_STEP = 0.05
 """How many times as many as are wanted are scored again is a multiple of it."""
 _CODE_COST = 0.2
-"""Of reading a byte of codes, which lie in a row, to a byte of vectors, which lie anywhere."""
+"""Of reading a byte of codes, which lie in a row, to a byte of vectors, which lie anywhere:
+.028 and .13 ms a megabyte for 8 queries at a time."""
 _LEAST_MOMENT = 1e-3
 """Of the largest: a direction that no query of the sample has may still be in one that comes."""
 _LEAST_ERROR = 1e-7
@@ -184,7 +185,8 @@ def build_two_pass(
         _, found = first_pass.search(held_out, min(MAX_REFINE * depth, num_items))
         places = _places(true + 1, found + 1)
         enough = int(np.quantile(places, target, method="higher")) + 1
-        factor = min(np.ceil(enough / depth / _FACTOR_STEP) * _FACTOR_STEP, MAX_REFINE)
+        factor = np.ceil(enough / depth / _FACTOR_STEP) * _FACTOR_STEP
+        factor = min(max(factor, 1.0), MAX_REFINE)
         share = float((places < factor * depth).mean())
         cost = code_bytes + factor * vector_bytes
         if share >= target and (best is None or cost < best.cost):

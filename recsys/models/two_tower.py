@@ -217,9 +217,10 @@ class TwoTowerEnsemble(nn.Module):
         self.content_map = content_map
 
     def share_items(self, parts: Sequence[Tensor]) -> None:
-        """Keep the items' vectors where others have them, float [N + 1, D] of each of ``encoders``.
+        """Keep the items' vectors where others have them, float [N + 1 or more, D] of each of
+        ``encoders``.
 
-        Content is not looked at any more, and freed.
+        Content is not looked at any more, and freed. From then on the model is for reading alone.
 
         Raises:
             ValueError: when the vectors have not been fixed.

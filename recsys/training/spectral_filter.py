@@ -60,6 +60,7 @@ _ALIKE = 1.5
 _FEWEST_DIRECTIONS = 8
 _USER_EXPONENTS = (0.3, 0.15)
 _ITEM_EXPONENTS = (0.4, 0.2)
+"""The first of each is the start of a search, and what is taken where nothing was chosen."""
 _POWERS = (0.0, 0.5, 1.0, 2.0)
 _TILTS = (0.0, 0.1, 0.2, 0.3)
 _TOP, _DEPTH = 10, 100
@@ -161,7 +162,7 @@ class SpectralFilter:
         dim: int,
         num_items: int,
     ) -> "_Choice":
-        """The best of what is None but for the exponent and the sittings."""
+        """The best of what is None but for what the matrix is made by."""
         spectrum = self._spectrum(remaining, num_items, dim)
         validation = _Validation(spectrum, remaining, held_out, users)
         options: dict[str, Sequence[Any]] = {

@@ -290,6 +290,17 @@ def test_no_more_is_scored_again_than_finds_enough(caplog: pytest.LogCaptureFixt
     assert 1 < float(found[1]) < 8
 
 
+@pytest.mark.parametrize("target", [0.5, 0.8, 1.0])
+def test_any_share_can_be_asked_for(target: float) -> None:
+    embeddings = clustered(3_000, 16)
+    builder = AutoIndexBuilder(exact_up_to=0, recall=target)
+    index = builder.build(embeddings, lambda: clustered(600, 16)[1:])
+    _, true = FlatIndexBuilder().build(embeddings).search(clustered(700, 16)[601:], 200)
+    found = index.search(clustered(700, 16)[601:], 200)[1]
+    assert (found > 0).all()
+    assert recall(found, true) >= target - 0.02
+
+
 def test_one_history_is_too_few_to_fit_codes():
     index = AutoIndexBuilder(exact_up_to=0).build(clustered(2_000), lambda: clustered(1)[1:])
     assert index.exact

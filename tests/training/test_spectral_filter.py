@@ -93,8 +93,33 @@ def test_what_is_left_open_is_chosen_on_validation_events(planted, text, attribu
 
 def test_given_settings_stay(planted) -> None:
     remaining, held_out = hold_out_random(planted, 2, 0)
-    settled = SpectralFilter(power=1.0).settled(remaining, held_out, NUM_ITEMS, 16, 0)
-    assert settled.power == 1.0
+    given = SpectralFilter(power=1.0, user_exponent=0.7, item_exponent=0.6, sitting=7.0)
+    settled = given.settled(remaining, held_out, NUM_ITEMS, 16, 0)
+    assert settled == replace(given, directions=settled.directions, tilt=settled.tilt)
+
+
+def test_the_exponent_of_items_is_the_better_one(planted, monkeypatch) -> None:
+    remaining, held_out = hold_out_random(planted, 2, 0)
+    values = {}
+    choose = SpectralFilter._choice
+
+    def told(self: SpectralFilter, *given):
+        found = choose(self, *given)
+        values[self.user_exponent, self.item_exponent] = found.value + (self.item_exponent == 0.2)
+        return found._replace(value=values[self.user_exponent, self.item_exponent])
+
+    monkeypatch.setattr(SpectralFilter, "_choice", told)
+    settled = SpectralFilter(sitting=SITTING).settled(remaining, held_out, NUM_ITEMS, 16, 0)
+    assert settled.item_exponent == 0.2
+    assert len(values) == 3  # one more decomposition, of the better exponent of users
+
+
+def test_of_a_manifest_without_the_exponent_of_items_it_is_as_it_was(planted, text, attributes):
+    told = {"user_exponent": 0.3, "directions": 8, "power": 1.0, "tilt": 0.1}
+    before = SpectralFilter(item_exponent=0.4).with_settings(told, "train again")
+    now = SpectralFilter().with_settings(told, "train again")
+    queries = [fitted(one, planted, text, attributes) for one in (before, now)]
+    assert torch.equal(*(one.all_candidates() for one in queries))
 
 
 def test_settings_come_back_from_a_manifest() -> None:
