@@ -5,8 +5,9 @@ import numpy as np
 from recsys.data.histories import Histories
 from recsys.data.prepare import hold_out_random, most_held_out
 
-_SHARE = 0.2
-"""Of a user's events: with much less of a history than is served, other settings are best."""
+_LATEST_SHARE = 0.2
+"""Of a user's events, where the latest are held out: what is far ahead, told from half of a
+history, wants other settings than what comes next."""
 
 
 def hold_out_like(
@@ -16,8 +17,8 @@ def hold_out_like(
 
     As of ``recsys.data.splits``: ``leave_last`` holds out each user's latest ``num_test`` events;
     ``global_time`` the latest ``test_fraction`` of all, those of users without remaining events
-    left out. Any other split is taken for random per user. Except by ``global_time``, at most a
-    fifth of a user's events are held out, but always one of a user with two to nine.
+    left out. Any other split is taken for random per user. Of a user at most a fifth is held out by
+    ``leave_last``, but one of two to nine events, and at most half by a random split.
     """
     if split == "global_time" and len(train):
         times = train.timestamps
@@ -26,6 +27,6 @@ def hold_out_like(
         known = (remaining.lengths > 0)[train.user_idx]
         return remaining, train.select((times >= cut) & known)
     if split == "leave_last":
-        held_out = train.ranks_from_end < most_held_out(train, num_test, _SHARE)
+        held_out = train.ranks_from_end < most_held_out(train, num_test, _LATEST_SHARE)
         return train.select(~held_out), train.select(held_out)
-    return hold_out_random(train, num_test, seed, _SHARE)
+    return hold_out_random(train, num_test, seed)
