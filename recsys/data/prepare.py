@@ -153,23 +153,25 @@ def _fingerprint(users: Vocabulary, items: Vocabulary, train: Histories) -> str:
 
 
 def hold_out_random(
-    histories: Histories, num_held_out: int, seed: int, share: float = 0.5
+    histories: Histories, num_held_out: int, seed: int
 ) -> tuple[Histories, Histories]:
     """Validation events carved out of training events: a random few of each user.
 
-    Args:
-        share: of a user's events, the most that are held out; of two or more at least one.
+    At most half of a user's events are held out.
 
     Returns:
         The remaining and the held-out events.
     """
     ranks = histories.random_ranks(np.random.default_rng(seed))
-    held_out = ranks < most_held_out(histories, num_held_out, share)
+    held_out = ranks < most_held_out(histories, num_held_out, 0.5)
     return histories.select(~held_out), histories.select(held_out)
 
 
 def most_held_out(histories: Histories, number: int, share: float) -> NDArray[np.int64]:
-    """How many events of its user are held out, for each event: int64 [n]."""
+    """How many events of its user are held out, for each event: int64 [n].
+
+    Up to ``number``, and of its user's events that share, but one of two or more.
+    """
     lengths = histories.lengths
     most = np.maximum((share * lengths).astype(np.int64), lengths > 1)
     return np.minimum(number, most)[histories.user_idx]

@@ -17,6 +17,7 @@ from recsys.core.phases import Phases
 from recsys.core.threads import threads_used
 from recsys.data.datamodule import HistoryDataModule
 from recsys.data.histories import Histories
+from recsys.data.prepare import hold_out_random
 from recsys.data.validation import hold_out_like
 from recsys.features import ContentFeatures, content_features
 from recsys.index import CandidateIndex
@@ -110,9 +111,7 @@ def search(
         split, train, recipe.num_validation, VALIDATION_FRACTION, recipe.seed
     )
     if np.count_nonzero(held_out.lengths) < _FEWEST_VALIDATED:
-        remaining, held_out = hold_out_like(
-            "random", train, recipe.num_validation, VALIDATION_FRACTION, recipe.seed
-        )
+        remaining, held_out = hold_out_random(train, recipe.num_validation, recipe.seed)
     held_out = _of_few_users(held_out, recipe.seed)
     early_stopping, curves = BestEpoch("val/recall@100", recipe.patience), Curves()
     content = _content(remaining, text, attributes)
