@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,17 +106,16 @@ def test_an_id_of_another_kind_is_an_unknown_one(
     assert by_history.item_ids == known_alone.item_ids
 
 
-def test_one_more_of_the_same_artifact_answers_the_same(untrained_recommender) -> None:
+def test_one_more_of_the_same_artifact_answers_the_same(untrained_bundle: Path) -> None:
     """What the first one keeps in place of the artifact's tables serves another one as well."""
-    encoders = untrained_recommender.artifact.two_tower.encoders
+    first = Recommender.load(untrained_bundle)
+    encoders = first.artifact.two_tower.encoders
     tables = {one.id_embedding.weight.untyped_storage().data_ptr() for one in encoders}
-    assert untrained_recommender.retriever.embeddings.untyped_storage().data_ptr() in tables
+    assert first.retriever.embeddings.untyped_storage().data_ptr() in tables
     assert len(tables) == 2  # of queries and of candidates, whatever the number of towers
     requests = [Request(top_k=5, user_id=user) for user in (101, 107, 999)]
-    again = Recommender(untrained_recommender.artifact)
-    for one, other in zip(
-        again.recommend(requests), untrained_recommender.recommend(requests), strict=True
-    ):
+    again = Recommender(first.artifact)
+    for one, other in zip(again.recommend(requests), first.recommend(requests), strict=True):
         assert one.item_ids == other.item_ids
         np.testing.assert_array_equal(one.scores, other.scores)
 
