@@ -1,18 +1,28 @@
-"""Stage 2's ``ListScorer`` as an ONNX graph: written after training, checked before it is run."""
+"""The models as ONNX graphs.
+
+Stage 2's ``ListScorer`` is written after training, and checked before it is run. Stage 1's queries
+are exported where they are asked for, which takes a tenth of a second.
+"""
 
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from recsys.list_scorer import ItemTables, ListScorer
+from recsys.models.two_tower import TwoTowerEnsemble
 from recsys.signals.list_signals import ListInputs
 
 INPUTS = (*ListInputs._fields, *ItemTables._fields)
-"""Of the graph, in this order."""
+"""Of the graph of ``ListScorer``, in this order."""
+QUERY_INPUTS = ("sums", "length", "context")
+"""Of the graph of ``TwoTowerEnsemble.query_from_sums``, in this order; without attributes of users
+there is no context.
+"""
 
 _OPERATORS = {
     *(
@@ -74,14 +84,47 @@ def export_list_scorer(scorer: ListScorer, inputs: ListInputs, tables: ItemTable
         **dict.fromkeys(ListInputs._fields[:3], lists | candidates),
         **dict.fromkeys(ItemTables._fields[:-1], items),
     }
+    return _exported(scorer, (*inputs, *tables), INPUTS, "scores", axes)
+
+
+class _Query(nn.Module):
+    """``TwoTowerEnsemble.query_from_sums`` as a module of its own."""
+
+    def __init__(self, model: TwoTowerEnsemble) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sums: Tensor, length: Tensor, context: Tensor) -> Tensor:
+        return self.model.query_from_sums(sums, length, context)
+
+
+def export_query(model: TwoTowerEnsemble, num_context: int) -> bytes:
+    """The graph of ``query_from_sums``, for any number of histories; float32 all its inputs.
+
+    Args:
+        num_context: user attributes.
+    """
+    width = sum(tower.query_tower.items.dim for tower in model.members)
+    example = torch.zeros(2, width), torch.ones(2), torch.zeros(2, num_context)
+    axes = {name: {0: "B"} for name in QUERY_INPUTS}
+    return _exported(_Query(model), example, QUERY_INPUTS, "query", axes)
+
+
+def _exported(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    names: Sequence[str],
+    output: str,
+    axes: Mapping[str, Mapping[int, str]],
+) -> bytes:
     graph = io.BytesIO()
     with _quiet():
         torch.onnx.export(
-            scorer.eval(),
-            (*inputs, *tables),
+            module.eval(),
+            example,
             graph,  # type: ignore[arg-type]
-            input_names=list(INPUTS),
-            output_names=["scores"],
+            input_names=list(names),
+            output_names=[output],
             dynamic_axes=axes,
             opset_version=_OPSET,
             # The other one takes ten seconds and more for dynamic shapes, this one half a second,

@@ -1,17 +1,13 @@
 """Stage 2 on a CPU: ``ListScorer`` as exported, through ONNX Runtime."""
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from recsys.errors import InputError
 from recsys.list_scorer import ItemTables
 from recsys.onnx_export import INPUTS, check_graph
+from recsys.onnx_session import one_core_session
 from recsys.signals.list_signals import ListInputs
-
-_FATAL = 4
-# Slower than the two nodes that it replaces.
-_SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class OnnxScorer:
@@ -22,24 +18,14 @@ class OnnxScorer:
     """
 
     def __init__(self, graph: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL
         expected, remedy = "a graph of stage 2 that can be run", "run: python train.py stage=all"
         try:
             check_graph(graph)
         except ValueError as error:
             raise InputError(expected, f"one that holds {error}", remedy) from error
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOW_FUSIONS,
-            )
-        except (
-            Exception
-        ) as error:  # each kind of failure has a class of its own, none of them public
+            self._session = one_core_session(graph)
+        except Exception as error:
             reason = str(error).splitlines()[0]
             raise InputError(
                 expected, f"one that ONNX Runtime refuses ({reason})", remedy

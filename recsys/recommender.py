@@ -24,6 +24,7 @@ from recsys.list_builder import ListBuilder
 from recsys.list_rules import ListRules
 from recsys.live_items import ItemProjector
 from recsys.models.new_users import NewUserBlend, opening_lift
+from recsys.onnx_query import OnnxQuery
 from recsys.onnx_scorer import OnnxScorer
 from recsys.popularity import Popularity
 from recsys.ranking import order, tie_hash
@@ -77,8 +78,14 @@ class Recommender:
             artifact.dismissed,
             artifact.event_weights,
         )
+        two_tower = artifact.two_tower.to(device)
+        num_context = artifact.histories.context.shape[1]
         self.retriever = Retriever(
-            artifact.two_tower.to(device), artifact.index, artifact.max_query_history, MIN_ROWS
+            two_tower,
+            artifact.index,
+            artifact.max_query_history,
+            MIN_ROWS,
+            OnnxQuery(two_tower, num_context) if device == "cpu" else None,
         )
         # Which leaves the artifact's model one for reading alone.
         self.retriever.share_vectors()

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.core.huge_pages import use_huge_pages
 from recsys.index.exclusions import (
     Embeddings,
     Exclusion,
@@ -188,6 +189,9 @@ class TwoPassIndex:
         codes.implem = _FAST_SCAN
         self._codes = codes
         self._vectors: Any = faiss.downcast_index(index.refine_index)
+        flat: Any = self._vectors
+        vectors = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d)
+        use_huge_pages(vectors.ctypes.data, vectors.nbytes)
         self._flat = FlatIndex(self._vectors)
 
     def find(

@@ -48,8 +48,8 @@ class SignalExtractor:
         affinity = _context_affinity(histories, num_items)
         alone = relations.with_itself()
         self._relations = GrowingRows(relations.vectors)
-        # By itself, too: of a column of a table ``embedding_bag`` copies all rows at each call.
-        self._log_counts = GrowingRows(counts.log1p()[:, None])
+        # By itself, too: a column of a table is read slowly.
+        self._log_counts = GrowingRows(counts.log1p())
         self._statistics = GrowingRows(torch.cat([counts.log1p()[:, None], alone, affinity], dim=1))
         self._popularity = RecentPopularity(histories, num_items, WINDOW_DAYS)
 
@@ -72,7 +72,7 @@ class SignalExtractor:
         other = copy(self)
         other._relations = self._relations.with_rows(positions, later.vectors)
         other._statistics = self._statistics.with_rows(positions, F.pad(alone, missing))
-        other._log_counts = self._log_counts.with_rows(positions, torch.zeros(len(positions), 1))
+        other._log_counts = self._log_counts.with_rows(positions, torch.zeros(len(positions)))
         return other
 
     def inputs(
@@ -94,26 +94,28 @@ class SignalExtractor:
         source = np.maximum(length - self.max_history, 0)[:, None] + places
         is_real = (places >= 0) & (source < length[:, None])
         source *= is_real
-        rows = np.arange(len(source))[:, None]
-        age = (now[:, None] - times[rows, source]) * is_real
+        rows = np.arange(len(source))
+        by_row = rows[:, None], source
+        age = (now[:, None] - times[by_row]) * is_real
         strength = np.zeros(age.shape, np.float32)
         if history.weights is not None:
-            weights = history.weights.numpy()[rows, source]
+            weights = history.weights.numpy()[by_row]
             np.log(weights, out=strength, where=is_real)
-        items = torch.from_numpy(item_idx[mask])
+        items = item_idx[mask]
         starts = torch.from_numpy(length.cumsum() - length)
-        tables = self._relations.rows, self._log_counts.rows
-        taste, popular = (F.embedding_bag(items, rows, starts, mode="sum") for rows in tables)
-        number = torch.from_numpy(length.astype(np.float32))
+        relations = self._relations.rows
+        taste = F.embedding_bag(torch.from_numpy(items), relations, starts, mode="sum")
+        log_counts = self._log_counts.rows.numpy().take(items)
+        popular = np.bincount(rows.repeat(length), log_counts, len(length)) / length.clip(min=1)
         return ListInputs(
             torch.from_numpy(candidates),
             tower_scores,
             torch.from_numpy(self._popularity(counted, now)),
             taste,
-            popular[:, 0] / number.clamp(min=1.0),
-            number,
+            torch.from_numpy(popular.astype(np.float32)),
+            torch.from_numpy(length.astype(np.float32)),
             history.context,
-            torch.from_numpy(item_idx[rows, source] * is_real),
+            torch.from_numpy(item_idx[by_row] * is_real),
             torch.from_numpy(age.astype(np.float32)),
             torch.from_numpy(strength),
         )

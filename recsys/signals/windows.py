@@ -51,14 +51,17 @@ class RecentPopularity:
             [B, K, 2 T].
         """
         moment = np.clip(now - self.origin, 0, self.span)
-        counts = self._items.before(items, moment[:, None])
+        num_scales = len(self.seconds)
+        # Time constants come first until the end: loops over a few numbers are slow.
+        both = np.empty((2 * num_scales, *items.shape), np.float32)
+        counts, ratios = both[:num_scales], both[num_scales:]
+        np.add(self._items.before(items, moment[:, None]), 1.0, out=counts)
         total = self._all.before(np.zeros_like(moment), moment)
-        expected = total[:, None, :] * self._share[items][:, :, None]
-        counts += 1.0
-        expected += 1.0
-        both: NDArray[np.float32] = np.concatenate([counts, counts / expected], axis=2)
+        np.multiply(total[:, :, None], self._share.take(items), out=ratios)
+        ratios += 1.0
+        np.divide(counts, ratios, out=ratios)
         np.log(both, out=both)
-        return both
+        return np.ascontiguousarray(np.moveaxis(both, 0, -1))
 
 
 class _DecayedCounts:
@@ -77,7 +80,7 @@ class _DecayedCounts:
         weights: NDArray[np.float32],
         seconds: NDArray[np.float64],
     ) -> None:
-        self._starts = np.searchsorted(groups, np.arange(num_groups + 1))
+        self._bounds = np.searchsorted(groups, np.arange(num_groups + 1))
         # Half as much to read, where the numbers are small enough.
         self._times = times.astype(np.int32) if times.max(initial=0) < _MOST_INT32 else times
         self._rates = (1.0 / seconds).astype(np.float32)
@@ -85,33 +88,40 @@ class _DecayedCounts:
         self._counts = np.stack(counts, axis=-1).astype(np.float32)
 
     def before(self, groups: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Counts [..., T] of groups [...] at moments, of events before these alone."""
+        """Counts [T, ...] of groups [...] at moments, of events before these alone."""
         if not len(self._times):
-            return np.zeros((*groups.shape, len(self._rates)), np.float32)
-        starts = self._starts[groups]
-        end = self._end(groups, moments)
-        # Where there is none, another group's event. Here and below not by an index, which copies
-        # number by number.
+            return np.zeros((len(self._rates), *groups.shape), np.float32)
+        # Of another type than theirs, times would be converted each time.
+        moments = moments.astype(self._times.dtype)
+        # Here and below not by an index, which copies number by number.
+        starts, ends = self._bounds.take(groups), self._bounds.take(groups + 1)
+        end = self._end(starts, ends, moments)
+        # Where there is none, another group's event.
         found, place = end > starts, end - 1
         age = ((moments - self._times.take(place)) * found).astype(np.float32)
-        decay = age[..., None] * -self._rates
-        np.exp(decay, out=decay)
-        counts: NDArray[np.float32] = self._counts.take(place, axis=0)
-        counts *= decay
-        counts *= found[..., None]
+        counts = np.multiply.outer(-self._rates, age)
+        np.exp(counts, out=counts)
+        counts *= np.moveaxis(self._counts.take(place, axis=0), -1, 0)
+        counts *= found
         return counts
 
-    def _end(self, groups: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _end(
+        self,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        moments: NDArray[np.integer],
+    ) -> NDArray[np.int64]:
         """The place of each group's first event at its moment or later."""
-        if len(self._starts) == 1 + 1:
-            # Of another type than theirs, all times would be converted each time.
-            return np.searchsorted(self._times, moments.astype(self._times.dtype))
-        end, ends = self._starts[groups], self._starts[groups + 1]
+        if len(self._bounds) == 1 + 1:
+            return np.searchsorted(self._times, moments)
+        end = starts.copy()
         step = 1 << int((ends - end).max(initial=0)).bit_length()
         while step := step >> 1:
             # Of all groups at once up to ``step`` more events, where the last one is early enough.
-            further = np.minimum(end + step, ends)
-            end = np.where(self._times.take(further - 1) < moments, further, end)
+            further = end + step
+            np.minimum(further, ends, out=further)
+            is_before = self._times.take(further - 1) < moments
+            np.copyto(end, further, where=is_before)
         return end
 
 
