@@ -6,6 +6,7 @@ are exported where they are asked for, which takes a tenth of a second.
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,8 @@ _PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7)
 _MAX_NODES = 5_000
 _OPSET = 20
 """The first with Gelu."""
+_exporting = threading.Lock()
+"""PyTorch exports one model at a time."""
 
 
 def export_list_scorer(scorer: ListScorer, inputs: ListInputs, tables: ItemTables) -> bytes:
@@ -118,7 +121,7 @@ def _exported(
     axes: Mapping[str, Mapping[int, str]],
 ) -> bytes:
     graph = io.BytesIO()
-    with _quiet():
+    with _exporting, _quiet():
         torch.onnx.export(
             module.eval(),
             example,
