@@ -54,7 +54,12 @@ def order(scores: NDArray[Any], hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     Args:
         hashes: ``tie_hash`` of the items.
     """
-    return np.lexsort((hashes, -scores))
+    falling = -scores
+    ranked = np.sort(falling, axis=-1)
+    if (ranked[..., 1:] == ranked[..., :-1]).any():
+        return np.lexsort((hashes, falling))
+    found: NDArray[np.int64] = falling.argsort(axis=-1)
+    return found
 
 
 def _contenders(scores: Tensor, k: int) -> Tensor:

@@ -232,8 +232,8 @@ class TwoPassIndex:
         self._vectors.compute_distance_subset(*pairs, to, by)
         scores[positions < 0] = -np.inf
         best = np.argsort(-scores, axis=1)[:, :fetch]
-        items = np.take_along_axis(positions, best, axis=1) + 1
-        return Found(np.take_along_axis(scores, best, axis=1), items, False)
+        best += np.arange(len(queries))[:, None] * wanted
+        return Found(scores.take(best), positions.take(best) + 1, False)
 
 
 class _Selector(threading.local):

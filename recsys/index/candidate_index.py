@@ -175,20 +175,22 @@ class CandidateIndex:
         fetch, effort = k + 1, 1
         while len(rows) and num_items:
             fetch = min(fetch, num_items)
+            # At first all of them, of which nothing has to be copied.
+            own = rows if len(rows) < num_queries else slice(None)
             excluded = [exclude[row] for row in rows.tolist()]
-            found_scores, found, complete = self._built.find(queries[rows], fetch, excluded, effort)
+            found_scores, found, complete = self._built.find(queries[own], fetch, excluded, effort)
             last = found_scores[:, -1].copy()
             if (found_scores[:, 1:] == found_scores[:, :-1]).any():
                 best = order(found_scores, self._hashes(seed)[found])
                 found_scores = np.take_along_axis(found_scores, best, axis=1)
                 found = np.take_along_axis(found, best, axis=1)
             width = min(k, fetch)
-            scores[rows, :width] = found_scores[:, :width]
-            item_idx[rows, :width] = found[:, :width]
+            scores[own, :width] = found_scores[:, :width]
+            item_idx[own, :width] = found[:, :width]
             if complete:
                 break
-            short = (item_idx[rows] != PAD_IDX).sum(1) < wanted[rows]
-            cut_tie = (scores[rows, -1] == last) & (last > -np.inf) & self.exact
+            short = (item_idx[own] != PAD_IDX).sum(1) < wanted[own]
+            cut_tie = (scores[own, -1] == last) & (last > -np.inf) & self.exact
             rows = rows[short | cut_tie]
             fetch, effort = 2 * fetch, 2 * effort
         return scores, item_idx
