@@ -120,17 +120,17 @@ def tower_rankings(
 ) -> dict[str, Tensor]:
     """What is answered when the scores of the other towers count nothing.
 
-    Sets the recommender's tower scales.
+    Sets the tower scales of the recommender's model, and puts them back.
     """
-    scales = recommender.retriever.model.scales
+    scales = recommender.artifact.two_tower.scales
     fitted = scales.clone()
     rankings = {}
     for number, tower in enumerate(towers):
         scales.zero_()
         scales[number] = fitted[number]
-        rankings[f"{tower} tower alone"] = served_ranking(
-            recommender, full.data, targets, rerank=False
-        )
+        # A new one: a recommender takes the scales as they are when it is made.
+        alone = Recommender(recommender.artifact, stage2=False)
+        rankings[f"{tower} tower alone"] = served_ranking(alone, full.data, targets, rerank=False)
     scales.copy_(fitted)
     return rankings
 

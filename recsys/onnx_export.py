@@ -21,8 +21,8 @@ from recsys.signals.list_signals import ListInputs
 INPUTS = (*ListInputs._fields, *ItemTables._fields)
 """Of the graph of ``ListScorer``, in this order."""
 QUERY_INPUTS = ("sums", "length", "context")
-"""Of the graph of ``TwoTowerEnsemble.query_from_sums``, in this order; without attributes of users
-there is no context.
+"""Of the graph of ``TwoTowerEnsemble.query_from_sums``, in this order; the exporter leaves out what
+no tower reads.
 """
 
 _OPERATORS = {
@@ -87,7 +87,8 @@ def export_list_scorer(scorer: ListScorer, inputs: ListInputs, tables: ItemTable
         **dict.fromkeys(ListInputs._fields[:3], lists | candidates),
         **dict.fromkeys(ItemTables._fields[:-1], items),
     }
-    return _exported(scorer, (*inputs, *tables), INPUTS, "scores", axes)
+    with _quiet():
+        return _exported(scorer, (*inputs, *tables), INPUTS, "scores", axes)
 
 
 class _Query(nn.Module):
@@ -101,13 +102,11 @@ class _Query(nn.Module):
         return self.model.query_from_sums(sums, length, context)
 
 
-def export_query(model: TwoTowerEnsemble, num_context: int) -> bytes:
-    """The graph of ``query_from_sums``, for any number of histories; float32 all its inputs.
-
-    Args:
-        num_context: user attributes.
-    """
-    width = sum(tower.query_tower.items.dim for tower in model.members)
+def export_query(model: TwoTowerEnsemble) -> bytes:
+    """The graph of ``query_from_sums``, for any number of histories; float32 all its inputs."""
+    parts = [tower.query_tower for tower in model.members]
+    width = sum(part.items.dim for part in parts)
+    num_context = max(0 if part.context is None else part.context.in_features for part in parts)
     example = torch.zeros(2, width), torch.ones(2), torch.zeros(2, num_context)
     axes = {name: {0: "B"} for name in QUERY_INPUTS}
     return _exported(_Query(model), example, QUERY_INPUTS, "query", axes)
@@ -121,7 +120,7 @@ def _exported(
     axes: Mapping[str, Mapping[int, str]],
 ) -> bytes:
     graph = io.BytesIO()
-    with _exporting, _quiet():
+    with _exporting:
         torch.onnx.export(
             module.eval(),
             example,

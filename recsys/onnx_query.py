@@ -15,12 +15,12 @@ class OnnxQuery:
     """Runs ``TwoTowerEnsemble.query_from_sums`` on one core; safe to call from several threads.
 
     Args:
-        model: in evaluation mode, on the CPU; as it is now. num_context: user attributes.
+        model: in evaluation mode, on the CPU. What changes in it later has no effect.
     """
 
-    def __init__(self, model: TwoTowerEnsemble, num_context: int) -> None:
-        self._session = one_core_session(export_query(model, num_context))
-        # Without attributes of users there is no use for all of them.
+    def __init__(self, model: TwoTowerEnsemble) -> None:
+        self._session = one_core_session(export_query(model))
+        # Context is missing without user attributes, length where no tower divides by it.
         self._names = {one.name for one in self._session.get_inputs()}
 
     def __call__(self, sums: Tensor, length: Tensor, context: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def order(scores: NDArray[Any], hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     Several times faster than that for short lists, where calls cost more than sorting.
 
     Args:
-        hashes: ``tie_hash`` of the items.
+        scores: none of them NaN. hashes: ``tie_hash`` of the items.
     """
     falling = -scores
     ranked = np.sort(falling, axis=-1)

@@ -79,13 +79,12 @@ class Recommender:
             artifact.event_weights,
         )
         two_tower = artifact.two_tower.to(device)
-        num_context = artifact.histories.context.shape[1]
         self.retriever = Retriever(
             two_tower,
             artifact.index,
             artifact.max_query_history,
             MIN_ROWS,
-            OnnxQuery(two_tower, num_context) if device == "cpu" else None,
+            OnnxQuery(two_tower) if device == "cpu" else None,
         )
         # Which leaves the artifact's model one for reading alone.
         self.retriever.share_vectors()

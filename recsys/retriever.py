@@ -36,8 +36,9 @@ class Retriever:
         max_history: the latest events that a query is made of, as in training.
         min_rows: histories that are encoded at once, made up of empty ones where there are fewer.
             Matrix products take other ways, and round otherwise, for a few rows than for many; with
-            16 a query does not depend on how many others are asked for. query: what is called in
-            place of the model's ``query_from_sums``, with the same arguments.
+            16 a query does not depend on how many others are asked for.
+        query: called in place of the model's ``query_from_sums``, with the same arguments. It may
+            have been made of the model as it was before.
     """
 
     def __init__(
@@ -184,16 +185,23 @@ class Retriever:
                 left = None if left is None else left - scores[:, :, number]
         if left is not None:
             scores[:, :, self._widest] = left
-        # Not by a product: an empty slot's total is no number.
+        # Set, not multiplied by 0: the total of an empty slot is -inf.
         if is_empty.any():
             scores[is_empty] = 0.0
         return torch.from_numpy(scores)
 
 
 def _products(queries: Tensor, table: Tensor, items: Tensor) -> NDArray[np.float32]:
-    """Inner products of queries float [B, D] with rows of a table [N, D], int64 [B, K]: [B, K].
+    """Inner products of each query with the rows of a table that ``items`` names: float32 [B, K].
 
     Each pair alone: a product of matrices is rounded otherwise where there is one row.
+
+    Args:
+        queries: float [B, D], of the table's type. table: float [N, D]. items: int64 [B, K], on the
+            CPU.
+
+    Raises:
+        IndexError: when there is no such row.
     """
     device = table.device
     if device.type != "cpu" or not table.is_contiguous():
@@ -202,7 +210,10 @@ def _products(queries: Tensor, table: Tensor, items: Tensor) -> NDArray[np.float
             (rows * queries.to(device)[:, None]).sum(dim=2).float().cpu().numpy()
         )
         return found
-    found = np.empty(items.shape, np.float32)
+    positions, found = items.numpy(), np.empty(items.shape, np.float32)
+    # FAISS reads whatever lies there.
+    if positions.size and not 0 <= positions.min() <= positions.max() < len(table):
+        raise IndexError(f"expected rows of {len(table)}; found one of {positions.max()}")
     # A list, which keeps what has been copied until FAISS has read it.
     arrays = [found, *(np.ascontiguousarray(part.numpy()) for part in (queries, table, items))]
     of_rows: Any = faiss.fvec_inner_products_by_idx  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from recsys.onnx_query import OnnxQuery
 from tests.conftest import TOWER
 
 LINEAR = {**TOWER, "dim": 96, "hidden_dim": 0, "use_bias": False}
+UNDIVIDED = {**LINEAR, "dim": 40, "length_exponent": 0.0}
 DEEP = {**TOWER, "dim": 64, "hidden_dim": 200, "use_bias": True}
 
 
@@ -29,23 +30,24 @@ def ensemble(towers: list[dict[str, object]], num_context: int) -> TwoTowerEnsem
 
 
 @pytest.mark.parametrize("num_context", [0, 3])
-@pytest.mark.parametrize("towers", [[LINEAR], [LINEAR, DEEP], [DEEP, DEEP]])
+@pytest.mark.parametrize("towers", [[LINEAR], [UNDIVIDED], [UNDIVIDED, DEEP], [LINEAR, DEEP]])
 def test_queries_are_those_of_the_model(towers: list[dict[str, object]], num_context: int) -> None:
     model = ensemble(towers, num_context)
     width = sum(tower.query_tower.items.dim for tower in model.members)
+    query = OnnxQuery(model)
     for number in (1, 2, 16, 70):
         sums, context = 5 * torch.randn(number, width), torch.randn(number, num_context)
         length = torch.randint(0, 40, (number,)).float()
         with torch.inference_mode():
             expected = model.query_from_sums(sums, length, context)
-        found = OnnxQuery(model, num_context)(sums, length, context)
+        found = query(sums, length, context)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_query_does_not_depend_on_others_of_its_batch() -> None:
     """From 16 rows on, which ``Retriever`` makes up."""
     model = ensemble([LINEAR, DEEP], 3)
-    query = OnnxQuery(model, 3)
+    query = OnnxQuery(model)
     sums, length, context = torch.randn(64, 160), torch.arange(64.0), torch.randn(64, 3)
     together = query(sums, length, context)
     for number in (16, 17, 31, 48):
@@ -56,6 +58,6 @@ def test_a_query_does_not_depend_on_others_of_its_batch() -> None:
 def test_models_may_be_loaded_at_the_same_time() -> None:
     models = [ensemble([LINEAR, DEEP], 3) for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        queries = list(threads.map(OnnxQuery, models, [3] * 4))
+        queries = list(threads.map(OnnxQuery, models))
     inputs = torch.randn(16, 160), torch.ones(16), torch.randn(16, 3)
     assert all(torch.equal(query(*inputs), queries[0](*inputs)) for query in queries)

@@ -68,3 +68,10 @@ def test_a_query_does_not_depend_on_its_batch(retriever: Retriever) -> None:
     history = history_of([3, 1, 7], [2], [5, 6])
     alone = history.rows(slice(1, 2))
     assert np.array_equal(retriever.encode(alone)[0].numpy(), retriever.encode(history)[1].numpy())
+
+
+def test_an_item_beyond_the_table_is_refused(retriever: Retriever) -> None:
+    query = retriever.encode(history_of([1, 2, 3]))
+    for item in (-1, NUM_ITEMS + 1):
+        with pytest.raises(IndexError):
+            retriever.tower_scores(query, torch.tensor([[1, item]]))

@@ -4,6 +4,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import faiss
 import torch
 
 from recsys.api.batcher import OverloadedError
@@ -20,7 +21,8 @@ class Explainer:
     """Explains one list at a time, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explanations")
+        # One core: what has been set for other threads does not hold for this one.
+        self._thread = ThreadPoolExecutor(1, "explanations", faiss.omp_set_num_threads, (1,))
         self._waiting = 0
 
     async def explain(

@@ -188,10 +188,10 @@ class TwoPassIndex:
         codes: Any = faiss.downcast_index(first.index)
         codes.implem = _FAST_SCAN
         self._codes = codes
-        self._vectors: Any = faiss.downcast_index(index.refine_index)
-        flat: Any = self._vectors
-        vectors = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d)
-        use_huge_pages(vectors.ctypes.data, vectors.nbytes)
+        flat: Any = faiss.downcast_index(index.refine_index)
+        self._vectors = flat
+        values = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d)
+        use_huge_pages(values.ctypes.data, values.nbytes)
         self._flat = FlatIndex(self._vectors)
 
     def find(

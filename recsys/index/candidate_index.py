@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ class CandidateIndex:
         """
         if recent.ndim != 2 or recent.shape[1] != self.dim or not np.isfinite(recent).all():
             raise ValueError(f"expected finite embeddings [R, {self.dim}]; found {recent.shape}")
-        return CandidateIndex(self._index, recent)
+        other = copy(self)
+        other._recent, other._hashed = recent, None
+        return other
 
     @property
     def dim(self) -> int:

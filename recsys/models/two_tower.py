@@ -276,7 +276,7 @@ class TwoTowerEnsemble(nn.Module):
     def _query(self, pooled: Sequence[Tensor], context: Tensor | None) -> Tensor:
         parts = [
             tower.encode_history(part, context) * scale
-            for tower, part, scale in zip(self.members, pooled, self.scales, strict=True)
+            for tower, part, scale in zip(self.members, pooled, self.scales.unbind(), strict=True)
         ]
         return torch.cat(parts, dim=1)
 

@@ -91,7 +91,7 @@ class _DecayedCounts:
         """Counts [T, ...] of groups [...] at moments, of events before these alone."""
         if not len(self._times):
             return np.zeros((len(self._rates), *groups.shape), np.float32)
-        # Of another type than theirs, times would be converted each time.
+        # The events' times would be converted at each comparison with moments of another type.
         moments = moments.astype(self._times.dtype)
         # Here and below not by an index, which copies number by number.
         starts, ends = self._bounds.take(groups), self._bounds.take(groups + 1)

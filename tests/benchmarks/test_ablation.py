@@ -23,7 +23,10 @@ from benchmarks.ablation_variants import (
 )
 from benchmarks.harness import Setting, load_setting
 from benchmarks.quality_tables import Unit
+from benchmarks.synthetic_bundle import Size, write_bundle
 from recsys.artifact import build_cross_encoder
+from recsys.recommender import Recommender
+from recsys.request import Request
 from recsys.signals.list_signals import signal_names
 from recsys.training.item_regression import ItemRegression
 
@@ -191,23 +194,28 @@ def test_without_signals_a_score_follows_stage_1s_alone() -> None:
     ]
 
 
-def test_a_tower_alone_is_ranked_by_its_own_scores(data, monkeypatch) -> None:
+def test_a_tower_alone_is_ranked_by_its_own_scores(data, monkeypatch, tmp_path: Path) -> None:
+    recommender = Recommender.load(write_bundle(Size(300, 40), tmp_path))
+    model = recommender.artifact.two_tower
+    fitted, history = model.scales.clone(), recommender.histories.batch([Request(5, user_id=7)])
+
+    def queries(asked: Recommender) -> tuple[torch.Tensor, ...]:
+        return torch.split(asked.retriever.encode(history), model.embedding_dims, dim=1)
+
     served = []
-
-    class Recommender:
-        class retriever:  # noqa: N801
-            class model:  # noqa: N801
-                scales = torch.tensor([2.0, 3.0])
-
-    scales = Recommender.retriever.model.scales
     monkeypatch.setattr(
-        ablation_unit, "served_ranking", lambda *_, **__: served.append(scales.tolist())
+        ablation_unit, "served_ranking", lambda alone, *_, **__: served.append(queries(alone))
     )
-    full = Variant(None, data, None)
-    names = list(tower_rankings(Recommender, ["linear", "content"], full, None))
-    assert names == ["linear tower alone", "content tower alone"]
-    assert served == [[2.0, 0.0], [0.0, 3.0]]
-    assert scales.tolist() == [2.0, 3.0]
+    towers = [f"{number}." for number in range(len(model.members))]
+    names = list(tower_rankings(recommender, towers, Variant(None, data, None), None))
+    assert names == [f"{tower} tower alone" for tower in towers]
+    whole = queries(recommender)
+    assert len(whole) > 1
+    for number, parts in enumerate(served):
+        for place, part in enumerate(parts):
+            expected = whole[place] if place == number else torch.zeros_like(part)
+            torch.testing.assert_close(part, expected)
+    assert torch.equal(model.scales, fitted)
 
 
 def draw(seed: int, gap: float, users: int = 9) -> Unit:
